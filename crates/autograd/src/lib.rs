@@ -1,0 +1,1 @@
+//! Gradients of tensors: graphs that are recorded by walking other graphs.

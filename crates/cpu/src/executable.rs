@@ -1,0 +1,225 @@
+//! Running a plan: kernels in order, each into its buffer, and every buffer freed after its last reader.
+
+use crate::block::{BLOCK, Operands, Program};
+use crate::contract::Contraction;
+use crate::memory::{Array, Memory};
+use crate::reduce::Reduction;
+use crate::scatter::Scatter;
+use crate::slice::{Slice, SliceMut};
+use gradus_ir::plan::{BufferId, Family, Register};
+use gradus_ir::{Buffer, DType, Data, Error, Executable, Number, Plan, Result};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Elements of an element-wise kernel per task.
+const TASK: usize = 16 * BLOCK;
+
+/// A plan made ready for the CPU.
+pub(crate) struct CpuExecutable {
+    memory: Arc<Memory>,
+    /// Where the work runs, if not on rayon's global threads.
+    threads: Option<Arc<rayon::ThreadPool>>,
+    buffers: Vec<gradus_ir::plan::Buffer>,
+    outputs: Vec<BufferId>,
+    steps: Vec<Step>,
+}
+
+/// A kernel made ready.
+struct Step {
+    work: Work,
+    loads: Vec<BufferId>,
+    output: BufferId,
+    /// Buffers that no later kernel reads.
+    freed: Vec<BufferId>,
+}
+
+enum Work {
+    Elementwise(Program, Register),
+    Reduce(Reduction, DType),
+    Contract(Contraction),
+    Scatter(Scatter),
+}
+
+/// What a buffer of the plan holds during a run.
+enum Held {
+    Nothing,
+    Input(Buffer),
+    Made(Array),
+}
+
+impl CpuExecutable {
+    pub(crate) fn new(
+        plan: Plan,
+        memory: Arc<Memory>,
+        threads: Option<Arc<rayon::ThreadPool>>,
+    ) -> Result<CpuExecutable> {
+        let mut steps = Vec::with_capacity(plan.kernels.len());
+        let mut alive: Vec<bool> = vec![false; plan.buffers.len()];
+        for &output in &plan.outputs {
+            alive[output] = true;
+        }
+        for kernel in plan.kernels.iter().rev() {
+            let [store] = &kernel.outputs[..] else {
+                return Err(Error::Backend("a kernel with several outputs".into()));
+            };
+            let work = match &kernel.family {
+                Family::Elementwise => Work::Elementwise(Program::new(kernel), store.register),
+                Family::Reduce { op, axes } => {
+                    let input = kernel.expression.instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
+                    Work::Reduce(Reduction::new(kernel, *op, *axes), input)
+                }
+                Family::Contract { batch, contracted } => {
+                    Work::Contract(Contraction::new(kernel, *batch, *contracted)?)
+                }
+                Family::Scatter { mode, axis } => Work::Scatter(Scatter::new(kernel, *mode, *axis)?),
+            };
+            let loads: Vec<BufferId> = match &work {
+                Work::Elementwise(program, _) => program.buffers().collect(),
+                Work::Reduce(reduction, _) => reduction.program().buffers().collect(),
+                _ => kernel.loads.iter().map(|l| l.buffer).collect(),
+            };
+            let mut freed = Vec::new();
+            for &buffer in loads.iter().chain([&store.buffer]) {
+                if !alive[buffer] {
+                    alive[buffer] = true;
+                    freed.push(buffer);
+                }
+            }
+            // Walking backwards: before its first writer a buffer holds nothing (but an input is there from the start).
+            if !loads.contains(&store.buffer) && plan.buffers[store.buffer].input.is_none() {
+                alive[store.buffer] = false;
+            }
+            steps.push(Step { work, loads, output: store.buffer, freed });
+        }
+        steps.reverse();
+        Ok(CpuExecutable { memory, threads, buffers: plan.buffers, outputs: plan.outputs, steps })
+    }
+
+    fn run_here(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>> {
+        let mut held: Vec<Held> = (0..self.buffers.len()).map(|_| Held::Nothing).collect();
+        for (held, info) in held.iter_mut().zip(&self.buffers) {
+            if let Some(slot) = info.input {
+                let buffer = inputs[slot].clone().ok_or_else(|| Error::Backend(format!("input {slot} is missing")))?;
+                *held = Held::Input(buffer);
+            }
+        }
+        for step in &self.steps {
+            let in_place = step.loads.contains(&step.output);
+            let mut out = if in_place {
+                self.take(&mut held, step.output, inputs)?
+            } else {
+                let info = &self.buffers[step.output];
+                self.memory.allocate(info.dtype, info.len)?
+            };
+            let loads = step
+                .loads
+                .iter()
+                .map(|&b| if b == step.output { Ok(None) } else { slice(&held[b]).map(Some) })
+                .collect::<Result<Vec<_>>>()?;
+            step.work.run(Operands { loads, scalars }, &mut out.data)?;
+            held[step.output] = Held::Made(out);
+            for &buffer in &step.freed {
+                held[buffer] = Held::Nothing;
+            }
+        }
+        let mut outputs: Vec<Buffer> = Vec::with_capacity(self.outputs.len());
+        for (i, &id) in self.outputs.iter().enumerate() {
+            let buffer = match std::mem::replace(&mut held[id], Held::Nothing) {
+                Held::Input(buffer) => buffer,
+                Held::Made(array) => Buffer::new(array),
+                // An output that was asked for twice.
+                Held::Nothing => {
+                    let earlier = self.outputs[..i].iter().position(|&o| o == id);
+                    earlier.map(|at| outputs[at].clone()).ok_or_else(|| Error::Backend("an output was freed".into()))?
+                }
+            };
+            outputs.push(buffer);
+        }
+        Ok(outputs)
+    }
+
+    /// The array of a buffer that is about to be overwritten. A donated input that something else still owns is
+    /// copied.
+    fn take(&self, held: &mut [Held], id: BufferId, inputs: &mut [Option<Buffer>]) -> Result<Array> {
+        match std::mem::replace(&mut held[id], Held::Nothing) {
+            Held::Made(array) => Ok(array),
+            Held::Input(buffer) => {
+                if let Some(slot) = self.buffers[id].input {
+                    inputs[slot] = None;
+                }
+                match buffer.into_unique::<Array>() {
+                    Ok(array) => Ok(array),
+                    Err(shared) => {
+                        let mut copy = self.memory.allocate(self.buffers[id].dtype, self.buffers[id].len)?;
+                        copy.data = array(&shared)?.data.clone();
+                        Ok(copy)
+                    }
+                }
+            }
+            Held::Nothing => Err(Error::Backend(format!("buffer {id} is read before it is written"))),
+        }
+    }
+}
+
+impl Executable for CpuExecutable {
+    fn run(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>> {
+        match &self.threads {
+            Some(pool) => pool.install(|| self.run_here(inputs, scalars)),
+            None => self.run_here(inputs, scalars),
+        }
+    }
+}
+
+impl Work {
+    fn run(&self, operands: Operands, out: &mut Data) -> Result<()> {
+        match self {
+            Work::Elementwise(program, register) => elementwise(program, *register, &operands, out),
+            Work::Reduce(reduction, dtype) => reduction.run(*dtype, &operands, out),
+            Work::Contract(contraction) => {
+                let [Some(left), Some(right)] = operands.loads[..] else {
+                    return Err(Error::Backend("a matrix product in place".into()));
+                };
+                contraction.run(left, right, out)
+            }
+            Work::Scatter(scatter) => {
+                let [base, Some(index), Some(updates)] = operands.loads[..] else {
+                    return Err(Error::Backend("a scatter over its own updates".into()));
+                };
+                scatter.run(base, index, updates, out)
+            }
+        }
+    }
+}
+
+fn elementwise(program: &Program, register: Register, operands: &Operands, out: &mut Data) -> Result<()> {
+    let task = |(task, mut out): (usize, SliceMut<'_>)| {
+        let mut scratch = program.scratch(operands, out.len(), Some(register));
+        for start in (0..out.len()).step_by(BLOCK) {
+            let len = BLOCK.min(out.len() - start);
+            program.evaluate(
+                operands,
+                &mut scratch,
+                task * TASK + start,
+                len,
+                Some((register, out.range(start, len))),
+            )?;
+        }
+        Ok(())
+    };
+    if out.len() <= TASK {
+        return task((0, SliceMut::of(out)));
+    }
+    SliceMut::of(out).chunks(TASK).into_par_iter().enumerate().try_for_each(task)
+}
+
+fn array(buffer: &Buffer) -> Result<&Array> {
+    buffer.get().ok_or_else(|| Error::Backend("a buffer of another backend".into()))
+}
+
+fn slice(held: &Held) -> Result<Slice<'_>> {
+    match held {
+        Held::Input(buffer) => Ok(Slice::of(&array(buffer)?.data)),
+        Held::Made(array) => Ok(Slice::of(&array.data)),
+        Held::Nothing => Err(Error::Backend("a buffer is read before it is written".into())),
+    }
+}

@@ -1,0 +1,157 @@
+//! The innermost loops: one row over one block, compiled for the best instructions that the machine has.
+
+use crate::slice::{Slice, SliceMut, with_slice};
+use gradus_ir::Element;
+use gradus_ir::op::row::{Binary, BinaryVisitor, Compare, CompareVisitor, Unary, UnaryVisitor};
+use std::sync::LazyLock;
+
+/// What the machine can do, found once.
+static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
+
+/// Runs a loop compiled for the machine's vector instructions. No code path fuses multiply and add, so every
+/// instruction set gives the same bits.
+#[inline(always)]
+pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
+    ARCH.dispatch(body)
+}
+
+#[inline(always)]
+fn map1<A: Copy, B>(x: &[A], out: &mut [B], f: impl Fn(A) -> B) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (out, &x) in out.iter_mut().zip(x) {
+                *out = f(x);
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn map2<A: Copy, B>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *out = f(a, b);
+            }
+        },
+    );
+}
+
+/// `out = row(x)`.
+pub(crate) struct UnaryLoop<'a> {
+    pub(crate) x: Slice<'a>,
+    pub(crate) out: SliceMut<'a>,
+}
+
+impl UnaryVisitor for UnaryLoop<'_> {
+    type Output = ();
+    fn visit<R: Unary>(self) {
+        match self.x {
+            Slice::Bool(x) => map1(x, self.out.typed(), R::on_bool),
+            Slice::I32(x) => map1(x, self.out.typed(), R::fast_int::<i32>),
+            Slice::U32(x) => map1(x, self.out.typed(), R::fast_int::<u32>),
+            Slice::F32(x) => map1(x, self.out.typed(), R::fast::<f32>),
+            Slice::F64(x) => map1(x, self.out.typed(), R::fast::<f64>),
+        }
+    }
+}
+
+/// `out = row(a, b)`.
+pub(crate) struct BinaryLoop<'a> {
+    pub(crate) a: Slice<'a>,
+    pub(crate) b: Slice<'a>,
+    pub(crate) out: SliceMut<'a>,
+}
+
+impl BinaryVisitor for BinaryLoop<'_> {
+    type Output = ();
+    fn visit<R: Binary>(self) {
+        match self.a {
+            Slice::Bool(a) => map2(a, self.b.typed(), self.out.typed(), R::on_bool),
+            Slice::I32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast_int::<i32>),
+            Slice::U32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast_int::<u32>),
+            Slice::F32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast::<f32>),
+            Slice::F64(a) => map2(a, self.b.typed(), self.out.typed(), R::fast::<f64>),
+        }
+    }
+}
+
+/// `out = a OP b`.
+pub(crate) struct CompareLoop<'a> {
+    pub(crate) a: Slice<'a>,
+    pub(crate) b: Slice<'a>,
+    pub(crate) out: &'a mut [bool],
+}
+
+impl CompareVisitor for CompareLoop<'_> {
+    type Output = ();
+    fn visit<R: Compare>(self) {
+        with_slice!(Slice, self.a, a => map2(a, self.b.typed(), self.out, |a, b| R::fast(a, b)));
+    }
+}
+
+/// `out = condition ? then : otherwise`.
+pub(crate) fn select(condition: &[bool], then: Slice<'_>, otherwise: Slice<'_>, out: SliceMut<'_>) {
+    fn typed<T: Copy>(condition: &[bool], then: &[T], otherwise: &[T], out: &mut [T]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (((out, &c), &t), &o) in out.iter_mut().zip(condition).zip(then).zip(otherwise) {
+                    *out = if c { t } else { o };
+                }
+            },
+        );
+    }
+    with_slice!(SliceMut, out, out => typed(condition, then.typed(), otherwise.typed(), out));
+}
+
+/// A conversion that Rust's `as` does: floats truncate and saturate to integers, NaN to 0; integers wrap.
+trait CastTo<D> {
+    fn cast(self) -> D;
+}
+
+macro_rules! casts {
+    ($($from:ident -> $($to:ident)*;)*) => {
+        $($(impl CastTo<$to> for $from {
+            #[inline(always)]
+            fn cast(self) -> $to {
+                self as $to
+            }
+        })*
+        impl CastTo<bool> for $from {
+            #[inline(always)]
+            fn cast(self) -> bool {
+                self != $from::default()
+            }
+        }
+        impl CastTo<$from> for bool {
+            #[inline(always)]
+            fn cast(self) -> $from {
+                self as u8 as $from
+            }
+        })*
+    };
+}
+casts! {
+    i32 -> i32 u32 f32 f64;
+    u32 -> i32 u32 f32 f64;
+    f32 -> i32 u32 f32 f64;
+    f64 -> i32 u32 f32 f64;
+}
+
+impl CastTo<bool> for bool {
+    #[inline(always)]
+    fn cast(self) -> bool {
+        self
+    }
+}
+
+/// `out = x as the dtype of out`.
+pub(crate) fn cast(x: Slice<'_>, out: SliceMut<'_>) {
+    fn typed<A: Element + CastTo<B>, B>(x: &[A], out: &mut [B]) {
+        map1(x, out, A::cast);
+    }
+    with_slice!(SliceMut, out, out => with_slice!(Slice, x, x => typed(x, out)));
+}

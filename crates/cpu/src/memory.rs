@@ -1,0 +1,138 @@
+//! The backend's memory: a budget, a count, and arrays that are used again.
+
+use gradus_ir::{DType, Data, Error, MemoryStats, Result, with_data, with_dtype};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Freed arrays are kept for reuse up to this many bytes, or up to what is in use if that is more.
+const KEPT_BYTES: usize = 64 << 20;
+
+/// Counts bytes, refuses what is over the budget, and keeps freed arrays for reuse.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<Books>);
+
+#[derive(Debug, Default)]
+struct Books {
+    in_use: usize,
+    peak: usize,
+    limit: Option<usize>,
+    kept_bytes: usize,
+    kept: HashMap<(DType, usize), Vec<Data>>,
+}
+
+impl Memory {
+    /// Memory with a budget in bytes.
+    pub(crate) fn with_limit(limit: Option<usize>) -> Memory {
+        Memory(Mutex::new(Books { limit, ..Books::default() }))
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // The books are numbers that are right after every statement, so a poisoned lock is still good.
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Bytes in use now and at most.
+    pub(crate) fn stats(&self) -> MemoryStats {
+        let books = self.books();
+        MemoryStats { in_use: books.in_use, peak: books.peak, limit: books.limit }
+    }
+
+    /// An array with unspecified elements.
+    pub(crate) fn allocate(self: &Arc<Memory>, dtype: DType, len: usize) -> Result<Array> {
+        let bytes = len * dtype.size();
+        let reused = {
+            let mut books = self.books();
+            let in_use = books.in_use;
+            if books.limit.is_some_and(|limit| in_use + bytes > limit) {
+                return Err(Error::OutOfMemory { bytes, in_use, limit: books.limit });
+            }
+            books.in_use += bytes;
+            books.peak = books.peak.max(books.in_use);
+            let reused = books.kept.get_mut(&(dtype, len)).and_then(Vec::pop);
+            if reused.is_some() {
+                books.kept_bytes -= bytes;
+            }
+            reused
+        };
+        // From here on the array's drop settles the count, also if the allocation fails.
+        let mut array = Array { data: Data::Bool(Vec::new()), bytes, memory: self.clone() };
+        array.data = match reused {
+            Some(data) => data,
+            None => with_dtype!(dtype, T => {
+                let mut values: Vec<T> = Vec::new();
+                values.try_reserve_exact(len).map_err(|_| {
+                    let stats = self.stats();
+                    Error::OutOfMemory { bytes, in_use: stats.in_use - bytes, limit: stats.limit }
+                })?;
+                values.resize(len, T::default());
+                <T as gradus_ir::Element>::wrap(values)
+            }),
+        };
+        Ok(array)
+    }
+
+    /// Takes over an array that was made elsewhere.
+    pub(crate) fn adopt(self: &Arc<Memory>, data: Data) -> Result<Array> {
+        let bytes = data.len() * data.dtype().size();
+        let mut books = self.books();
+        let in_use = books.in_use;
+        if books.limit.is_some_and(|limit| in_use + bytes > limit) {
+            return Err(Error::OutOfMemory { bytes, in_use, limit: books.limit });
+        }
+        books.in_use += bytes;
+        books.peak = books.peak.max(books.in_use);
+        Ok(Array { data, bytes, memory: self.clone() })
+    }
+}
+
+/// An array whose bytes are counted.
+#[derive(Debug)]
+pub(crate) struct Array {
+    /// The elements.
+    pub(crate) data: Data,
+    bytes: usize,
+    memory: Arc<Memory>,
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        let data = std::mem::replace(&mut self.data, Data::Bool(Vec::new()));
+        let (dtype, len) = (data.dtype(), data.len());
+        let whole = with_data!(&data, v => v.capacity() == v.len()) && len * dtype.size() == self.bytes;
+        let mut books = self.memory.books();
+        books.in_use -= self.bytes;
+        let room = KEPT_BYTES.max(books.in_use);
+        if whole && self.bytes > 0 && books.kept_bytes + self.bytes <= room {
+            books.kept_bytes += self.bytes;
+            books.kept.entry((dtype, len)).or_default().push(data);
+        } else if books.kept_bytes > room {
+            books.kept.clear();
+            books.kept_bytes = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_reuses_and_refuses() {
+        let memory = Arc::new(Memory::with_limit(Some(1000)));
+        let a = memory.allocate(DType::F32, 200).unwrap();
+        assert_eq!(memory.stats().in_use, 800);
+        let refused = memory.allocate(DType::F64, 26).unwrap_err();
+        assert_eq!(refused, Error::OutOfMemory { bytes: 208, in_use: 800, limit: Some(1000) });
+        drop(a);
+        assert_eq!(memory.stats(), MemoryStats { in_use: 0, peak: 800, limit: Some(1000) });
+        let _again = memory.allocate(DType::F32, 200).unwrap();
+        assert_eq!(memory.books().kept_bytes, 0);
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_an_error() {
+        let memory = Arc::new(Memory::default());
+        assert!(matches!(memory.allocate(DType::F64, isize::MAX as usize / 8), Err(Error::OutOfMemory { .. })));
+        assert_eq!(memory.stats().in_use, 0);
+    }
+}

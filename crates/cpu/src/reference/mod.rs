@@ -1,0 +1,157 @@
+//! The reference: a naive interpreter of graphs in f64, written to be obviously right. Tests hold every backend to it.
+//!
+//! Beside each value it can carry a first-order bound on the error that a float backend may make: what the operands'
+//! errors grow to through the op, plus the op's own rounding. A bound of infinity means "anything goes" (a comparison
+//! too close to call decided the value).
+//!
+//! ```
+//! use gradus_cpu::reference;
+//! use gradus_ir::op::{Op, Type, UnaryOp};
+//! use gradus_ir::{DType, Data, Graph, Shape};
+//!
+//! let mut graph = Graph::new();
+//! let x = graph.input([2], DType::F32, false);
+//! let ty = Type { shape: Shape::new(&[2]), dtype: DType::F32 };
+//! let y = graph.add(Op::Unary(UnaryOp::Square), &[x], ty)?;
+//! graph.outputs.push(y);
+//! let result = reference::run(&graph, &[Data::F32(vec![2.0, 3.0])], &[])?;
+//! assert_eq!(result[0].values, [4.0, 9.0]);
+//! # Ok::<(), gradus_ir::Error>(())
+//! ```
+
+mod map;
+mod shaped;
+
+use gradus_ir::op::{Op, Type};
+use gradus_ir::{DType, Data, Error, Graph, Number, Result, Shape, philox, with_data};
+
+/// A value of the reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Shape and dtype.
+    pub ty: Type,
+    /// The elements, row-major: booleans as 0 and 1; f64 holds 32-bit integers exactly.
+    pub values: Vec<f64>,
+    /// For each element, how far a backend's may be away; all 0 unless bounds were asked for.
+    pub errors: Vec<f64>,
+}
+
+/// Runs a graph on host arrays, one per input slot, and numbers, one per scalar slot.
+pub fn run(graph: &Graph, inputs: &[Data], scalars: &[Number]) -> Result<Vec<Array>> {
+    interpret(graph, inputs, scalars, false)
+}
+
+/// Runs a graph and bounds the error of each element.
+pub fn run_with_bounds(graph: &Graph, inputs: &[Data], scalars: &[Number]) -> Result<Vec<Array>> {
+    interpret(graph, inputs, scalars, true)
+}
+
+fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: bool) -> Result<Vec<Array>> {
+    let mut arrays: Vec<Array> = Vec::with_capacity(graph.nodes().len());
+    for node in graph.nodes() {
+        let operands: Vec<&Array> = node.operands.iter().map(|&id| &arrays[id]).collect();
+        let mut array = match &node.op {
+            Op::Input(slot) => input(&inputs[*slot], &node.ty)?,
+            Op::Scalar(slot) => uniform(scalars[*slot], &node.ty),
+            Op::Const(number) => uniform(*number, &node.ty),
+            Op::Iota(axis) => iota(*axis, &node.ty),
+            Op::Random(slot) => random(scalars[*slot].to_i64() as u64, &node.ty),
+            Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast => {
+                map::evaluate(&node.op, &operands, &node.ty)
+            }
+            Op::Barrier => operands[0].clone(),
+            shaped => shaped::evaluate(shaped, &operands, &node.ty)?,
+        };
+        settle(&mut array, bounds);
+        arrays.push(array);
+    }
+    Ok(graph.outputs.iter().map(|&id| arrays[id].clone()).collect())
+}
+
+/// Applies what every op has in common: f32 overflows to infinity, and bounds that reach so far say nothing.
+fn settle(array: &mut Array, bounds: bool) {
+    if !bounds {
+        array.errors.fill(0.0);
+    }
+    if array.ty.dtype != DType::F32 {
+        return;
+    }
+    for (value, error) in array.values.iter_mut().zip(&mut array.errors) {
+        if value.is_finite() && value.abs() + *error > f32::MAX as f64 {
+            *error = f64::INFINITY;
+        }
+        if value.is_finite() && value.abs() > f32::MAX as f64 {
+            *value = f64::INFINITY.copysign(*value);
+        }
+    }
+}
+
+/// Half a unit in the last place, relative, and the largest number that may be flushed to zero.
+fn rounding(dtype: DType) -> (f64, f64) {
+    match dtype {
+        DType::F32 => (f32::EPSILON as f64 / 2.0, 1.2e-38),
+        DType::F64 => (f64::EPSILON / 2.0, 2.3e-308),
+        DType::Bool | DType::I32 | DType::U32 => (0.0, 0.0),
+    }
+}
+
+/// Wraps an integer result to its dtype; other values stay as they are.
+fn wrap(value: i64, dtype: DType) -> f64 {
+    match dtype {
+        DType::U32 => value as u32 as f64,
+        _ => value as i32 as f64,
+    }
+}
+
+fn exact(ty: &Type, values: Vec<f64>) -> Array {
+    Array { ty: ty.clone(), errors: vec![0.0; values.len()], values }
+}
+
+fn input(data: &Data, ty: &Type) -> Result<Array> {
+    // A promoted graph takes f32 data for its f64 inputs.
+    let promoted = data.dtype() == DType::F32 && ty.dtype == DType::F64;
+    if data.dtype() != ty.dtype && !promoted {
+        return Err(Error::DTypes { left: data.dtype(), right: ty.dtype });
+    }
+    if data.len() != ty.shape.numel() {
+        return Err(Error::DataLength { len: data.len(), shape: ty.shape.clone() });
+    }
+    let values = with_data!(data, v => v.iter().map(|&x| Number::from(x).to_f64()).collect());
+    Ok(exact(ty, values))
+}
+
+fn uniform(number: Number, ty: &Type) -> Array {
+    let value = match ty.dtype {
+        DType::F32 => number.to_f64() as f32 as f64,
+        _ => number.to_f64(),
+    };
+    exact(ty, vec![value; ty.shape.numel()])
+}
+
+fn iota(axis: usize, ty: &Type) -> Array {
+    exact(ty, indices(&ty.shape).map(|index| index[axis] as f64).collect())
+}
+
+fn random(key: u64, ty: &Type) -> Array {
+    let number = |i: usize| match ty.dtype {
+        DType::F64 => {
+            let words = philox::block(key, i as u64 / 2);
+            philox::uniform_f64(words[2 * (i % 2)], words[2 * (i % 2) + 1])
+        }
+        DType::F32 => philox::uniform_f32(philox::block(key, i as u64 / 4)[i % 4]) as f64,
+        _ => philox::block(key, i as u64 / 4)[i % 4] as f64,
+    };
+    exact(ty, (0..ty.shape.numel()).map(number).collect())
+}
+
+/// Every index of a shape, row-major.
+fn indices(shape: &Shape) -> impl Iterator<Item = Vec<usize>> {
+    let (shape, strides) = (shape.clone(), shape.strides());
+    (0..shape.numel())
+        .map(move |flat| shape.iter().zip(&strides).map(|(&extent, &stride)| flat / stride as usize % extent).collect())
+}
+
+/// The position of an index in a row-major array.
+fn flat(shape: &Shape, index: &[usize]) -> usize {
+    shape.strides().iter().zip(index).map(|(&stride, &i)| stride as usize * i).sum()
+}

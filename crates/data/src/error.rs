@@ -1,0 +1,120 @@
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why data could not be read or used.
+///
+/// Lines and columns are counted from 1, as an editor shows them; skipped lines and the header count too. `name` is
+/// the file's path, or what [`Table::from_reader`](crate::Table::from_reader) was told.
+///
+/// ```
+/// use gradus_data::{CsvOptions, DataError, Table};
+///
+/// let error = Table::from_reader("age\n41\n?\n".as_bytes(), "people.csv", &CsvOptions::default()).unwrap_err();
+/// assert!(matches!(error, DataError::NotANumber { line: 3, column: 1, .. }));
+/// assert_eq!(
+///     error.to_string(),
+///     "people.csv, line 3, column 1 (`age`): found `?`, expected a number"
+/// );
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file could not be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// Reading or decompressing broke off.
+    #[error("cannot read {name}: {source}")]
+    Read {
+        /// What was read.
+        name: String,
+        /// What the system or the decompressor said.
+        source: std::io::Error,
+    },
+
+    /// The text, or the numbers parsed from it, would take more memory than allowed.
+    #[error("{name} is larger than the {max_bytes} bytes that CsvOptions::max_bytes allows")]
+    TooLarge {
+        /// What was read.
+        name: String,
+        /// The limit that was passed.
+        max_bytes: u64,
+    },
+
+    /// One line is so long that the file is hardly a table.
+    #[error(
+        "{name} has a line of more than {max_bytes} bytes, expected a table with shorter lines"
+    )]
+    LineTooLong {
+        /// What was read.
+        name: String,
+        /// The limit that was passed.
+        max_bytes: usize,
+    },
+
+    /// There is no row of numbers.
+    #[error("{name} is empty: found no row of numbers, expected at least one")]
+    Empty {
+        /// What was read.
+        name: String,
+    },
+
+    /// A cell's bytes are not UTF-8 text.
+    #[error("{name}, line {line}, column {column}: found `{found}`, expected UTF-8 text")]
+    NotUtf8 {
+        /// What was read.
+        name: String,
+        /// The cell's line, from 1.
+        line: u64,
+        /// The cell's column, from 1.
+        column: usize,
+        /// The cell, its undecodable bytes replaced by `�`.
+        found: String,
+    },
+
+    /// A row has more or fewer cells than the header or the first row.
+    #[error("{name}, line {line}: found {found} cells, expected {expected}")]
+    Ragged {
+        /// What was read.
+        name: String,
+        /// The row's line, from 1.
+        line: u64,
+        /// The row's number of cells.
+        found: usize,
+        /// The number of cells of the header, or else of the first row.
+        expected: usize,
+    },
+
+    /// A cell is missing or holds something other than a number.
+    #[error(
+        "{name}, line {line}, column {column}{}: found `{found}`, expected a number",
+        heading.as_ref().map(|heading| format!(" (`{heading}`)")).unwrap_or_default()
+    )]
+    NotANumber {
+        /// What was read.
+        name: String,
+        /// The cell's line, from 1.
+        line: u64,
+        /// The cell's column, from 1.
+        column: usize,
+        /// The column's name, if the table has names.
+        heading: Option<String>,
+        /// The cell, cut short if it is very long.
+        found: String,
+    },
+
+    /// A table has another number of columns than what it is used with.
+    #[error("the table has {found} columns, expected {expected}")]
+    ColumnCount {
+        /// The table's columns.
+        found: usize,
+        /// The columns that were expected.
+        expected: usize,
+    },
+}

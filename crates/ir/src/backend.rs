@@ -1,0 +1,88 @@
+//! What a backend must do. The whole contract between the library and a device is this page.
+
+use crate::{DType, Data, Number, Plan, Result};
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A realised array in a backend's memory; what is inside is the backend's own. Cloning shares it.
+#[derive(Clone)]
+pub struct Buffer(Arc<dyn Any + Send + Sync>);
+
+impl Buffer {
+    /// Wraps what a backend stores.
+    pub fn new<T: Any + Send + Sync>(inner: T) -> Buffer {
+        Buffer(Arc::new(inner))
+    }
+
+    /// What the backend stored, if it has this type.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+
+    /// Takes out what the backend stored, if it has this type and nothing else owns it; otherwise gives it back.
+    pub fn into_unique<T: Any + Send + Sync>(self) -> Result<T, Buffer> {
+        let shared = self.0.downcast::<T>().map_err(Buffer)?;
+        Arc::try_unwrap(shared).map_err(|shared| Buffer(shared))
+    }
+
+    /// Whether nothing else owns the array, so that it may be overwritten.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffer")
+    }
+}
+
+/// What plans for a device must keep to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The dtypes that the device stores and computes.
+    pub dtypes: Vec<DType>,
+}
+
+/// Bytes of a device's buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Held by tensors and running plans.
+    pub in_use: usize,
+    /// The most that was ever in use.
+    pub peak: usize,
+    /// The budget, where there is one.
+    pub limit: Option<usize>,
+}
+
+/// A plan that a backend has made ready.
+pub trait Executable: Send + Sync {
+    /// Runs the plan. `inputs` are the buffers of the input slots; one that the graph says is donated may be taken
+    /// (its place then holds `None`) and overwritten. What a failed run did not take stays in `inputs`.
+    /// `scalars` are the numbers of the scalar slots.
+    fn run(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>>;
+}
+
+/// A host array on its way from a device.
+pub type Download = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
+
+/// A device that can run plans.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// What users call it, as in `cpu`.
+    fn name(&self) -> String;
+    /// What plans must keep to.
+    fn target(&self) -> &Target;
+    /// Makes a plan ready to run.
+    fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>>;
+    /// Copies a host array to the device.
+    fn upload(&self, data: Data) -> Result<Buffer>;
+    /// Copies an array to the host, once all that writes it has run.
+    fn download(&self, buffer: &Buffer) -> Download;
+    /// Waits until all that was submitted has run.
+    fn synchronise(&self) -> Result<()>;
+    /// Bytes in use now and at most.
+    fn memory(&self) -> MemoryStats;
+}

@@ -1,0 +1,235 @@
+//! What can go wrong, as values with named fields.
+
+use crate::{DType, Number, Shape};
+
+/// An error of recording, planning or running. The tensor crate adds the op and the caller's `file:line`.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two shapes do not broadcast.
+    #[error("shapes {left} and {right} do not broadcast: each axis, counted from the last, must be equal or 1")]
+    Broadcast {
+        /// Shape of the left operand.
+        left: Shape,
+        /// Shape of the right operand.
+        right: Shape,
+    },
+    /// Two shapes that must be equal are not.
+    #[error("{what} has shape {found}, expected {expected}")]
+    Shape {
+        /// Which operand.
+        what: &'static str,
+        /// The shape that it must have.
+        expected: Shape,
+        /// The shape that it has.
+        found: Shape,
+    },
+    /// A target shape has another number of elements.
+    #[error("cannot reshape {from} ({} elements) to {to} ({} elements)", from.numel(), to.numel())]
+    Reshape {
+        /// The shape of the operand.
+        from: Shape,
+        /// The shape that was asked for.
+        to: Shape,
+    },
+    /// A shape cannot be expanded to another.
+    #[error("cannot expand {from} to {to}: only axes of extent 1 expand")]
+    Expand {
+        /// The shape of the operand.
+        from: Shape,
+        /// The shape that was asked for.
+        to: Shape,
+    },
+    /// The operands of a matrix product do not fit.
+    #[error("matrix product of {left} and {right}: {reason}")]
+    Contract {
+        /// Shape of the left operand.
+        left: Shape,
+        /// Shape of the right operand.
+        right: Shape,
+        /// Which extents differ.
+        reason: String,
+    },
+    /// Two dtypes differ where they must be equal.
+    #[error("dtypes {left} and {right} differ: convert one with to_dtype")]
+    DTypes {
+        /// Dtype of the left operand.
+        left: DType,
+        /// Dtype of the right operand.
+        right: DType,
+    },
+    /// The op does not take this dtype.
+    #[error("does not take {found}: expected {expected}")]
+    DType {
+        /// What the op takes.
+        expected: &'static str,
+        /// What it was given.
+        found: DType,
+    },
+    /// A Rust number does not fit the tensor's dtype.
+    #[error("the number {number} does not fit dtype {dtype}: convert the tensor with to_dtype first")]
+    Number {
+        /// The number.
+        number: Number,
+        /// The tensor's dtype.
+        dtype: DType,
+    },
+    /// Tensors on different devices.
+    #[error("tensors are on different devices, {left} and {right}: move one with to_device")]
+    Devices {
+        /// Device of the left operand.
+        left: String,
+        /// Device of the right operand.
+        right: String,
+    },
+    /// The tensor has another rank than the op needs.
+    #[error("expected {expected}, found rank {} (shape {shape})", shape.len())]
+    Rank {
+        /// What the op needs, as in "rank 2".
+        expected: String,
+        /// The shape of the operand.
+        shape: Shape,
+    },
+    /// An axis that the tensor does not have.
+    #[error("axis {axis} is out of range for shape {shape} (rank {})", shape.len())]
+    Axis {
+        /// The axis that was asked for.
+        axis: isize,
+        /// The shape of the operand.
+        shape: Shape,
+    },
+    /// An axis was named twice or more, or too few were named.
+    #[error("axes {axes:?} are not {expected} of shape {shape}")]
+    Axes {
+        /// The axes that were given.
+        axes: Vec<isize>,
+        /// What they should be, as in "a permutation".
+        expected: &'static str,
+        /// The shape of the operand.
+        shape: Shape,
+    },
+    /// A range that reaches past an axis.
+    #[error("range {start}..{end} is out of range for axis {axis} of shape {shape}")]
+    Range {
+        /// First index asked for.
+        start: isize,
+        /// One past the last index asked for.
+        end: isize,
+        /// The axis.
+        axis: usize,
+        /// The shape of the operand.
+        shape: Shape,
+    },
+    /// A number of elements that memory cannot hold.
+    #[error("shape {shape} has more elements than memory can address")]
+    TooLarge {
+        /// The shape.
+        shape: Shape,
+    },
+    /// The data's length is not that of the shape.
+    #[error("{len} values do not fill shape {shape} ({} elements)", shape.numel())]
+    DataLength {
+        /// The number of values given.
+        len: usize,
+        /// The shape asked for.
+        shape: Shape,
+    },
+    /// An argument outside the range that makes sense.
+    #[error("{argument} is {found}, expected {expected}")]
+    Argument {
+        /// Name of the argument.
+        argument: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// `gather` or `scatter` met an index outside its axis.
+    #[error("index {index} is out of range for axis {axis} of extent {extent}")]
+    Index {
+        /// The index.
+        index: i64,
+        /// The axis that it indexes.
+        axis: usize,
+        /// The extent of this axis.
+        extent: usize,
+    },
+    /// No memory for a buffer.
+    #[error("out of memory: {bytes} bytes asked for, {in_use} in use{}; use smaller tensors or batches, or raise GRADUS_MEMORY_LIMIT",
+            limit.map_or(String::new(), |l| format!(", limit {l}")))]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes in use by the device.
+        in_use: usize,
+        /// The device's budget, where one is set.
+        limit: Option<usize>,
+    },
+    /// The device that was asked for is not there.
+    #[error("no device \"{asked}\": {reason}")]
+    NoDevice {
+        /// What was asked for.
+        asked: String,
+        /// Why it cannot be had, and what can.
+        reason: String,
+    },
+    /// The loss must be one number.
+    #[error("the loss must be a single number, found shape {shape}: reduce it with mean or sum, or pass a cotangent")]
+    NotScalar {
+        /// The shape of the loss.
+        shape: Shape,
+    },
+    /// A target of `grad` that the loss does not depend on.
+    #[error("the loss does not depend on {target}: check the forward pass, or call allow_unused()")]
+    Unreached {
+        /// Name or position of the target.
+        target: String,
+    },
+    /// A walk from the loss met an op without a derivative.
+    #[error(
+        "the gradient would flow through {op}, which is not differentiable, recorded at {at}: detach it, or use where/masked_fill"
+    )]
+    NotDifferentiable {
+        /// The op.
+        op: String,
+        /// Where it was recorded.
+        at: String,
+    },
+    /// A parameter changed between the forward pass and `grad`.
+    #[error(
+        "parameter {name} was updated since the loss was recorded: call grad before the update, or run the forward pass again"
+    )]
+    ParameterUpdated {
+        /// The parameter's name.
+        name: String,
+    },
+    /// The graph behind a tensor is gone.
+    #[error(
+        "the graph behind this tensor is gone: it was evaluated before grad; mark its inputs with tracked() (parameters are), or call grad first"
+    )]
+    GraphFreed,
+    /// Numerical and analytic gradients differ.
+    #[error(
+        "gradient check of order {order} failed for input {input}, element {element}: analytic {analytic:e}, numeric {numeric:e}, tolerance {tolerance:e}"
+    )]
+    GradCheck {
+        /// Order of the derivative.
+        order: usize,
+        /// Which input.
+        input: usize,
+        /// Which element of it.
+        element: usize,
+        /// The derivative by rules.
+        analytic: f64,
+        /// The derivative by finite differences.
+        numeric: f64,
+        /// The difference allowed.
+        tolerance: f64,
+    },
+    /// Anything a backend could not do.
+    #[error("{0}")]
+    Backend(String),
+}
+
+/// A result with [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,243 @@
+//! Cells: parameters and running statistics. A cell holds a tensor and a version.
+
+use crate::Tensor;
+use crate::error::{Error, Result};
+use crate::evaluate;
+use crate::node::{Cut, Edges, Node, Value};
+use gradus_ir::op::Op;
+use gradus_ir::{Error as ErrorKind, Shape};
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// A named place for a tensor that changes while a model trains. Cloning shares it (tied weights share one).
+///
+/// Reading gives the present tensor; what was computed from it keeps its value when the cell is assigned, but its
+/// gradient can no longer be taken.
+///
+/// ```
+/// use gradus_tensor::{Cell, Device, Tensor};
+/// let weight = Cell::parameter(Tensor::new([1.0, 2.0], &Device::cpu()));
+/// let doubled = weight.tensor() * 2.0;
+/// weight.set(weight.tensor() + 10.0)?;
+/// assert_eq!(weight.tensor().to_vec::<f32>()?, [11.0, 12.0]);
+/// assert_eq!(doubled.to_vec::<f32>()?, [2.0, 4.0]);
+/// # Ok::<(), gradus_tensor::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Cell(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    tracked: bool,
+    name: Mutex<String>,
+    version: AtomicU64,
+    tensor: Mutex<Tensor>,
+}
+
+/// The cell and version that a leaf node stands for.
+#[derive(Clone)]
+pub(crate) struct CellTag {
+    cell: Cell,
+    version: u64,
+}
+
+impl CellTag {
+    /// Whether the cell has been assigned since.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.cell.version() != self.version
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.cell.name()
+    }
+}
+
+impl Cell {
+    /// A cell whose tensor is trained: gradients reach it, and the graphs behind what depends on it are kept.
+    #[track_caller]
+    pub fn parameter(tensor: Tensor) -> Cell {
+        Cell::new(tensor, true)
+    }
+
+    /// A cell whose tensor is not trained, such as running statistics or an optimiser's moments.
+    #[track_caller]
+    pub fn buffer(tensor: Tensor) -> Cell {
+        Cell::new(tensor, false)
+    }
+
+    #[track_caller]
+    fn new(tensor: Tensor, tracked: bool) -> Cell {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let cell = Cell(Arc::new(Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            tracked,
+            name: Mutex::default(),
+            version: AtomicU64::new(0),
+            tensor: Mutex::new(tensor),
+        }));
+        let leaf = cell.leaf(&cell.tensor(), 0, Location::caller());
+        *cell.lock() = leaf;
+        cell
+    }
+
+    /// The leaf that stands for `tensor` as this cell's value.
+    fn leaf(&self, tensor: &Tensor, version: u64, location: &'static Location<'static>) -> Tensor {
+        let node = match tensor.node() {
+            Ok(node) => node,
+            Err(error) => return Tensor::failed(error.clone(), tensor.device()),
+        };
+        // A value that is already there is shared, not computed again.
+        let (edges, value) = match &node.state().value {
+            Value::Ready(buffer) => (Edges::new(), Value::Ready(buffer.clone())),
+            _ => (Edges::from_iter([node.clone()]), Value::Pending),
+        };
+        let op = if edges.is_empty() { Op::Input(0) } else { Op::Reshape };
+        let mut leaf = Node::new(op, edges, value, node.ty.clone(), node.device.clone(), location);
+        leaf.cells = 1 << self.bit();
+        leaf.tracked = self.0.tracked;
+        leaf.stops = true;
+        leaf.cell = Some(CellTag { cell: self.clone(), version });
+        Tensor::share(leaf)
+    }
+
+    fn bit(&self) -> u32 {
+        (self.0.id % 64) as u32
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tensor> {
+        self.0.tensor.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The present tensor.
+    pub fn tensor(&self) -> Tensor {
+        self.lock().clone()
+    }
+
+    /// The shape of the tensor.
+    pub fn shape(&self) -> Shape {
+        self.lock().shape().clone()
+    }
+
+    /// How often the cell has been assigned.
+    pub fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
+    }
+
+    /// Whether gradients reach the cell.
+    pub fn is_parameter(&self) -> bool {
+        self.0.tracked
+    }
+
+    /// The name in messages; empty until one is given.
+    pub fn name(&self) -> String {
+        self.0.name.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Gives the cell a name for messages.
+    pub fn set_name(&self, name: &str) {
+        *self.0.name.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = name.to_string();
+    }
+
+    /// Whether two handles share one cell.
+    pub fn same(&self, other: &Cell) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Assigns a tensor of the same shape, dtype and device. It is evaluated now.
+    ///
+    /// # Errors
+    /// If shape, dtype or device differ, or the evaluation fails; the cell then keeps its tensor.
+    #[track_caller]
+    pub fn set(&self, tensor: Tensor) -> Result<()> {
+        assign([(self.clone(), tensor)])
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cell({:?}, version {}, {:?})", self.name(), self.version(), self.tensor())
+    }
+}
+
+/// Assigns several cells at once: everything is computed in one run, and a cell's old buffer is updated in place where
+/// nothing else owns it. Tensors that are held and read an old buffer are computed in the same run, so they never see new
+/// values.
+///
+/// # Errors
+/// If a shape, dtype or device differs from the cell's, a tensor carries an error, or the evaluation fails; all cells
+/// then keep their tensors.
+#[track_caller]
+pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
+    let location = Location::caller();
+    let updates: Vec<(Cell, Tensor)> = updates.into_iter().collect();
+    for (cell, new) in &updates {
+        check(&cell.tensor(), new, location)?;
+    }
+    let mut roots = Vec::with_capacity(updates.len());
+    let mut old = Vec::with_capacity(updates.len());
+    for (cell, new) in updates {
+        let version = cell.0.version.fetch_add(1, Ordering::AcqRel) + 1;
+        let leaf = cell.leaf(&new, version, location);
+        roots.push(leaf.node()?.clone());
+        leaf.device().note_assignment(cell.bit());
+        let previous = std::mem::replace(&mut *cell.lock(), leaf);
+        old.push((cell, previous.node()?.clone(), previous.device().clone()));
+    }
+    let donations: Vec<Arc<Node>> = old.iter().map(|(_, node, _)| node.clone()).collect();
+    let result = evaluate::run(&roots, &donations);
+    drop(donations);
+    if result.is_err() {
+        for (cell, node, device) in old {
+            let kept = Tensor::of(node);
+            let version = cell.0.version.fetch_add(1, Ordering::AcqRel) + 1;
+            let restored = cell.leaf(&kept, version, location);
+            device.note_assignment(cell.bit());
+            *cell.lock() = restored;
+        }
+        return result;
+    }
+    for (_, _, device) in &old {
+        evaluate::cut_stale(device);
+    }
+    Ok(())
+}
+
+fn check(old: &Tensor, new: &Tensor, at: &'static Location<'static>) -> Result<()> {
+    let (old, new) = (old.node()?, new.node()?);
+    let kind = if old.ty.shape != new.ty.shape {
+        let (expected, found) = (old.ty.shape.clone(), new.ty.shape.clone());
+        ErrorKind::Shape { what: "the new value", expected, found }
+    } else if old.ty.dtype != new.ty.dtype {
+        ErrorKind::DTypes { left: old.ty.dtype, right: new.ty.dtype }
+    } else if old.device != new.device {
+        ErrorKind::Devices { left: old.device.to_string(), right: new.device.to_string() }
+    } else {
+        return Ok(());
+    };
+    Err(Error::located("assign", kind, at))
+}
+
+/// Why a node's graph is out of date: the name of a parameter behind it that has been assigned since, if there is one.
+pub(crate) fn stale_cell(node: &Arc<Node>) -> Option<String> {
+    let mut seen = std::collections::HashSet::new();
+    let mut stack = vec![node.clone()];
+    while let Some(node) = stack.pop() {
+        if !seen.insert(node.id) {
+            continue;
+        }
+        if let Some(tag) = &node.cell {
+            if tag.is_stale() {
+                return Some(tag.name());
+            }
+            continue;
+        }
+        let state = node.state();
+        if let Cut::Updated(name) = &state.cut {
+            return Some(name.clone());
+        }
+        stack.extend(state.edges.iter().cloned());
+    }
+    None
+}

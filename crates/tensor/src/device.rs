@@ -1,0 +1,212 @@
+//! Devices: where tensors live, and what is recorded and cached for each.
+
+use crate::error::{Error, Result};
+use crate::evaluate::Planner;
+use crate::node::Node;
+use gradus_ir::{Backend, Error as ErrorKind, MemoryStats};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
+
+/// A device on which tensors live and ops run. Cloning is cheap; two clones are the same device.
+///
+/// ```
+/// use gradus_tensor::{Device, Tensor};
+/// let device = Device::cpu();
+/// let x = Tensor::new([1.0, 2.0], &device);
+/// assert_eq!((x * 2.0).to_vec::<f32>()?, [2.0, 4.0]);
+/// # Ok::<(), gradus_tensor::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    backend: Box<dyn Backend>,
+    registry: Mutex<Registry>,
+    planner: Mutex<Planner>,
+    /// Untracked nodes recorded since the last evaluation.
+    recorded: AtomicUsize,
+    /// For each cell bit, the next node id at its last assignment.
+    assigned: [AtomicU64; 64],
+}
+
+/// The pending nodes of a device.
+#[derive(Default)]
+pub(crate) struct Registry {
+    /// Nodes that were pending when they were last looked at, in order of recording.
+    pub(crate) pending: Vec<Weak<Node>>,
+    /// Evaluated nodes that keep their edges for `grad`.
+    pub(crate) keeps_edges: Vec<Weak<Node>>,
+    swept: usize,
+}
+
+/// More untracked pending nodes than this evaluate themselves, so that unread results stay flat in memory.
+pub(crate) const PENDING_LIMIT: usize = 4096;
+
+impl Device {
+    /// A device of one's own, from any backend.
+    pub fn from_backend(name: impl Into<String>, backend: Box<dyn Backend>) -> Device {
+        Device(Arc::new(Inner {
+            name: name.into(),
+            backend,
+            registry: Mutex::default(),
+            planner: Mutex::new(Planner::new()),
+            recorded: AtomicUsize::new(0),
+            assigned: [const { AtomicU64::new(0) }; 64],
+        }))
+    }
+
+    /// The CPU with all its cores: the same device at every call. `GRADUS_MEMORY_LIMIT` (bytes, or with `K`, `M`, `G`)
+    /// sets its memory budget.
+    pub fn cpu() -> Device {
+        static CPU: LazyLock<Device> = LazyLock::new(|| {
+            let limit = std::env::var("GRADUS_MEMORY_LIMIT").ok().and_then(|text| parse_bytes(&text));
+            // Without threads of its own there is nothing that can fail.
+            let backend = gradus_cpu::Cpu::new(None, limit).expect("the global thread pool needs no set-up");
+            Device::from_backend("cpu", Box::new(backend))
+        });
+        CPU.clone()
+    }
+
+    /// A new CPU device with its own threads and, if given, its own memory budget in bytes.
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub fn cpu_with(threads: usize, memory_limit: Option<usize>) -> Result<Device> {
+        static COUNT: AtomicUsize = AtomicUsize::new(1);
+        let backend = gradus_cpu::Cpu::new(Some(threads), memory_limit)?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Ok(Device::from_backend(format!("cpu:{number}"), Box::new(backend)))
+    }
+
+    /// The device named by `GRADUS_DEVICE`, else the best there is.
+    ///
+    /// # Errors
+    /// If `GRADUS_DEVICE` names a device that is not there.
+    pub fn best() -> Result<Device> {
+        match std::env::var("GRADUS_DEVICE") {
+            Ok(name) if !name.is_empty() => Device::named(&name),
+            _ => Ok(Device::cpu()),
+        }
+    }
+
+    /// The device of a name: `best`, or `cpu`.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub fn named(name: &str) -> Result<Device> {
+        match name {
+            "best" => Device::best(),
+            "cpu" => Ok(Device::cpu()),
+            other => {
+                let reason = "this build has the devices: cpu".to_string();
+                Err(Error::new("device", ErrorKind::NoDevice { asked: other.into(), reason }))
+            }
+        }
+    }
+
+    /// The name, as in `cpu`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Bytes in use now and at most.
+    pub fn memory(&self) -> MemoryStats {
+        self.0.backend.memory()
+    }
+
+    /// Waits until everything submitted has run.
+    ///
+    /// # Errors
+    /// What the device could not do.
+    pub fn synchronise(&self) -> Result<()> {
+        Ok(self.0.backend.synchronise()?)
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.0.backend
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Lists of weak references: right after every statement, so a poisoned lock is still good.
+        self.0.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The evaluation lock.
+    pub(crate) fn planner(&self) -> MutexGuard<'_, Planner> {
+        self.0.planner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Notes a new pending node; says whether it is time to evaluate what is pending.
+    pub(crate) fn register(&self, node: &Arc<Node>) -> bool {
+        let mut registry = self.registry();
+        registry.pending.push(Arc::downgrade(node));
+        if registry.pending.len() > 2 * registry.swept + 1024 {
+            registry.pending.retain(|weak| weak.strong_count() > 0);
+            registry.swept = registry.pending.len();
+        }
+        drop(registry);
+        !node.tracked && self.0.recorded.fetch_add(1, Ordering::Relaxed) + 1 > PENDING_LIMIT
+    }
+
+    /// Starts a new count of pending nodes.
+    pub(crate) fn reset_recorded(&self) {
+        self.0.recorded.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that a cell with this bit is assigned now.
+    pub(crate) fn note_assignment(&self, bit: u32) {
+        self.0.assigned[bit as usize].store(Node::next_id(), Ordering::Release);
+    }
+
+    /// Whether a cell with a bit of the node's may have been assigned since the node was recorded.
+    pub(crate) fn may_be_stale(&self, node: &Node) -> bool {
+        (0..64).any(|bit| node.cells >> bit & 1 == 1 && self.0.assigned[bit].load(Ordering::Acquire) > node.id)
+    }
+}
+
+/// A number of bytes, with an optional unit.
+fn parse_bytes(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let (digits, shift) = match text.char_indices().last()? {
+        (at, 'k' | 'K') => (&text[..at], 10),
+        (at, 'm' | 'M') => (&text[..at], 20),
+        (at, 'g' | 'G') => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    digits.trim().parse::<usize>().ok()?.checked_mul(1 << shift)
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.0.name)
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_bytes;
+
+    #[test]
+    fn bytes_have_units() {
+        assert_eq!(parse_bytes("512"), Some(512));
+        assert_eq!(parse_bytes(" 2G "), Some(2 << 30));
+        assert_eq!(parse_bytes("1 m"), Some(1 << 20));
+        assert_eq!(parse_bytes("lots"), None);
+    }
+}

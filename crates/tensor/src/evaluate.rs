@@ -1,0 +1,368 @@
+//! Evaluation: from pending nodes to a graph, a cached plan, a run, and values.
+
+use crate::cell::stale_cell;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::node::{Cut, Node, Value};
+use gradus_ir::op::Op;
+use gradus_ir::{Error as ErrorKind, Executable, Graph, NodeId, Number};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+
+/// Compiled plans kept per device.
+const CACHED_PLANS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// What evaluations of a device share; its lock is the evaluation lock.
+pub(crate) struct Planner {
+    plans: LruCache<Graph, Arc<dyn Executable>>,
+    /// Counts evaluations, so that marks of earlier ones are told apart.
+    epoch: u64,
+}
+
+/// What the environment asks to be shown or done differently.
+pub(crate) struct Debug {
+    /// `GRADUS_DEBUG=plan`: print every new plan.
+    plan: bool,
+    /// `GRADUS_EAGER=1`: evaluate every op where it is called.
+    pub(crate) eager: bool,
+}
+
+pub(crate) static DEBUG: LazyLock<Debug> = LazyLock::new(|| {
+    let words = std::env::var("GRADUS_DEBUG").unwrap_or_default();
+    Debug {
+        plan: words.split(',').any(|w| w.trim() == "plan"),
+        eager: std::env::var("GRADUS_EAGER").is_ok_and(|v| v == "1"),
+    }
+});
+
+impl Planner {
+    pub(crate) fn new() -> Planner {
+        Planner { plans: LruCache::new(CACHED_PLANS), epoch: 0 }
+    }
+}
+
+/// The place of a node in the graph that is being made: epoch and node id in one mark.
+const PLACE_BITS: u32 = 24;
+
+struct Collector {
+    epoch: u64,
+    /// Pending nodes that are computed.
+    nodes: Vec<Arc<Node>>,
+}
+
+impl Collector {
+    fn is_marked(&self, node: &Node) -> bool {
+        node.mark.load(Ordering::Relaxed) >> PLACE_BITS == self.epoch
+    }
+
+    /// Marks a node of this evaluation and notes its place in the graph.
+    fn set_place(&self, node: &Node, place: NodeId) -> Result<()> {
+        if place >> PLACE_BITS != 0 {
+            let kind = ErrorKind::Backend(format!("{place} pending nodes are too many for one run: evaluate earlier"));
+            return Err(Error::located(node.op.name(), kind, node.location));
+        }
+        node.mark.store(self.epoch << PLACE_BITS | place as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn place(&self, node: &Node) -> NodeId {
+        (node.mark.load(Ordering::Relaxed) & ((1 << PLACE_BITS) - 1)) as NodeId
+    }
+
+    /// Adds a pending node and the pending nodes behind it.
+    fn collect(&mut self, root: &Arc<Node>) {
+        if self.is_marked(root) || !root.is_pending() {
+            return;
+        }
+        let mut next = self.nodes.len();
+        self.push(root);
+        while next < self.nodes.len() {
+            let node = self.nodes[next].clone();
+            next += 1;
+            for edge in &node.state().edges {
+                if !self.is_marked(edge) && edge.is_pending() {
+                    self.push(edge);
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, node: &Arc<Node>) {
+        node.mark.store(self.epoch << PLACE_BITS, Ordering::Relaxed);
+        self.nodes.push(node.clone());
+    }
+}
+
+/// Computes `roots` and everything held on the way. `donations` are leaves whose buffers may be overwritten if no handle
+/// holds them; held tensors that read such a buffer are computed too.
+pub(crate) fn run(roots: &[Arc<Node>], donations: &[Arc<Node>]) -> Result<()> {
+    let mut rest: Vec<Arc<Node>> = roots.iter().filter(|n| n.is_pending()).cloned().collect();
+    while let Some(first) = rest.first() {
+        let device = first.device.clone();
+        let (here, elsewhere) = rest.into_iter().partition(|n| n.device == device);
+        run_on(&device, here, donations)?;
+        rest = elsewhere;
+    }
+    Ok(())
+}
+
+fn run_on(device: &Device, roots: Vec<Arc<Node>>, donations: &[Arc<Node>]) -> Result<()> {
+    let mut planner = device.planner();
+    planner.epoch += 1;
+    let mut collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
+    for root in &roots {
+        collector.collect(root);
+    }
+    let donated: Vec<&Arc<Node>> = donations.iter().filter(|d| d.device == *device && may_donate(d)).collect();
+    let readers = if donated.is_empty() { Vec::new() } else { held_readers(device, &donated) };
+    for reader in &readers {
+        collector.collect(reader);
+    }
+    let mut nodes = std::mem::take(&mut collector.nodes);
+    nodes.sort_unstable_by_key(|node| node.id);
+
+    let is_root = |node: &Arc<Node>| roots.iter().chain(&readers).any(|r| Arc::ptr_eq(r, node));
+    let kept: Vec<bool> = nodes
+        .iter()
+        .map(|node| is_root(node) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
+        .collect();
+
+    let Traced { graph, leaves, scalars } = extract(&collector, Traced::default(), &nodes, &kept, &donated)?;
+    let executable = compile(&mut planner, device, &graph)?;
+
+    let mut inputs: Vec<_> = leaves
+        .iter()
+        .zip(&graph.donated)
+        .map(|(leaf, &donated)| {
+            let mut state = leaf.state();
+            let value = if donated { std::mem::replace(&mut state.value, Value::Gone) } else { state.value.clone() };
+            match value {
+                Value::Ready(buffer) => Some(buffer),
+                Value::Pending | Value::Gone => None,
+            }
+        })
+        .collect();
+    let result = executable.run(&mut inputs, &scalars);
+    for ((leaf, &donated), buffer) in leaves.iter().zip(&graph.donated).zip(inputs) {
+        // What the run did not take (all of it, if it failed early) still holds its value.
+        if let (true, Some(buffer)) = (donated, buffer) {
+            leaf.state().value = Value::Ready(buffer);
+        }
+    }
+    let outputs = result.map_err(|kind| failed(&nodes, kind))?;
+    let computed: Vec<&Arc<Node>> = nodes.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| node).collect();
+    for (node, buffer) in computed.iter().zip(outputs) {
+        node.state().value = Value::Ready(buffer);
+        settle_edges(node, device);
+    }
+    drop(planner);
+    let mut registry = device.registry();
+    registry.pending.retain(|weak| weak.upgrade().is_some_and(|node| node.is_pending()));
+    drop(registry);
+    device.reset_recorded();
+    Ok(())
+}
+
+/// Evaluates what is held and pending on a device, so that it need not be kept as a graph.
+pub(crate) fn run_pending(device: &Device) {
+    device.reset_recorded();
+    let pending: Vec<Arc<Node>> = device.registry().pending.iter().filter_map(|weak| weak.upgrade()).collect();
+    let roots: Vec<Arc<Node>> =
+        pending.into_iter().filter(|n| n.is_held() && !n.tracked && !n.is_number() && n.is_pending()).collect();
+    // An error will be reported to whoever reads the value; here nobody does.
+    let _ = run(&roots, &[]);
+}
+
+/// Whether a leaf's buffer may be overwritten: no handle holds it, and nothing shares its buffer.
+fn may_donate(leaf: &Arc<Node>) -> bool {
+    !leaf.is_held() && matches!(&leaf.state().value, Value::Ready(buffer) if buffer.is_unique())
+}
+
+/// Held pending nodes that read a donated buffer, at any distance.
+fn held_readers(device: &Device, donated: &[&Arc<Node>]) -> Vec<Arc<Node>> {
+    let mut reads: std::collections::HashSet<u64> = donated.iter().map(|d| d.id).collect();
+    let mut pending: Vec<Arc<Node>> = device.registry().pending.iter().filter_map(|weak| weak.upgrade()).collect();
+    pending.sort_unstable_by_key(|node| node.id);
+    pending
+        .into_iter()
+        .filter(|node| {
+            let state = node.state();
+            let reader = matches!(state.value, Value::Pending) && state.edges.iter().any(|e| reads.contains(&e.id));
+            if reader {
+                reads.insert(node.id);
+            }
+            reader && node.is_held()
+        })
+        .collect()
+}
+
+/// Whether a pending node only looks at values that are already there: recomputing it is free, so it is not stored.
+fn is_view_of_value(node: &Arc<Node>) -> bool {
+    let mut node = node.clone();
+    loop {
+        if !node.op.is_view() || node.cell.is_some() {
+            return false;
+        }
+        let Some(edge) = node.state().edges.first().cloned() else {
+            return false;
+        };
+        if !edge.is_pending() {
+            return true;
+        }
+        node = edge;
+    }
+}
+
+/// A graph and what its slots stand for.
+#[derive(Default)]
+pub(crate) struct Traced {
+    pub(crate) graph: Graph,
+    /// The nodes behind the input slots.
+    pub(crate) leaves: Vec<Arc<Node>>,
+    /// The numbers of the scalar slots.
+    pub(crate) scalars: Vec<Number>,
+}
+
+/// Adds `nodes` (in topological order) to a graph, with the values that they read as inputs.
+fn extract(
+    collector: &Collector,
+    traced: Traced,
+    nodes: &[Arc<Node>],
+    kept: &[bool],
+    donated: &[&Arc<Node>],
+) -> Result<Traced> {
+    let Traced { mut graph, mut leaves, mut scalars } = traced;
+    for (node, &kept) in nodes.iter().zip(kept) {
+        let edges = node.state().edges.clone();
+        let mut operands = smallvec::SmallVec::new();
+        for edge in &edges {
+            if !collector.is_marked(edge) {
+                if let Value::Gone = edge.state().value {
+                    let name = edge.cell.as_ref().map_or(String::new(), |tag| tag.name());
+                    return Err(Error::located(node.op.name(), ErrorKind::ParameterUpdated { name }, node.location));
+                }
+                let is_donated = donated.iter().any(|d| Arc::ptr_eq(d, edge));
+                let place = graph.input(edge.ty.shape.clone(), edge.ty.dtype, is_donated);
+                collector.set_place(edge, place)?;
+                leaves.push(edge.clone());
+            }
+            operands.push(collector.place(edge));
+        }
+        let slot = scalars.len();
+        let op = match node.op {
+            Op::Scalar(_) => Op::Scalar(slot),
+            Op::Random(_) => Op::Random(slot),
+            ref op => op.clone(),
+        };
+        if !matches!(op, Op::Const(_)) {
+            scalars.extend(node.number);
+        }
+        let place = graph.push(op, operands, node.ty.clone());
+        collector.set_place(node, place)?;
+        if kept {
+            graph.outputs.push(place);
+        }
+    }
+    Ok(Traced { graph, leaves, scalars })
+}
+
+/// The graph that computes `outputs` from `inputs`, without running it: input slot `i` is `inputs[i]`, and other values
+/// on the way take the slots after them.
+pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Traced> {
+    let Some(first) = outputs.first() else {
+        return Ok(Traced::default());
+    };
+    let mut planner = first.device.planner();
+    planner.epoch += 1;
+    let collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
+    let mut traced = Traced::default();
+    let as_input = |traced: &mut Traced, node: &Arc<Node>| {
+        let place = traced.graph.input(node.ty.shape.clone(), node.ty.dtype, false);
+        traced.leaves.push(node.clone());
+        collector.set_place(node, place)
+    };
+    for input in inputs {
+        as_input(&mut traced, input)?;
+    }
+    // Values count only where there are no edges; elsewhere the graph is followed.
+    let mut nodes = Vec::new();
+    let mut stack: Vec<Arc<Node>> = outputs.to_vec();
+    while let Some(node) = stack.pop() {
+        if collector.is_marked(&node) {
+            continue;
+        }
+        let edges = node.state().edges.clone();
+        if edges.is_empty() && !node.is_pending() {
+            as_input(&mut traced, &node)?;
+            continue;
+        }
+        collector.set_place(&node, 0)?;
+        stack.extend(edges);
+        nodes.push(node);
+    }
+    nodes.sort_unstable_by_key(|node| node.id);
+    let kept = vec![false; nodes.len()];
+    let mut traced = extract(&collector, traced, &nodes, &kept, &[])?;
+    traced.graph.outputs = outputs.iter().map(|output| collector.place(output)).collect();
+    Ok(traced)
+}
+
+fn compile(planner: &mut Planner, device: &Device, graph: &Graph) -> Result<Arc<dyn Executable>> {
+    if let Some(executable) = planner.plans.get(graph) {
+        return Ok(executable.clone());
+    }
+    let plan = gradus_ir::plan(graph);
+    if DEBUG.plan {
+        eprintln!("plan for {device}:\n{plan}");
+    }
+    let executable: Arc<dyn Executable> = Arc::from(device.backend().compile(plan)?);
+    planner.plans.put(graph.clone(), executable.clone());
+    Ok(executable)
+}
+
+/// A run's error, with the op that it most likely came from.
+fn failed(nodes: &[Arc<Node>], kind: ErrorKind) -> Error {
+    let indexes = |node: &&Arc<Node>| match (&node.op, &kind) {
+        (Op::Gather(a) | Op::Scatter(_, a), ErrorKind::Index { axis, extent, .. }) => {
+            let indexed = node.state().edges.first().map(|e| e.ty.shape.clone());
+            a == axis && indexed.is_some_and(|shape| shape[*a] == *extent)
+        }
+        _ => false,
+    };
+    match nodes.iter().find(indexes).or(nodes.last()) {
+        Some(node) => Error::located(node.op.name(), kind.clone(), node.location),
+        None => Error::from(kind),
+    }
+}
+
+/// After its evaluation a node keeps its edges only if a gradient can still be taken through them.
+fn settle_edges(node: &Arc<Node>, device: &Device) {
+    if node.stops || !node.tracked {
+        node.cut(Cut::Evaluated);
+    } else if let Some(name) = device.may_be_stale(node).then(|| stale_cell(node)).flatten() {
+        node.cut(Cut::Updated(name));
+    } else {
+        device.registry().keeps_edges.push(Arc::downgrade(node));
+    }
+}
+
+/// Cuts the edges of evaluated nodes whose parameters have been assigned since.
+pub(crate) fn cut_stale(device: &Device) {
+    let listed = std::mem::take(&mut device.registry().keeps_edges);
+    let still_good = listed.into_iter().filter(|weak| {
+        let Some(node) = weak.upgrade() else {
+            return false;
+        };
+        match device.may_be_stale(&node).then(|| stale_cell(&node)).flatten() {
+            Some(name) => {
+                node.cut(Cut::Updated(name));
+                false
+            }
+            None => true,
+        }
+    });
+    let still_good: Vec<_> = still_good.collect();
+    device.registry().keeps_edges.extend(still_good);
+}

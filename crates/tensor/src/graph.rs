@@ -1,0 +1,116 @@
+//! The recorded graph, for transformations: `grad` walks it.
+
+use crate::error::{Error, Result};
+use crate::evaluate;
+use crate::node::{Cut, Node};
+use crate::{GradientRule, Tensor};
+use gradus_ir::op::{Op, Type};
+use gradus_ir::{Error as ErrorKind, Graph, Number};
+use std::panic::Location;
+use std::sync::Arc;
+
+/// A node of the recorded graph. It does not count as holding the tensor.
+#[derive(Clone)]
+pub struct NodeRef(Arc<Node>);
+
+impl NodeRef {
+    /// The node behind a tensor.
+    ///
+    /// # Errors
+    /// The error that the tensor carries.
+    pub fn new(tensor: &Tensor) -> Result<NodeRef> {
+        Ok(NodeRef(tensor.node()?.clone()))
+    }
+
+    /// A number that grows along every edge and is unique to the node.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The primitive.
+    pub fn op(&self) -> &Op {
+        &self.0.op
+    }
+
+    /// Shape and dtype.
+    pub fn ty(&self) -> &Type {
+        &self.0.ty
+    }
+
+    /// The line that recorded the op.
+    pub fn location(&self) -> &'static Location<'static> {
+        self.0.location
+    }
+
+    /// Whether gradients stop here: detached, a leaf, or recorded under `no_grad`.
+    pub fn stops_gradient(&self) -> bool {
+        self.0.stops
+    }
+
+    /// The gradient that replaces the op's own.
+    pub fn rule(&self) -> Option<&Arc<dyn GradientRule>> {
+        self.0.rule.as_ref()
+    }
+
+    /// Whether the value is there although the graph behind it is too: it was read before its gradient was taken.
+    pub fn was_evaluated(&self) -> bool {
+        !self.0.is_pending() && !self.0.state().edges.is_empty()
+    }
+
+    /// The nodes that it reads; none for a leaf.
+    ///
+    /// # Errors
+    /// If they are gone: evaluated untracked, or a parameter behind them has been updated.
+    pub fn operands(&self) -> Result<Vec<NodeRef>> {
+        let state = self.0.state();
+        let kind = match &state.cut {
+            Cut::No => return Ok(state.edges.iter().cloned().map(NodeRef).collect()),
+            Cut::Evaluated => ErrorKind::GraphFreed,
+            Cut::Updated(name) => ErrorKind::ParameterUpdated { name: name.clone() },
+        };
+        Err(Error::located("grad", kind, self.0.location))
+    }
+
+    /// The name of the cell that this leaf stands for, if it was assigned since the leaf was read.
+    pub fn updated_parameter(&self) -> Option<String> {
+        self.0.cell.as_ref().filter(|tag| tag.is_stale()).map(|tag| tag.name())
+    }
+
+    /// The name of the cell that this leaf stands for.
+    pub fn parameter(&self) -> Option<String> {
+        self.0.cell.as_ref().map(|tag| tag.name())
+    }
+
+    /// A tensor handle to the node.
+    pub fn tensor(&self) -> Tensor {
+        Tensor::of(self.0.clone())
+    }
+}
+
+/// A graph taken from tensors without running it.
+pub struct Trace {
+    /// The graph; its first input slots are the inputs given.
+    pub graph: Graph,
+    /// The tensors behind all input slots.
+    pub inputs: Vec<Tensor>,
+    /// The numbers of the scalar slots.
+    pub scalars: Vec<Number>,
+}
+
+/// The graph that computes `outputs` from `inputs`.
+///
+/// # Errors
+/// The first error that a tensor carries.
+pub fn trace(outputs: &[Tensor], inputs: &[Tensor]) -> Result<Trace> {
+    let nodes = |tensors: &[Tensor]| tensors.iter().map(|t| t.node().cloned()).collect::<Result<Vec<_>>>();
+    let traced = evaluate::trace(&nodes(outputs)?, &nodes(inputs)?)?;
+    let inputs = traced.leaves.into_iter().map(Tensor::of).collect();
+    Ok(Trace { graph: traced.graph, inputs, scalars: traced.scalars })
+}
+
+/// `output` with `rule` as its gradient with respect to `inputs`, in place of that of the ops that computed it.
+#[track_caller]
+pub fn with_rule(output: &Tensor, inputs: &[Tensor], rule: Arc<dyn GradientRule>) -> Tensor {
+    let operands: Vec<&Tensor> = std::iter::once(output).chain(inputs).collect();
+    Tensor::record_with_rule(&operands, rule)
+}

@@ -1,0 +1,35 @@
+//! The tensor: a promise of values that is recorded, evaluated when read, and planned once.
+//!
+//! ```
+//! use gradus_tensor::{Device, Tensor};
+//!
+//! let device = Device::cpu();
+//! let x = Tensor::new([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &device);
+//! let normalised = (&x - x.mean_keepdim(1)) / x.var_keepdim(1, 0).sqrt();
+//! println!("{normalised}");
+//! # assert!(normalised.error().is_none());
+//! ```
+
+mod cell;
+mod device;
+mod display;
+mod error;
+mod evaluate;
+pub mod graph;
+mod node;
+mod operand;
+mod ops;
+mod random;
+mod rule;
+mod tensor;
+
+pub use cell::{Cell, assign};
+pub use device::Device;
+pub use error::{Error, Result};
+pub use gradus_cpu::reference;
+pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape};
+pub use operand::{Axes, Dims, Operand, Placement, Values};
+pub use ops::view::{cat, stack};
+pub use random::{Key, Rng};
+pub use rule::GradientRule;
+pub use tensor::{Tensor, eval, no_grad};

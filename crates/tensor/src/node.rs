@@ -1,0 +1,156 @@
+//! Nodes: what an op records. A node is immutable but for its state (edges and value).
+
+use crate::cell::CellTag;
+use crate::device::Device;
+use crate::rule::GradientRule;
+use gradus_ir::op::{Op, Type};
+use gradus_ir::{Buffer, Number};
+use smallvec::SmallVec;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The earlier nodes that a node reads.
+pub(crate) type Edges = SmallVec<[Arc<Node>; 3]>;
+
+/// One recorded op.
+pub(crate) struct Node {
+    /// Grows with every node: sorting by it is a topological order.
+    pub(crate) id: u64,
+    /// The primitive; slots in it are filled when a graph is made.
+    pub(crate) op: Op,
+    /// The number of a `Scalar`, the key of a `Random`.
+    pub(crate) number: Option<Number>,
+    pub(crate) ty: Type,
+    pub(crate) device: Device,
+    pub(crate) location: &'static Location<'static>,
+    /// Which cells the node depends on: bit `cell id % 64`.
+    pub(crate) cells: u64,
+    /// Whether it depends on a parameter, so that its edges are kept for `grad`.
+    pub(crate) tracked: bool,
+    /// Whether gradients stop here: detached, or recorded under `no_grad`.
+    pub(crate) stops: bool,
+    /// Set on the leaf that stands for a cell's value.
+    pub(crate) cell: Option<CellTag>,
+    /// Replaces the derivative of the op.
+    pub(crate) rule: Option<Arc<dyn GradientRule>>,
+    /// Live `Tensor` handles, counted apart from graph edges.
+    pub(crate) held: AtomicUsize,
+    /// Scratch of evaluations, guarded by the device's evaluation lock.
+    pub(crate) mark: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// What changes about a node.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) edges: Edges,
+    pub(crate) value: Value,
+    /// Why the edges are gone.
+    pub(crate) cut: Cut,
+}
+
+/// Why a node has no edges.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub(crate) enum Cut {
+    /// It has them, or never had any.
+    #[default]
+    No,
+    /// It was evaluated and nothing that it depends on is tracked.
+    Evaluated,
+    /// This parameter was updated.
+    Updated(String),
+}
+
+/// A node's value.
+#[derive(Clone, Default)]
+pub(crate) enum Value {
+    /// Not computed.
+    #[default]
+    Pending,
+    /// Computed.
+    Ready(Buffer),
+    /// Overwritten by an update in place.
+    Gone,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Node {
+    /// The smallest id that no node has yet.
+    pub(crate) fn next_id() -> u64 {
+        NEXT_ID.load(Ordering::Relaxed)
+    }
+
+    /// A node without number, cell and rule; callers fill these in before sharing it.
+    pub(crate) fn new(
+        op: Op,
+        edges: Edges,
+        value: Value,
+        ty: Type,
+        device: Device,
+        location: &'static Location<'static>,
+    ) -> Node {
+        Node {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            op,
+            number: None,
+            ty,
+            device,
+            location,
+            cells: edges.iter().fold(0, |mask, e| mask | e.cells),
+            tracked: edges.iter().any(|e| e.tracked),
+            stops: false,
+            cell: None,
+            rule: None,
+            held: AtomicUsize::new(0),
+            mark: AtomicU64::new(0),
+            state: Mutex::new(State { edges, value, cut: Cut::No }),
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // State is replaced whole, so a poisoned lock is still good.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self.state().value, Value::Pending)
+    }
+
+    /// A number of the user or the library: free to recompute, so never kept.
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self.op, Op::Scalar(_) | Op::Const(_))
+    }
+
+    /// Removes the edges and says why.
+    pub(crate) fn cut(&self, why: Cut) {
+        let mut state = self.state();
+        let edges = std::mem::take(&mut state.edges);
+        state.cut = why;
+        drop(state);
+        drop_chain(edges);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        drop_chain(std::mem::take(&mut state.edges));
+    }
+}
+
+/// Drops edges without recursion: a chain of a million nodes must not overflow the stack.
+fn drop_chain(edges: Edges) {
+    let mut stack: Vec<Arc<Node>> = edges.into_vec();
+    while let Some(node) = stack.pop() {
+        if let Some(mut last) = Arc::into_inner(node) {
+            let state = last.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+            stack.extend(std::mem::take(&mut state.edges));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Custom gradients.
+
+use crate::Tensor;
+
+/// The derivative of a custom op, in place of that of the ops that computed it.
+pub trait GradientRule: Send + Sync {
+    /// The name in messages.
+    fn name(&self) -> &str;
+    /// The cotangents of `inputs`, given the output and its cotangent; `None` where there is none.
+    fn backward(&self, inputs: &[Tensor], output: &Tensor, cotangent: &Tensor) -> Vec<Option<Tensor>>;
+}

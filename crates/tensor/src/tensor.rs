@@ -1,0 +1,400 @@
+//! The tensor handle: recording, reading, and what can be asked of it.
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::evaluate::{self, DEBUG};
+use crate::node::{Edges, Node, Value};
+use crate::rule::GradientRule;
+use gradus_ir::op::{Op, Type};
+use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape};
+use smallvec::SmallVec;
+use std::cell::Cell as ThreadCell;
+use std::panic::Location;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+
+/// An n-dimensional array: a promise of values with a shape and a dtype, on a device. Cloning is cheap and shares it.
+///
+/// Ops record what to compute; reading ([`to_vec`](Tensor::to_vec), [`item`](Tensor::item), [`eval`](Tensor::eval))
+/// computes it. An op on unfit operands gives a tensor that carries the error: every op on it passes the error on, and
+/// reading returns it. Of a tensor that carries an error, `shape()` is `[]`, `dtype()` is f32, `split` and `chunk` give
+/// tensors that carry it too, and printing shows it.
+///
+/// ```
+/// use gradus_tensor::{Device, Tensor};
+/// let device = Device::cpu();
+/// let x = Tensor::new([[1.0, 2.0], [3.0, 4.0]], &device);
+/// let y = x.matmul(&x.t()) + 1.0;
+/// assert_eq!(y.to_vec::<f32>()?, [6.0, 12.0, 12.0, 26.0]);
+///
+/// let wrong = (&x + Tensor::zeros([3], &device)) * 2.0;
+/// let error = wrong.to_vec::<f32>().unwrap_err();
+/// assert!(error.to_string().contains("shapes [2, 2] and [3] do not broadcast"));
+/// # Ok::<(), gradus_tensor::Error>(())
+/// ```
+pub struct Tensor(Inner);
+
+enum Inner {
+    Recorded(Arc<Node>),
+    Failed(Error, Device),
+}
+
+thread_local! {
+    static NO_GRAD: ThreadCell<bool> = const { ThreadCell::new(false) };
+}
+
+/// Runs `body` without recording for gradients: what it computes is constant to a later `grad`.
+///
+/// ```
+/// use gradus_tensor::{Device, Tensor, no_grad};
+/// let x = Tensor::new([1.0, 2.0], &Device::cpu());
+/// let norm = no_grad(|| x.norm(..));
+/// # let _ = norm;
+/// ```
+pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NO_GRAD.set(self.0);
+        }
+    }
+    let _restore = Restore(NO_GRAD.replace(true));
+    body()
+}
+
+impl Tensor {
+    /// Shares a new node.
+    pub(crate) fn share(node: Node) -> Tensor {
+        let node = Arc::new(node);
+        let pending = !node.is_number() && node.is_pending();
+        let tensor = Tensor::of(node.clone());
+        if pending {
+            if node.device.register(&node) {
+                evaluate::run_pending(&node.device);
+            }
+            if DEBUG.eager
+                && let Err(error) = evaluate::run(&[node.clone()], &[])
+            {
+                return Tensor::failed(error, &node.device);
+            }
+        }
+        tensor
+    }
+
+    /// A handle to a node.
+    pub(crate) fn of(node: Arc<Node>) -> Tensor {
+        node.held.fetch_add(1, Ordering::AcqRel);
+        Tensor(Inner::Recorded(node))
+    }
+
+    /// A tensor that carries an error.
+    pub(crate) fn failed(error: Error, device: &Device) -> Tensor {
+        Tensor(Inner::Failed(error, device.clone()))
+    }
+
+    /// A tensor of `op` that carries an error, recorded by the caller.
+    #[track_caller]
+    pub(crate) fn fail(&self, op: &'static str, kind: ErrorKind) -> Tensor {
+        match self.error() {
+            Some(first) => Tensor::failed(first.clone(), self.device()),
+            None => Tensor::failed(Error::new(op, kind), self.device()),
+        }
+    }
+
+    /// The node, or the error that the tensor carries.
+    pub(crate) fn node(&self) -> Result<&Arc<Node>> {
+        match &self.0 {
+            Inner::Recorded(node) => Ok(node),
+            Inner::Failed(error, _) => Err(error.clone()),
+        }
+    }
+
+    /// Records an op without operands.
+    #[track_caller]
+    pub(crate) fn source(op: Op, number: Option<Number>, shape: Shape, dtype: DType, device: &Device) -> Tensor {
+        if shape.checked_numel().is_none() {
+            return Tensor::failed(Error::new(op.name(), ErrorKind::TooLarge { shape }), device);
+        }
+        if !device.backend().target().dtypes.contains(&dtype) {
+            let kind = ErrorKind::DType { expected: "a dtype of the device", found: dtype };
+            return Tensor::failed(Error::new(op.name(), kind), device);
+        }
+        let ty = Type { shape, dtype };
+        let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), Location::caller());
+        node.number = number;
+        Tensor::share(node)
+    }
+
+    /// Records an op. `wanted` is as in [`Op::infer`].
+    #[track_caller]
+    pub(crate) fn record(op: Op, operands: &[&Tensor], wanted: Option<Type>) -> Tensor {
+        Tensor::record_node(op, operands, wanted, None)
+    }
+
+    /// Records the first operand with a gradient rule over the others.
+    #[track_caller]
+    pub(crate) fn record_with_rule(operands: &[&Tensor], rule: Arc<dyn GradientRule>) -> Tensor {
+        Tensor::record_node(Op::Barrier, operands, None, Some(rule))
+    }
+
+    #[track_caller]
+    fn record_node(op: Op, operands: &[&Tensor], wanted: Option<Type>, rule: Option<Arc<dyn GradientRule>>) -> Tensor {
+        let location = Location::caller();
+        let device = operands[0].device();
+        let mut edges = Edges::new();
+        for operand in operands {
+            match operand.node() {
+                Ok(node) => edges.push(node.clone()),
+                Err(error) => return Tensor::failed(error, device),
+            }
+        }
+        let fail = |kind| Tensor::failed(Error::located(op.name(), kind, location), device);
+        if let Some(other) = edges.iter().find(|e| e.device != *device) {
+            return fail(ErrorKind::Devices { left: device.to_string(), right: other.device.to_string() });
+        }
+        let types: SmallVec<[&Type; 3]> = edges.iter().map(|e| &e.ty).collect();
+        let ty = match op.infer(&types, wanted.as_ref().unwrap_or(types[0])) {
+            Ok(ty) if !device.backend().target().dtypes.contains(&ty.dtype) => {
+                return fail(ErrorKind::DType { expected: "a dtype of the device", found: ty.dtype });
+            }
+            Ok(ty) => ty,
+            Err(kind) => return fail(kind),
+        };
+        drop(types);
+        let mut node = Node::new(op, edges, Value::Pending, ty, device.clone(), location);
+        node.rule = rule;
+        if NO_GRAD.get() {
+            (node.stops, node.tracked) = (true, false);
+        }
+        Tensor::share(node)
+    }
+
+    /// A tensor with the given values, which are on the host.
+    #[track_caller]
+    pub(crate) fn upload(data: Data, shape: Shape, device: &Device) -> Tensor {
+        let fail = |kind| Tensor::failed(Error::new("upload", kind), device);
+        if shape.checked_numel() != Some(data.len()) {
+            return fail(ErrorKind::DataLength { len: data.len(), shape });
+        }
+        let dtype = data.dtype();
+        if !device.backend().target().dtypes.contains(&dtype) {
+            return fail(ErrorKind::DType { expected: "a dtype of the device", found: dtype });
+        }
+        match device.backend().upload(data) {
+            Ok(buffer) => {
+                let (ty, value) = (Type { shape, dtype }, Value::Ready(buffer));
+                let node = Node::new(Op::Input(0), Edges::new(), value, ty, device.clone(), Location::caller());
+                Tensor::share(node)
+            }
+            Err(kind) => fail(kind),
+        }
+    }
+
+    /// The extents, outermost first; `[]` for a single number and for a tensor that carries an error.
+    pub fn shape(&self) -> &Shape {
+        static EMPTY: LazyLock<Shape> = LazyLock::new(Shape::default);
+        match &self.0 {
+            Inner::Recorded(node) => &node.ty.shape,
+            Inner::Failed(..) => &EMPTY,
+        }
+    }
+
+    /// The extents as an array, for code that computes with them.
+    ///
+    /// # Errors
+    /// If the tensor has another rank, or carries an error.
+    ///
+    /// ```
+    /// # use gradus_tensor::{Device, Tensor};
+    /// let x = Tensor::zeros([4, 3], &Device::cpu());
+    /// let [rows, columns] = x.dims()?;
+    /// assert_eq!((rows, columns), (4, 3));
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn dims<const N: usize>(&self) -> Result<[usize; N]> {
+        let shape = &self.node()?.ty.shape;
+        <[usize; N]>::try_from(&shape[..])
+            .map_err(|_| Error::new("dims", ErrorKind::Rank { expected: format!("rank {N}"), shape: shape.clone() }))
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape().numel()
+    }
+
+    /// The dtype; f32 for a tensor that carries an error.
+    pub fn dtype(&self) -> DType {
+        match &self.0 {
+            Inner::Recorded(node) => node.ty.dtype,
+            Inner::Failed(..) => DType::F32,
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        match &self.0 {
+            Inner::Recorded(node) => &node.device,
+            Inner::Failed(_, device) => device,
+        }
+    }
+
+    /// The error that the tensor carries, if it does.
+    pub fn error(&self) -> Option<&Error> {
+        match &self.0 {
+            Inner::Recorded(_) => None,
+            Inner::Failed(error, _) => Some(error),
+        }
+    }
+
+    /// Adds the name of the module that computed this tensor to the error that it carries, if it does.
+    pub fn in_module(self, name: &str) -> Tensor {
+        match &self.0 {
+            Inner::Recorded(_) => self,
+            Inner::Failed(error, device) => Tensor::failed(error.in_module(name), device),
+        }
+    }
+
+    /// The tensor that `body` computes, or one that carries its error: for code that looks at dimensions.
+    ///
+    /// ```
+    /// # use gradus_tensor::{Device, Tensor};
+    /// fn halves(x: &Tensor) -> Tensor {
+    ///     Tensor::build(x.device(), || {
+    ///         let [rows, columns] = x.dims()?;
+    ///         Ok(x.reshape([rows, 2, columns / 2]))
+    ///     })
+    /// }
+    /// assert_eq!(halves(&Tensor::zeros([3, 8], &Device::cpu())).shape()[..], [3, 2, 4]);
+    /// ```
+    pub fn build(device: &Device, body: impl FnOnce() -> Result<Tensor>) -> Tensor {
+        body().unwrap_or_else(|error| Tensor::failed(error, device))
+    }
+
+    /// Computes the value now; it is there for every later use.
+    ///
+    /// # Errors
+    /// The error that the tensor carries, or what the device could not do.
+    pub fn eval(&self) -> Result<()> {
+        evaluate::run(&[self.node()?.clone()], &[])
+    }
+
+    /// The elements, row-major.
+    ///
+    /// # Errors
+    /// If `T` is not the tensor's dtype, the tensor carries an error, or the device could not compute it.
+    #[track_caller]
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let location = Location::caller();
+        let data = pollster::block_on(self.to_data_async()?)?;
+        into_elements(data, location)
+    }
+
+    /// The elements, row-major, once the device has them.
+    ///
+    /// # Errors
+    /// As [`to_vec`](Tensor::to_vec).
+    #[track_caller]
+    pub fn to_vec_async<T: Element>(&self) -> impl Future<Output = Result<Vec<T>>> + Send + use<T> {
+        let location = Location::caller();
+        let data = self.to_data_async();
+        async move { into_elements(data?.await?, location) }
+    }
+
+    /// The elements as a typed host array, whatever their dtype.
+    ///
+    /// # Errors
+    /// If the tensor carries an error, or the device could not compute it.
+    pub fn to_data(&self) -> Result<Data> {
+        Ok(pollster::block_on(self.to_data_async()?)?)
+    }
+
+    fn to_data_async(&self) -> Result<gradus_ir::Download> {
+        let node = self.node()?;
+        evaluate::run(std::slice::from_ref(node), &[])?;
+        match &node.state().value {
+            Value::Ready(buffer) => Ok(node.device.backend().download(buffer)),
+            // A leaf that an update in place has overwritten while this handle was being made.
+            _ => Err(Error::located(node.op.name(), ErrorKind::GraphFreed, node.location)),
+        }
+    }
+
+    /// The only element.
+    ///
+    /// # Errors
+    /// If there is not exactly one element, and as [`to_vec`](Tensor::to_vec).
+    #[track_caller]
+    pub fn item<T: Element>(&self) -> Result<T> {
+        let shape = &self.node()?.ty.shape;
+        if shape.numel() != 1 {
+            let expected = "a single element".to_string();
+            return Err(Error::new("item", ErrorKind::Rank { expected, shape: shape.clone() }));
+        }
+        Ok(self.to_vec::<T>()?[0])
+    }
+
+    /// The same values, constant to `grad`.
+    #[track_caller]
+    pub fn detach(&self) -> Tensor {
+        no_grad(|| Tensor::record(Op::Reshape, &[self], None))
+    }
+
+    /// The same values as a leaf for `grad`: the graphs behind what depends on it are kept when they are evaluated, as
+    /// they are for parameters.
+    #[track_caller]
+    pub fn tracked(&self) -> Tensor {
+        crate::Cell::parameter(self.clone()).tensor()
+    }
+
+    /// A copy on another device (the same tensor, if it is there already). The copy is a new leaf: gradients do not flow
+    /// back through it.
+    #[track_caller]
+    pub fn to_device(&self, device: &Device) -> Tensor {
+        if self.device() == device && self.error().is_none() {
+            return self.clone();
+        }
+        match self.to_data() {
+            Ok(data) => Tensor::upload(data, self.shape().clone(), device),
+            Err(error) => Tensor::failed(error, device),
+        }
+    }
+}
+
+fn into_elements<T: Element>(data: Data, location: &'static Location<'static>) -> Result<Vec<T>> {
+    let found = data.dtype();
+    T::take(data).ok_or_else(|| {
+        let expected = T::DTYPE.name();
+        Error::located("to_vec", ErrorKind::DType { expected, found }, location)
+    })
+}
+
+/// Computes several tensors in one run.
+///
+/// # Errors
+/// The first error that one of them carries, or what the device could not do.
+pub fn eval<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+    let nodes = tensors.into_iter().map(|t| t.node().cloned()).collect::<Result<Vec<_>>>()?;
+    evaluate::run(&nodes, &[])
+}
+
+impl Clone for Tensor {
+    fn clone(&self) -> Tensor {
+        match &self.0 {
+            Inner::Recorded(node) => Tensor::of(node.clone()),
+            Inner::Failed(error, device) => Tensor::failed(error.clone(), device),
+        }
+    }
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        if let Inner::Recorded(node) = &self.0 {
+            node.held.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
