@@ -48,9 +48,7 @@ pub enum DataError {
     },
 
     /// One line is so long that the file is hardly a table.
-    #[error(
-        "{name} has a line of more than {max_bytes} bytes, expected a table with shorter lines"
-    )]
+    #[error("{name} has a line of more than {max_bytes} bytes, expected a table with shorter lines")]
     LineTooLong {
         /// What was read.
         name: String,

@@ -35,40 +35,20 @@ pub struct CsvOptions {
 
 impl Default for CsvOptions {
     fn default() -> Self {
-        Self {
-            delimiter: b',',
-            has_header: true,
-            skip_lines: 0,
-            max_bytes: 4 << 30,
-        }
+        Self { delimiter: b',', has_header: true, skip_lines: 0, max_bytes: 4 << 30 }
     }
 }
 
 /// Reads a table, decompressing it if it starts as gzip does; errors call it `name`.
-pub(crate) fn read_csv(
-    reader: impl Read,
-    name: &str,
-    options: &CsvOptions,
-) -> Result<Table, DataError> {
-    let broken = |source| DataError::Read {
-        name: name.to_owned(),
-        source,
-    };
+pub(crate) fn read_csv(reader: impl Read, name: &str, options: &CsvOptions) -> Result<Table, DataError> {
+    let broken = |source| DataError::Read { name: name.to_owned(), source };
     let mut compressed = BufReader::new(reader);
     // A reader may hand out a single byte at a time, so the magic bytes are read and put back.
     let mut magic = Vec::with_capacity(GZIP_MAGIC.len());
-    compressed
-        .by_ref()
-        .take(GZIP_MAGIC.len() as u64)
-        .read_to_end(&mut magic)
-        .map_err(broken)?;
+    compressed.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic).map_err(broken)?;
     let is_gzip = magic == GZIP_MAGIC;
     let whole = io::Cursor::new(magic).chain(compressed);
-    if is_gzip {
-        parse(MultiGzDecoder::new(whole), name, options)
-    } else {
-        parse(whole, name, options)
-    }
+    if is_gzip { parse(MultiGzDecoder::new(whole), name, options) } else { parse(whole, name, options) }
 }
 
 fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, DataError> {
@@ -76,11 +56,8 @@ fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, Dat
     if let Err(error) = text.skip_lines(options.skip_lines) {
         return Err(read_error(error, &text, name, options));
     }
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(options.delimiter)
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text);
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(options.delimiter).has_headers(false).flexible(true).from_reader(text);
 
     let mut names = None;
     let mut columns = None;
@@ -96,17 +73,10 @@ fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, Dat
         let line = reader.get_ref().line;
         let expected = *columns.get_or_insert(record.len());
         if record.len() != expected {
-            return Err(DataError::Ragged {
-                name: name.to_owned(),
-                line,
-                found: record.len(),
-                expected,
-            });
+            return Err(DataError::Ragged { name: name.to_owned(), line, found: record.len(), expected });
         }
         if options.has_header && names.is_none() {
-            let header: Result<_, _> = (0..expected)
-                .map(|i| Ok(cell(&record, i, name, line)?.to_owned()))
-                .collect();
+            let header: Result<_, _> = (0..expected).map(|i| Ok(cell(&record, i, name, line)?.to_owned())).collect();
             names = Some(header?);
             continue;
         }
@@ -127,18 +97,11 @@ fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, Dat
     }
     match columns {
         Some(columns) if rows > 0 => Ok(Table::from_values(names, rows, columns, values)),
-        _ => Err(DataError::Empty {
-            name: name.to_owned(),
-        }),
+        _ => Err(DataError::Empty { name: name.to_owned() }),
     }
 }
 
-fn cell<'r>(
-    record: &'r ByteRecord,
-    index: usize,
-    name: &str,
-    line: u64,
-) -> Result<&'r str, DataError> {
+fn cell<'r>(record: &'r ByteRecord, index: usize, name: &str, line: u64) -> Result<&'r str, DataError> {
     let bytes = record[index].trim_ascii();
     str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 {
         name: name.to_owned(),
@@ -157,28 +120,14 @@ fn shortened(text: &str) -> String {
 }
 
 fn too_large(name: &str, options: &CsvOptions) -> DataError {
-    DataError::TooLarge {
-        name: name.to_owned(),
-        max_bytes: options.max_bytes,
-    }
+    DataError::TooLarge { name: name.to_owned(), max_bytes: options.max_bytes }
 }
 
-fn read_error<R>(
-    source: io::Error,
-    text: &LineByLine<R>,
-    name: &str,
-    options: &CsvOptions,
-) -> DataError {
+fn read_error<R>(source: io::Error, text: &LineByLine<R>, name: &str, options: &CsvOptions) -> DataError {
     match text.exceeded {
         Some(Limit::Text) => too_large(name, options),
-        Some(Limit::Line) => DataError::LineTooLong {
-            name: name.to_owned(),
-            max_bytes: MAX_LINE_BYTES,
-        },
-        None => DataError::Read {
-            name: name.to_owned(),
-            source,
-        },
+        Some(Limit::Line) => DataError::LineTooLong { name: name.to_owned(), max_bytes: MAX_LINE_BYTES },
+        None => DataError::Read { name: name.to_owned(), source },
     }
 }
 
@@ -202,14 +151,7 @@ struct LineByLine<R> {
 impl<R: Read> LineByLine<R> {
     fn new(text: R, max_bytes: u64) -> Self {
         let text = BufReader::new(text);
-        Self {
-            text,
-            bytes_left: max_bytes,
-            line: 0,
-            line_bytes: 0,
-            line_ended: true,
-            exceeded: None,
-        }
+        Self { text, bytes_left: max_bytes, line: 0, line_bytes: 0, line_ended: true, exceeded: None }
     }
 
     fn skip_lines(&mut self, count: usize) -> io::Result<()> {
@@ -266,10 +208,7 @@ mod tests {
     }
 
     fn plain() -> CsvOptions {
-        CsvOptions {
-            has_header: false,
-            ..CsvOptions::default()
-        }
+        CsvOptions { has_header: false, ..CsvOptions::default() }
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
@@ -280,40 +219,23 @@ mod tests {
 
     #[test]
     fn header_names_and_numbers() {
-        let table = table(
-            "a, \"b\" ,c\r\n1,-2.5e3,\"3\"\r\nnan,inf, 6 \r\n\r\n",
-            &CsvOptions::default(),
-        )
-        .unwrap();
+        let table = table("a, \"b\" ,c\r\n1,-2.5e3,\"3\"\r\nnan,inf, 6 \r\n\r\n", &CsvOptions::default()).unwrap();
         assert_eq!(table.names().unwrap(), ["a", "\"b\"", "c"]);
         assert_eq!((table.rows(), table.columns()), (2, 3));
         assert_eq!(table.row(0), [1.0, -2500.0, 3.0]);
         assert!(table.row(1)[0].is_nan());
-        assert_eq!(
-            table.column(1).collect::<Vec<_>>(),
-            [-2500.0, f64::INFINITY]
-        );
+        assert_eq!(table.column(1).collect::<Vec<_>>(), [-2500.0, f64::INFINITY]);
     }
 
     #[test]
     fn leading_lines_are_skipped_and_counted() {
-        let options = CsvOptions {
-            skip_lines: 1,
-            delimiter: b';',
-            ..plain()
-        };
+        let options = CsvOptions { skip_lines: 1, delimiter: b';', ..plain() };
         let text = "569,30,malignant,benign\n1;2\n3;4\n";
         assert_eq!(table(text, &options).unwrap().row(1), [3.0, 4.0]);
-        let all = CsvOptions {
-            skip_lines: usize::MAX,
-            ..plain()
-        };
+        let all = CsvOptions { skip_lines: usize::MAX, ..plain() };
         assert!(matches!(table(text, &all), Err(DataError::Empty { .. })));
         let error = table("# ü\n1;2\n3;x\n", &options).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "t.csv, line 3, column 2: found `x`, expected a number"
-        );
+        assert_eq!(error.to_string(), "t.csv, line 3, column 2: found `x`, expected a number");
     }
 
     #[test]
@@ -332,92 +254,44 @@ mod tests {
         assert!(error.to_string().contains("misnamed.csv"));
 
         let error = Table::read(folder.path().join("absent.csv"), &plain()).unwrap_err();
-        assert!(
-            matches!(&error, DataError::Open { .. }) && error.to_string().contains("absent.csv")
-        );
+        assert!(matches!(&error, DataError::Open { .. }) && error.to_string().contains("absent.csv"));
     }
 
     #[test]
     fn lines_are_numbered_as_an_editor_does() {
-        for text in [
-            "1\n\n2\n\n\nx\n",
-            "1\r\n\r\n2\r\n\r\n\r\nx\r\n",
-            "\n\n1\n2\n3\nx",
-        ] {
+        for text in ["1\n\n2\n\n\nx\n", "1\r\n\r\n2\r\n\r\n\r\nx\r\n", "\n\n1\n2\n3\nx"] {
             let error = table(text, &plain()).unwrap_err();
-            assert!(
-                matches!(error, DataError::NotANumber { line: 6, .. }),
-                "{error}"
-            );
+            assert!(matches!(error, DataError::NotANumber { line: 6, .. }), "{error}");
         }
         let error = table("\"a\nb\",c\n1,2\n3\n", &CsvOptions::default()).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                DataError::Ragged {
-                    line: 4,
-                    found: 1,
-                    expected: 2,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, DataError::Ragged { line: 4, found: 1, expected: 2, .. }), "{error}");
     }
 
     #[test]
     fn errors_say_where_and_what() {
         let message = |text: &str| table(text, &CsvOptions::default()).unwrap_err().to_string();
-        assert_eq!(
-            message("a,b\n1,2\n3,\n"),
-            "t.csv, line 3, column 2 (`b`): found ``, expected a number"
-        );
-        assert_eq!(
-            message("a,b\n1,2,3\n"),
-            "t.csv, line 2: found 3 cells, expected 2"
-        );
-        assert_eq!(
-            message(""),
-            "t.csv is empty: found no row of numbers, expected at least one"
-        );
+        assert_eq!(message("a,b\n1,2\n3,\n"), "t.csv, line 3, column 2 (`b`): found ``, expected a number");
+        assert_eq!(message("a,b\n1,2,3\n"), "t.csv, line 2: found 3 cells, expected 2");
+        assert_eq!(message(""), "t.csv is empty: found no row of numbers, expected at least one");
         assert_eq!(message("a,b\n"), message(""));
         let long = "y".repeat(1000);
         assert!(message(&format!("a\n{long}\n")).len() < 300);
 
-        let error =
-            Table::from_reader(&b"a\n1\n\xff2\n"[..], "t.csv", &CsvOptions::default()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "t.csv, line 3, column 1: found `\u{fffd}2`, expected UTF-8 text"
-        );
+        let error = Table::from_reader(&b"a\n1\n\xff2\n"[..], "t.csv", &CsvOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), "t.csv, line 3, column 1: found `\u{fffd}2`, expected UTF-8 text");
     }
 
     #[test]
     fn too_large_is_an_error() {
-        let limited = |max_bytes| CsvOptions {
-            max_bytes,
-            ..plain()
-        };
+        let limited = |max_bytes| CsvOptions { max_bytes, ..plain() };
         // 48 bytes of text, 16 numbers of 8 bytes.
         let text = "10\n".repeat(16);
         assert_eq!(table(&text, &limited(128)).unwrap().rows(), 16);
-        assert!(matches!(
-            table(&text, &limited(127)),
-            Err(DataError::TooLarge { max_bytes: 127, .. })
-        ));
+        assert!(matches!(table(&text, &limited(127)), Err(DataError::TooLarge { max_bytes: 127, .. })));
         let wide = "1.000000000000000000\n".repeat(16);
-        assert!(matches!(
-            table(&wide, &limited(200)),
-            Err(DataError::TooLarge { .. })
-        ));
-        let skipping = CsvOptions {
-            skip_lines: 3,
-            ..limited(20)
-        };
-        assert!(matches!(
-            table(&wide, &skipping),
-            Err(DataError::TooLarge { .. })
-        ));
+        assert!(matches!(table(&wide, &limited(200)), Err(DataError::TooLarge { .. })));
+        let skipping = CsvOptions { skip_lines: 3, ..limited(20) };
+        assert!(matches!(table(&wide, &skipping), Err(DataError::TooLarge { .. })));
 
         let bomb = gzip(&vec![b','; MAX_LINE_BYTES + 1]);
         assert!(bomb.len() < 100_000);

@@ -27,13 +27,9 @@ impl Standardiser {
     /// A constant column gets standard deviation 1, so that it becomes all 0. A column with NaN or infinity gets
     /// statistics that are not finite, and a table without rows gets means 0 and standard deviations 1.
     pub fn fit(table: &Table) -> Self {
-        let (means, standard_deviations) = (0..table.columns())
-            .map(|column| mean_and_deviation(|| table.column(column)))
-            .unzip();
-        Self {
-            means,
-            standard_deviations,
-        }
+        let (means, standard_deviations) =
+            (0..table.columns()).map(|column| mean_and_deviation(|| table.column(column))).unzip();
+        Self { means, standard_deviations }
     }
 
     /// The mean of each column.
@@ -68,11 +64,7 @@ impl Standardiser {
 
     fn check(&self, table: &Table) -> Result<(), DataError> {
         let (found, expected) = (table.columns(), self.means.len());
-        if found == expected {
-            Ok(())
-        } else {
-            Err(DataError::ColumnCount { found, expected })
-        }
+        if found == expected { Ok(()) } else { Err(DataError::ColumnCount { found, expected }) }
     }
 }
 
@@ -84,14 +76,7 @@ fn mean_and_deviation<I: ExactSizeIterator<Item = f64>>(values: impl Fn() -> I) 
     // Summing differences from the first value keeps digits, and makes a constant column's deviation exactly 0.
     let mean = first + values().map(|x| x - first).sum::<f64>() / count;
     let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-    (
-        mean,
-        if variance == 0.0 {
-            1.0
-        } else {
-            variance.sqrt()
-        },
-    )
+    (mean, if variance == 0.0 { 1.0 } else { variance.sqrt() })
 }
 
 #[cfg(test)]
@@ -100,18 +85,14 @@ mod tests {
     use crate::CsvOptions;
 
     fn table(text: &str) -> Table {
-        let options = CsvOptions {
-            has_header: false,
-            ..CsvOptions::default()
-        };
+        let options = CsvOptions { has_header: false, ..CsvOptions::default() };
         Table::from_reader(text.as_bytes(), "t", &options).unwrap()
     }
 
     #[test]
     fn population_statistics() {
-        let standardiser = Standardiser::fit(&table(
-            "2,1000000000.1\n4,1000000000.2\n4,1000000000.3\n10,1000000000.4\n",
-        ));
+        let standardiser =
+            Standardiser::fit(&table("2,1000000000.1\n4,1000000000.2\n4,1000000000.3\n10,1000000000.4\n"));
         assert_eq!(standardiser.means()[0], 5.0);
         assert_eq!(standardiser.standard_deviations()[0], 3.0);
         assert!((standardiser.means()[1] - 1000000000.25).abs() < 1e-6);
@@ -123,20 +104,8 @@ mod tests {
         // The plain mean of three times 0.1 is not 0.1.
         let constant = table("0.1\n0.1\n0.1\n");
         let standardiser = Standardiser::fit(&constant);
-        assert_eq!(
-            (
-                standardiser.means()[0],
-                standardiser.standard_deviations()[0]
-            ),
-            (0.1, 1.0)
-        );
-        assert!(
-            standardiser
-                .transform(&constant)
-                .unwrap()
-                .column(0)
-                .all(|x| x == 0.0)
-        );
+        assert_eq!((standardiser.means()[0], standardiser.standard_deviations()[0]), (0.1, 1.0));
+        assert!(standardiser.transform(&constant).unwrap().column(0).all(|x| x == 0.0));
     }
 
     #[test]

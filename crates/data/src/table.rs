@@ -48,10 +48,7 @@ impl Table {
     /// ```
     pub fn read(path: impl AsRef<Path>, options: &CsvOptions) -> Result<Self, DataError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| DataError::Open {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let file = File::open(path).map_err(|source| DataError::Open { path: path.to_path_buf(), source })?;
         Self::from_reader(file, &path.display().to_string(), options)
     }
 
@@ -69,11 +66,7 @@ impl Table {
     /// assert_eq!(table.column(0).collect::<Vec<_>>(), [1.0, 3.0]);
     /// # Ok::<(), gradus_data::DataError>(())
     /// ```
-    pub fn from_reader(
-        reader: impl Read,
-        name: &str,
-        options: &CsvOptions,
-    ) -> Result<Self, DataError> {
+    pub fn from_reader(reader: impl Read, name: &str, options: &CsvOptions) -> Result<Self, DataError> {
         read_csv(reader, name, options)
     }
 
@@ -98,11 +91,7 @@ impl Table {
     ///
     /// If there is no row `index`, as indexing a slice does.
     pub fn row(&self, index: usize) -> &[f64] {
-        assert!(
-            index < self.rows,
-            "row {index} of a table with {} rows",
-            self.rows
-        );
+        assert!(index < self.rows, "row {index} of a table with {} rows", self.rows);
         &self.values[index * self.columns..][..self.columns]
     }
 
@@ -112,16 +101,8 @@ impl Table {
     ///
     /// If there is no column `index`, as indexing a slice does.
     pub fn column(&self, index: usize) -> impl ExactSizeIterator<Item = f64> {
-        assert!(
-            index < self.columns,
-            "column {index} of a table with {} columns",
-            self.columns
-        );
-        self.values
-            .iter()
-            .skip(index)
-            .step_by(self.columns)
-            .copied()
+        assert!(index < self.columns, "column {index} of a table with {} columns", self.columns);
+        self.values.iter().skip(index).step_by(self.columns).copied()
     }
 
     /// The table of these rows, in this order; a row may come several times.
@@ -138,17 +119,8 @@ impl Table {
     /// # Ok::<(), gradus_data::DataError>(())
     /// ```
     pub fn select_rows(&self, indices: &[usize]) -> Self {
-        let values = indices
-            .iter()
-            .flat_map(|&index| self.row(index))
-            .copied()
-            .collect();
-        Self {
-            names: self.names.clone(),
-            rows: indices.len(),
-            columns: self.columns,
-            values,
-        }
+        let values = indices.iter().flat_map(|&index| self.row(index)).copied().collect();
+        Self { names: self.names.clone(), rows: indices.len(), columns: self.columns, values }
     }
 
     /// Two tables: the rows whose index `belongs_first`, and the others.
@@ -178,43 +150,20 @@ impl Table {
             names.remove(index);
         }
         let mut position = 0..;
-        rest.values.retain(|_| {
-            position
-                .next()
-                .is_some_and(|i: usize| i % self.columns != index)
-        });
+        rest.values.retain(|_| position.next().is_some_and(|i: usize| i % self.columns != index));
         (rest, column)
     }
 
     /// A table of `values`, row by row: as many as `rows * columns`.
-    pub(crate) fn from_values(
-        names: Option<Vec<String>>,
-        rows: usize,
-        columns: usize,
-        values: Vec<f64>,
-    ) -> Self {
+    pub(crate) fn from_values(names: Option<Vec<String>>, rows: usize, columns: usize, values: Vec<f64>) -> Self {
         debug_assert_eq!(values.len(), rows * columns);
-        Self {
-            names,
-            rows,
-            columns,
-            values,
-        }
+        Self { names, rows, columns, values }
     }
 
     /// The same table with every number replaced by `f(column, number)`.
     pub(crate) fn map(&self, f: impl Fn(usize, f64) -> f64) -> Self {
-        let values = self
-            .values
-            .iter()
-            .enumerate()
-            .map(|(i, &value)| f(i % self.columns, value))
-            .collect();
-        Self {
-            names: self.names.clone(),
-            values,
-            ..*self
-        }
+        let values = self.values.iter().enumerate().map(|(i, &value)| f(i % self.columns, value)).collect();
+        Self { names: self.names.clone(), values, ..*self }
     }
 }
 
@@ -223,10 +172,7 @@ mod tests {
     use super::*;
 
     fn table(text: &str, has_header: bool) -> Table {
-        let options = CsvOptions {
-            has_header,
-            ..CsvOptions::default()
-        };
+        let options = CsvOptions { has_header, ..CsvOptions::default() };
         Table::from_reader(text.as_bytes(), "t.csv", &options).unwrap()
     }
 
@@ -239,10 +185,7 @@ mod tests {
         assert_eq!(rest.row(2), [7.0, 9.0]);
 
         let (even, odd) = whole.split_by(|row| row % 2 == 0);
-        assert_eq!(
-            (even.row(1), odd.row(0)),
-            (&[7.0, 8.0, 9.0][..], &[4.0, 5.0, 6.0][..])
-        );
+        assert_eq!((even.row(1), odd.row(0)), (&[7.0, 8.0, 9.0][..], &[4.0, 5.0, 6.0][..]));
         assert_eq!(whole.select_rows(&[]).rows(), 0);
 
         let (none, _) = table("1\n2\n", false).split_column(0);

@@ -114,3 +114,18 @@ pub fn with_rule(output: &Tensor, inputs: &[Tensor], rule: Arc<dyn GradientRule>
     let operands: Vec<&Tensor> = std::iter::once(output).chain(inputs).collect();
     Tensor::record_with_rule(&operands, rule)
 }
+
+/// Records a primitive on operands of fitting shapes and dtypes. `Cast`, `Reshape` and `Expand` need a type of their own
+/// and are recorded by the tensor's methods.
+#[track_caller]
+pub fn apply(op: Op, operands: &[&Tensor]) -> Tensor {
+    let like = if let Op::Select = op { operands.get(1) } else { operands.first() };
+    let wanted = like.map(|t| Type { shape: t.shape().clone(), dtype: t.dtype() });
+    Tensor::record(op, operands, wanted)
+}
+
+/// A number of the library, in shape, dtype and device of a tensor.
+#[track_caller]
+pub fn constant_like(tensor: &Tensor, value: f64) -> Tensor {
+    tensor.constant(value)
+}

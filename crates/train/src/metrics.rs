@@ -69,11 +69,7 @@ pub enum MetricError {
 /// ```
 pub fn accuracy(predicted: &[usize], labels: &[usize]) -> Result<f64, MetricError> {
     check_lengths(predicted.len(), labels.len())?;
-    let correct = predicted
-        .iter()
-        .zip(labels)
-        .filter(|(predicted, label)| predicted == label)
-        .count();
+    let correct = predicted.iter().zip(labels).filter(|(predicted, label)| predicted == label).count();
     Ok(correct as f64 / labels.len() as f64)
 }
 
@@ -111,10 +107,7 @@ pub struct ClassScores {
 impl ConfusionMatrix {
     /// An empty matrix for classes `0..classes`.
     pub fn new(classes: usize) -> Self {
-        Self {
-            classes,
-            counts: vec![0; classes * classes],
-        }
+        Self { classes, counts: vec![0; classes * classes] }
     }
 
     /// The matrix of these predictions and labels.
@@ -130,16 +123,9 @@ impl ConfusionMatrix {
     /// assert_eq!(matrix.counts(), [1, 1, 0, 1]);
     /// # Ok::<(), gradus_train::metrics::MetricError>(())
     /// ```
-    pub fn from_predictions(
-        predicted: &[usize],
-        labels: &[usize],
-        classes: usize,
-    ) -> Result<Self, MetricError> {
+    pub fn from_predictions(predicted: &[usize], labels: &[usize], classes: usize) -> Result<Self, MetricError> {
         if predicted.len() != labels.len() {
-            return Err(MetricError::LengthMismatch {
-                predictions: predicted.len(),
-                labels: labels.len(),
-            });
+            return Err(MetricError::LengthMismatch { predictions: predicted.len(), labels: labels.len() });
         }
         let mut matrix = Self::new(classes);
         for (&predicted, &label) in predicted.iter().zip(labels) {
@@ -156,10 +142,7 @@ impl ConfusionMatrix {
     pub fn add(&mut self, predicted: usize, label: usize) -> Result<(), MetricError> {
         let class = predicted.max(label);
         if class >= self.classes {
-            return Err(MetricError::ClassOutOfRange {
-                class,
-                classes: self.classes,
-            });
+            return Err(MetricError::ClassOutOfRange { class, classes: self.classes });
         }
         self.counts[label * self.classes + predicted] += 1;
         Ok(())
@@ -177,11 +160,7 @@ impl ConfusionMatrix {
 
     /// How often `predicted` was predicted where `label` was right; 0 for classes that do not exist.
     pub fn count(&self, predicted: usize, label: usize) -> u64 {
-        if predicted < self.classes && label < self.classes {
-            self.counts[label * self.classes + predicted]
-        } else {
-            0
-        }
+        if predicted < self.classes && label < self.classes { self.counts[label * self.classes + predicted] } else { 0 }
     }
 
     /// The share of correct predictions.
@@ -191,31 +170,18 @@ impl ConfusionMatrix {
     /// [`MetricError::Empty`] if nothing was counted.
     pub fn accuracy(&self) -> Result<f64, MetricError> {
         let total: u64 = self.counts.iter().sum();
-        let correct: u64 = (0..self.classes)
-            .map(|class| self.count(class, class))
-            .sum();
-        if total == 0 {
-            Err(MetricError::Empty)
-        } else {
-            Ok(correct as f64 / total as f64)
-        }
+        let correct: u64 = (0..self.classes).map(|class| self.count(class, class)).sum();
+        if total == 0 { Err(MetricError::Empty) } else { Ok(correct as f64 / total as f64) }
     }
 
     /// The scores of each class.
     pub fn per_class(&self) -> Vec<ClassScores> {
         let share = |part: u64, whole: u64| {
-            if whole == 0 {
-                0.0
-            } else {
-                part as f64 / whole as f64
-            }
+            if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
         };
         let scores = |class| {
-            let (correct, labelled, predicted) = (
-                self.count(class, class),
-                self.label_count(class),
-                self.predicted_count(class),
-            );
+            let (correct, labelled, predicted) =
+                (self.count(class, class), self.label_count(class), self.predicted_count(class));
             ClassScores {
                 precision: share(correct, predicted),
                 recall: share(correct, labelled),
@@ -233,33 +199,20 @@ impl ConfusionMatrix {
     pub fn macro_average(&self) -> Result<ClassScores, MetricError> {
         let seen = |&class: &usize| self.label_count(class) + self.predicted_count(class) > 0;
         let per_class = self.per_class();
-        let seen: Vec<_> = (0..self.classes)
-            .filter(seen)
-            .map(|class| per_class[class])
-            .collect();
+        let seen: Vec<_> = (0..self.classes).filter(seen).map(|class| per_class[class]).collect();
         if seen.is_empty() {
             return Err(MetricError::Empty);
         }
-        let mean = |score: fn(&ClassScores) -> f64| {
-            seen.iter().map(score).sum::<f64>() / seen.len() as f64
-        };
-        Ok(ClassScores {
-            precision: mean(|s| s.precision),
-            recall: mean(|s| s.recall),
-            f1: mean(|s| s.f1),
-        })
+        let mean = |score: fn(&ClassScores) -> f64| seen.iter().map(score).sum::<f64>() / seen.len() as f64;
+        Ok(ClassScores { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1) })
     }
 
     fn label_count(&self, class: usize) -> u64 {
-        (0..self.classes)
-            .map(|predicted| self.count(predicted, class))
-            .sum()
+        (0..self.classes).map(|predicted| self.count(predicted, class)).sum()
     }
 
     fn predicted_count(&self, class: usize) -> u64 {
-        (0..self.classes)
-            .map(|label| self.count(class, label))
-            .sum()
+        (0..self.classes).map(|label| self.count(class, label)).sum()
     }
 }
 
@@ -278,19 +231,11 @@ impl fmt::Display for ConfusionMatrix {
             for predicted in 0..self.classes {
                 write!(f, "{:>width$}", self.count(predicted, label))?;
             }
-            writeln!(
-                f,
-                "{:>12.4}{:>9.4}{:>9.4}",
-                scores.precision, scores.recall, scores.f1
-            )?;
+            writeln!(f, "{:>12.4}{:>9.4}{:>9.4}", scores.precision, scores.recall, scores.f1)?;
         }
         if let (Ok(mean), Ok(accuracy)) = (self.macro_average(), self.accuracy()) {
             let gap = self.classes * width + 12;
-            writeln!(
-                f,
-                "{:>15}{:>gap$.4}{:>9.4}{:>9.4}",
-                "mean", mean.precision, mean.recall, mean.f1
-            )?;
+            writeln!(f, "{:>15}{:>gap$.4}{:>9.4}{:>9.4}", "mean", mean.precision, mean.recall, mean.f1)?;
             writeln!(f, "{:>15}{:>gap$.4}", "accuracy", accuracy)?;
         }
         Ok(())
@@ -350,9 +295,7 @@ pub fn roc_auc(scores: &[f64], labels: &[bool]) -> Result<f64, MetricError> {
 /// ```
 pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> Result<f64, MetricError> {
     check_lengths(probabilities.len(), labels.len())?;
-    check_values(probabilities, "a probability from 0 to 1", |p| {
-        (0.0..=1.0).contains(&p)
-    })?;
+    check_values(probabilities, "a probability from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
     let loss = |(&p, &label): (&f64, &bool)| {
         let p = p.clamp(f64::EPSILON, 1.0 - f64::EPSILON);
         if label { -p.ln() } else { -(-p).ln_1p() }
@@ -376,10 +319,7 @@ pub fn mean_squared_error(predicted: &[f64], targets: &[f64]) -> Result<f64, Met
     check_lengths(predicted.len(), targets.len())?;
     check_values(predicted, "a number", |x| !x.is_nan())?;
     check_values(targets, "a number", |x| !x.is_nan())?;
-    let squares = predicted
-        .iter()
-        .zip(targets)
-        .map(|(predicted, target)| (predicted - target).powi(2));
+    let squares = predicted.iter().zip(targets).map(|(predicted, target)| (predicted - target).powi(2));
     Ok(squares.sum::<f64>() / targets.len() as f64)
 }
 
@@ -403,36 +343,21 @@ pub fn r2_score(predicted: &[f64], targets: &[f64]) -> Result<f64, MetricError> 
         return Err(MetricError::ConstantTargets);
     }
     let mean = targets.iter().sum::<f64>() / targets.len() as f64;
-    let variance = targets
-        .iter()
-        .map(|target| (target - mean).powi(2))
-        .sum::<f64>()
-        / targets.len() as f64;
+    let variance = targets.iter().map(|target| (target - mean).powi(2)).sum::<f64>() / targets.len() as f64;
     Ok(1.0 - unexplained / variance)
 }
 
 fn check_lengths(predictions: usize, labels: usize) -> Result<(), MetricError> {
     match (predictions == labels, labels) {
-        (false, _) => Err(MetricError::LengthMismatch {
-            predictions,
-            labels,
-        }),
+        (false, _) => Err(MetricError::LengthMismatch { predictions, labels }),
         (true, 0) => Err(MetricError::Empty),
         (true, _) => Ok(()),
     }
 }
 
-fn check_values(
-    values: &[f64],
-    expected: &'static str,
-    is_valid: impl Fn(f64) -> bool,
-) -> Result<(), MetricError> {
+fn check_values(values: &[f64], expected: &'static str, is_valid: impl Fn(f64) -> bool) -> Result<(), MetricError> {
     match values.iter().position(|&value| !is_valid(value)) {
-        Some(index) => Err(MetricError::InvalidValue {
-            index,
-            value: values[index],
-            expected,
-        }),
+        Some(index) => Err(MetricError::InvalidValue { index, value: values[index], expected }),
         None => Ok(()),
     }
 }
@@ -443,19 +368,16 @@ mod tests {
 
     /// `metrics.multiclass` of the golden numbers, which scikit-learn computed.
     const LABELS: [usize; 40] = [
-        0, 0, 0, 1, 2, 1, 1, 2, 0, 1, 2, 2, 1, 2, 1, 2, 1, 0, 0, 1, 2, 0, 1, 1, 2, 0, 0, 1, 1, 0,
-        1, 1, 1, 0, 1, 0, 2, 1, 0, 1,
+        0, 0, 0, 1, 2, 1, 1, 2, 0, 1, 2, 2, 1, 2, 1, 2, 1, 0, 0, 1, 2, 0, 1, 1, 2, 0, 0, 1, 1, 0, 1, 1, 1, 0, 1, 0, 2,
+        1, 0, 1,
     ];
     const PREDICTED: [usize; 40] = [
-        0, 0, 0, 1, 2, 1, 1, 2, 1, 1, 2, 2, 1, 2, 1, 2, 1, 0, 0, 0, 2, 0, 1, 1, 2, 0, 0, 1, 1, 0,
-        1, 1, 1, 0, 1, 0, 0, 1, 0, 0,
+        0, 0, 0, 1, 2, 1, 1, 2, 1, 1, 2, 2, 1, 2, 1, 2, 1, 0, 0, 0, 2, 0, 1, 1, 2, 0, 0, 1, 1, 0, 1, 1, 1, 0, 1, 0, 0,
+        1, 0, 0,
     ];
 
     fn assert_close(found: f64, expected: f64) {
-        assert!(
-            (found - expected).abs() < 1e-14,
-            "found {found}, expected {expected}"
-        );
+        assert!((found - expected).abs() < 1e-14, "found {found}, expected {expected}");
     }
 
     #[test]
@@ -475,35 +397,17 @@ mod tests {
     #[test]
     fn classes_that_never_occur() {
         let matrix = ConfusionMatrix::from_predictions(&[0, 1], &[0, 0], 4).unwrap();
-        assert_eq!(
-            matrix.per_class()[1],
-            ClassScores {
-                precision: 0.0,
-                recall: 0.0,
-                f1: 0.0
-            }
-        );
+        assert_eq!(matrix.per_class()[1], ClassScores { precision: 0.0, recall: 0.0, f1: 0.0 });
         // Classes 2 and 3 are not averaged over.
         assert_eq!(matrix.macro_average().unwrap().precision, 0.5);
         assert_eq!(ConfusionMatrix::new(2).accuracy(), Err(MetricError::Empty));
-        assert_eq!(
-            ConfusionMatrix::new(0).macro_average(),
-            Err(MetricError::Empty)
-        );
-        assert_eq!(
-            ConfusionMatrix::new(2).add(1, 2),
-            Err(MetricError::ClassOutOfRange {
-                class: 2,
-                classes: 2
-            })
-        );
+        assert_eq!(ConfusionMatrix::new(0).macro_average(), Err(MetricError::Empty));
+        assert_eq!(ConfusionMatrix::new(2).add(1, 2), Err(MetricError::ClassOutOfRange { class: 2, classes: 2 }));
     }
 
     #[test]
     fn confusion_table_is_aligned() {
-        let text = ConfusionMatrix::from_predictions(&PREDICTED, &LABELS, 3)
-            .unwrap()
-            .to_string();
+        let text = ConfusionMatrix::from_predictions(&PREDICTED, &LABELS, 3).unwrap().to_string();
         let expected = "\
 label\\predicted   0   1   2   precision   recall       f1
               0  12   1   0      0.8000   0.9231   0.8571
@@ -520,24 +424,12 @@ label\\predicted   0   1   2   precision   recall       f1
     fn area_under_the_curve() {
         let labels = [true, false, true, false, false, true];
         // 9 pairs: 4 in order, 2 tied.
-        assert_close(
-            roc_auc(&[0.9, 0.1, 0.5, 0.5, 0.7, 0.1], &labels).unwrap(),
-            5.0 / 9.0,
-        );
+        assert_close(roc_auc(&[0.9, 0.1, 0.5, 0.5, 0.7, 0.1], &labels).unwrap(), 5.0 / 9.0);
         assert_eq!(roc_auc(&[1.0; 6], &labels), Ok(0.5));
         assert_eq!(roc_auc(&[0.0, -0.0], &[false, true]), Ok(0.5));
-        assert_eq!(
-            roc_auc(&[f64::INFINITY, f64::NEG_INFINITY], &[true, false]),
-            Ok(1.0)
-        );
-        assert_eq!(
-            roc_auc(&[1.0, 2.0], &[true, true]),
-            Err(MetricError::MissingClass { class: false })
-        );
-        assert_eq!(
-            roc_auc(&[1.0], &[false]),
-            Err(MetricError::MissingClass { class: true })
-        );
+        assert_eq!(roc_auc(&[f64::INFINITY, f64::NEG_INFINITY], &[true, false]), Ok(1.0));
+        assert_eq!(roc_auc(&[1.0, 2.0], &[true, true]), Err(MetricError::MissingClass { class: false }));
+        assert_eq!(roc_auc(&[1.0], &[false]), Err(MetricError::MissingClass { class: true }));
         let error = roc_auc(&[1.0, f64::NAN], &[true, false]).unwrap_err();
         assert_eq!(error.to_string(), "found NaN at index 1, expected a number");
     }
@@ -550,8 +442,8 @@ label\\predicted   0   1   2   precision   recall       f1
         for i in (0..200).filter(|&i| labels[i]) {
             for j in (0..200).filter(|&j| !labels[j]) {
                 pairs += 1.0;
-                ordered += f64::from(u8::from(scores[i] > scores[j]))
-                    + 0.5 * f64::from(u8::from(scores[i] == scores[j]));
+                ordered +=
+                    f64::from(u8::from(scores[i] > scores[j])) + 0.5 * f64::from(u8::from(scores[i] == scores[j]));
             }
         }
         assert_close(roc_auc(&scores, &labels).unwrap(), ordered / pairs);
@@ -560,16 +452,10 @@ label\\predicted   0   1   2   precision   recall       f1
     #[test]
     fn log_loss_is_finite_and_checked() {
         // scikit-learn: log_loss([1, 0, 0, 1], [0.9, 0.1, 0.2, 0.65])
-        assert_close(
-            log_loss(&[0.9, 0.1, 0.2, 0.65], &[true, false, false, true]).unwrap(),
-            0.21616187468057912,
-        );
+        assert_close(log_loss(&[0.9, 0.1, 0.2, 0.65], &[true, false, false, true]).unwrap(), 0.21616187468057912);
         let wrong = log_loss(&[0.0, 1.0], &[true, false]).unwrap();
         assert_close(wrong, -f64::EPSILON.ln());
-        assert!(matches!(
-            log_loss(&[1.5], &[true]),
-            Err(MetricError::InvalidValue { index: 0, .. })
-        ));
+        assert!(matches!(log_loss(&[1.5], &[true]), Err(MetricError::InvalidValue { index: 0, .. })));
         assert!(log_loss(&[f64::NAN], &[true]).is_err());
     }
 
@@ -579,24 +465,15 @@ label\\predicted   0   1   2   precision   recall       f1
         let (predicted, targets) = ([2.5, 0.0, 2.0, 8.0], [3.0, -0.5, 2.0, 7.0]);
         assert_close(mean_squared_error(&predicted, &targets).unwrap(), 0.375);
         assert_close(r2_score(&predicted, &targets).unwrap(), 0.9486081370449679);
-        assert_eq!(
-            r2_score(&[1.0, 2.0], &[0.1, 0.1]),
-            Err(MetricError::ConstantTargets)
-        );
+        assert_eq!(r2_score(&[1.0, 2.0], &[0.1, 0.1]), Err(MetricError::ConstantTargets));
         assert!(mean_squared_error(&[0.0], &[f64::NAN]).is_err());
     }
 
     #[test]
     fn lengths_are_checked() {
-        let mismatch = MetricError::LengthMismatch {
-            predictions: 1,
-            labels: 2,
-        };
+        let mismatch = MetricError::LengthMismatch { predictions: 1, labels: 2 };
         assert_eq!(accuracy(&[0], &[0, 1]), Err(mismatch.clone()));
-        assert_eq!(
-            ConfusionMatrix::from_predictions(&[0], &[0, 1], 2),
-            Err(mismatch.clone())
-        );
+        assert_eq!(ConfusionMatrix::from_predictions(&[0], &[0, 1], 2), Err(mismatch.clone()));
         assert_eq!(roc_auc(&[0.0], &[true, false]), Err(mismatch.clone()));
         assert_eq!(log_loss(&[0.0], &[true, false]), Err(mismatch.clone()));
         assert_eq!(r2_score(&[0.0], &[1.0, 2.0]), Err(mismatch));

@@ -62,17 +62,8 @@ impl Progress {
     /// progress.step(100);
     /// progress.finish_with("no errors"); // reading: 100/100 (100 %), 0:00, no errors
     /// ```
-    pub fn to_writer(
-        total: u64,
-        label: impl Into<String>,
-        out: impl Write + Send + Sync + 'static,
-    ) -> Self {
-        Self(View::Lines(Lines::new(
-            total,
-            label.into(),
-            Box::new(out),
-            Instant::now(),
-        )))
+    pub fn to_writer(total: u64, label: impl Into<String>, out: impl Write + Send + Sync + 'static) -> Self {
+        Self(View::Lines(Lines::new(total, label.into(), Box::new(out), Instant::now())))
     }
 
     /// Shows nothing.
@@ -124,9 +115,7 @@ impl Drop for Progress {
         match &mut self.0 {
             View::Hidden => {}
             View::Bar(bar) => bar.abandon(),
-            View::Lines(lines) if lines.reported != Some(lines.done) => {
-                lines.report(Instant::now())
-            }
+            View::Lines(lines) if lines.reported != Some(lines.done) => lines.report(Instant::now()),
             View::Lines(_) => {}
         }
     }
@@ -134,9 +123,7 @@ impl Drop for Progress {
 
 fn bar_style() -> ProgressStyle {
     let style = ProgressStyle::with_template(BAR);
-    style
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("━╸ ")
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ")
 }
 
 struct Lines {
@@ -153,16 +140,7 @@ struct Lines {
 
 impl Lines {
     fn new(total: u64, label: String, out: Box<dyn Write + Send + Sync>, now: Instant) -> Self {
-        Self {
-            out,
-            label,
-            message: String::new(),
-            total,
-            done: 0,
-            reported: None,
-            started: now,
-            last_line: now,
-        }
+        Self { out, label, message: String::new(), total, done: 0, reported: None, started: now, last_line: now }
     }
 
     fn step(&mut self, count: u64, now: Instant) {

@@ -14,15 +14,8 @@ pub(super) struct Axis {
 impl Axis {
     /// An axis on which all the values that it can show fit with some air.
     pub(super) fn fit(values: impl Iterator<Item = f64>, log: bool) -> Self {
-        let mut axis = Self {
-            log,
-            low: f64::INFINITY,
-            high: f64::NEG_INFINITY,
-        };
-        for value in values
-            .filter_map(|value| axis.coordinate(value))
-            .collect::<Vec<_>>()
-        {
+        let mut axis = Self { log, low: f64::INFINITY, high: f64::NEG_INFINITY };
+        for value in values.filter_map(|value| axis.coordinate(value)).collect::<Vec<_>>() {
             axis.low = axis.low.min(value);
             axis.high = axis.high.max(value);
         }
@@ -61,9 +54,7 @@ impl Axis {
             true => log_ticks(self.low, self.high, count),
         };
         let visible = |label: (f64, String)| {
-            let position = self
-                .position(label.0)
-                .filter(|position| (0.0..=1.0).contains(position));
+            let position = self.position(label.0).filter(|position| (0.0..=1.0).contains(position));
             position.map(|position| (position, label.1))
         };
         values.into_iter().filter_map(visible).collect()
@@ -82,10 +73,8 @@ fn linear_ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
             _ => 10.0,
         };
     let first = (low / step).ceil();
-    let values: Vec<f64> = (0..=2 * count)
-        .map(|i| (first + i as f64) * step)
-        .take_while(|value| *value <= high)
-        .collect();
+    let values: Vec<f64> =
+        (0..=2 * count).map(|i| (first + i as f64) * step).take_while(|value| *value <= high).collect();
     let largest = low.abs().max(high.abs());
     let exponent = step.log10().floor();
     let label = |value: f64| {
@@ -96,10 +85,7 @@ fn linear_ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
             scientific(value, digits)
         }
     };
-    values
-        .into_iter()
-        .map(|value| (value, with_minus_sign(&label(value))))
-        .collect()
+    values.into_iter().map(|value| (value, with_minus_sign(&label(value)))).collect()
 }
 
 /// Powers of ten, of which some are left out if there are many; or, on a short axis, 1, 2 and 5 times them.
@@ -109,11 +95,7 @@ fn log_ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
         return linear_ticks(10_f64.powf(low), 10_f64.powf(high), count);
     }
     let stride = (decades / count.max(1) as f64).round().max(1.0) as i32;
-    let factors: &[f64] = if decades < 2.5 {
-        &[1.0, 2.0, 5.0]
-    } else {
-        &[1.0]
-    };
+    let factors: &[f64] = if decades < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     let first = (low.floor() as i32).div_euclid(stride) * stride;
     let is_plain = low > -4.5 && high < 4.5;
     let tick = |factor: f64, exponent: i32| {
@@ -131,20 +113,12 @@ fn log_ticks(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
 }
 
 fn scientific(value: f64, digits: usize) -> String {
-    if value == 0.0 {
-        "0".to_owned()
-    } else {
-        format!("{value:.digits$e}")
-    }
+    if value == 0.0 { "0".to_owned() } else { format!("{value:.digits$e}") }
 }
 
 fn with_minus_sign(label: &str) -> String {
     let is_zero = !label.contains(|c: char| c.is_ascii_digit() && c != '0');
-    if is_zero {
-        label.trim_start_matches('-').to_owned()
-    } else {
-        label.replace('-', "−")
-    }
+    if is_zero { label.trim_start_matches('-').to_owned() } else { label.replace('-', "−") }
 }
 
 #[cfg(test)]
@@ -159,29 +133,12 @@ mod tests {
     #[test]
     fn round_numbers() {
         assert_eq!(labels(&[0.0, 10.0], false), ["0", "2", "4", "6", "8", "10"]);
-        assert_eq!(
-            labels(&[-0.31, 0.27], false),
-            ["−0.3", "−0.2", "−0.1", "0.0", "0.1", "0.2"]
-        );
-        assert_eq!(
-            labels(&[0.0, 3.1e7], false),
-            ["0", "5.0e6", "1.0e7", "1.5e7", "2.0e7", "2.5e7", "3.0e7"]
-        );
-        assert_eq!(
-            labels(&[1e-3, 1e2], true),
-            ["0.001", "0.01", "0.1", "1", "10", "100"]
-        );
+        assert_eq!(labels(&[-0.31, 0.27], false), ["−0.3", "−0.2", "−0.1", "0.0", "0.1", "0.2"]);
+        assert_eq!(labels(&[0.0, 3.1e7], false), ["0", "5.0e6", "1.0e7", "1.5e7", "2.0e7", "2.5e7", "3.0e7"]);
+        assert_eq!(labels(&[1e-3, 1e2], true), ["0.001", "0.01", "0.1", "1", "10", "100"]);
         assert_eq!(labels(&[1.0, 9.0], true), ["1", "2", "5"]);
-        assert_eq!(
-            labels(&[1e-8, 1e1], true),
-            ["1e−8", "1e−6", "1e−4", "1e−2", "1e0"]
-        );
-        assert_eq!(
-            labels(&[0.30, 0.44], true),
-            [
-                "0.30", "0.32", "0.34", "0.36", "0.38", "0.40", "0.42", "0.44"
-            ]
-        );
+        assert_eq!(labels(&[1e-8, 1e1], true), ["1e−8", "1e−6", "1e−4", "1e−2", "1e0"]);
+        assert_eq!(labels(&[0.30, 0.44], true), ["0.30", "0.32", "0.34", "0.36", "0.38", "0.40", "0.42", "0.44"]);
     }
 
     #[test]
@@ -197,34 +154,15 @@ mod tests {
 
     #[test]
     fn any_range_has_few_ticks_inside() {
-        let numbers = [
-            0.0,
-            5e-324,
-            1e-310,
-            1e-9,
-            1.0,
-            1.0 + 1e-15,
-            12345.678,
-            1e17,
-            1e299,
-            -1e299,
-            -1.0,
-        ];
+        let numbers = [0.0, 5e-324, 1e-310, 1e-9, 1.0, 1.0 + 1e-15, 12345.678, 1e17, 1e299, -1e299, -1.0];
         for a in numbers {
             for b in numbers {
                 for log in [false, true] {
                     let ticks = Axis::fit([a, b].into_iter(), log).ticks(5);
                     assert!(ticks.len() <= 11, "{a} {b} {log}: {ticks:?}");
-                    assert!(
-                        ticks
-                            .iter()
-                            .all(|(position, _)| (0.0..=1.0).contains(position))
-                    );
+                    assert!(ticks.iter().all(|(position, _)| (0.0..=1.0).contains(position)));
                     let ordinary = |x: f64| x == 0.0 || x.abs() > 1e-300;
-                    assert!(
-                        ticks.len() >= 2 || !ordinary(a) || !ordinary(b),
-                        "{a} {b} {log}: {ticks:?}"
-                    );
+                    assert!(ticks.len() >= 2 || !ordinary(a) || !ordinary(b), "{a} {b} {log}: {ticks:?}");
                 }
             }
         }

@@ -38,10 +38,7 @@ pub struct Chart {
 impl Chart {
     /// A chart without panels yet; the title may be empty.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            panels: Vec::new(),
-        }
+        Self { title: title.into(), panels: Vec::new() }
     }
 
     /// Adds a panel at the right.
@@ -60,17 +57,9 @@ impl Chart {
         widths.iter_mut().for_each(|panel| *panel *= width / needed);
         let width = width + 2.0 * MARGIN;
         // One height for all, so that axes side by side are level.
-        let legends = self
-            .panels
-            .iter()
-            .zip(&widths)
-            .map(|(panel, width)| panel.legend_height(*width));
+        let legends = self.panels.iter().zip(&widths).map(|(panel, width)| panel.legend_height(*width));
         let legend = legends.fold(0.0, f64::max);
-        let plot = self
-            .panels
-            .iter()
-            .map(Panel::plot_height)
-            .fold(PLOT_HEIGHT, f64::max);
+        let plot = self.panels.iter().map(Panel::plot_height).fold(PLOT_HEIGHT, f64::max);
         let height = top + 22.0 + legend + plot + 44.0 + MARGIN;
 
         let mut svg = Svg::new(width, height, &self.title);
@@ -121,10 +110,7 @@ enum Mark {
 impl Panel {
     /// Axes without data yet; the title may be empty.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            ..Self::default()
-        }
+        Self { title: title.into(), ..Self::default() }
     }
 
     /// What the axes mean.
@@ -140,46 +126,23 @@ impl Panel {
     }
 
     /// Adds a line through these points; a name puts it in the legend.
-    pub fn line(
-        self,
-        name: impl Into<String>,
-        points: impl IntoIterator<Item = (f64, f64)>,
-    ) -> Self {
+    pub fn line(self, name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         self.with(name.into(), Mark::Line, points)
     }
 
     /// Adds separate points; a name puts them in the legend.
-    pub fn points(
-        self,
-        name: impl Into<String>,
-        points: impl IntoIterator<Item = (f64, f64)>,
-    ) -> Self {
+    pub fn points(self, name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         self.with(name.into(), Mark::Points, points)
     }
 
-    fn with(
-        mut self,
-        name: String,
-        mark: Mark,
-        points: impl IntoIterator<Item = (f64, f64)>,
-    ) -> Self {
-        self.series.push(Series {
-            name,
-            mark,
-            points: points.into_iter().collect(),
-        });
+    fn with(mut self, name: String, mark: Mark, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        self.series.push(Series { name, mark, points: points.into_iter().collect() });
         self
     }
 
     fn width(&self) -> f64 {
-        let names = self
-            .series
-            .iter()
-            .map(|series| legend_width(&series.name) + 100.0);
-        let titles = [
-            Font::SUBTITLE.width(&self.title) + 20.0,
-            Font::LABEL.width(&self.x_label) + 110.0,
-        ];
+        let names = self.series.iter().map(|series| legend_width(&series.name) + 100.0);
+        let titles = [Font::SUBTITLE.width(&self.title) + 20.0, Font::LABEL.width(&self.x_label) + 110.0];
         names.chain(titles).fold(PANEL_WIDTH, f64::max)
     }
 
@@ -196,12 +159,7 @@ impl Panel {
     fn legend(&self, width: f64) -> Vec<(usize, f64, usize)> {
         let (mut x, mut row) = (0.0, 0);
         let mut entries = Vec::new();
-        for (index, series) in self
-            .series
-            .iter()
-            .enumerate()
-            .filter(|(_, series)| !series.name.is_empty())
-        {
+        for (index, series) in self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty()) {
             let needed = legend_width(&series.name);
             if x > 0.0 && x + needed > width - 100.0 {
                 (x, row) = (0.0, row + 1);
@@ -213,22 +171,13 @@ impl Panel {
     }
 
     fn draw(&self, svg: &mut Svg, (left, top): (f64, f64), width: f64, legend: f64, height: f64) {
-        let shown =
-            |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (!self.log_y || y > 0.0);
-        let points = || {
-            self.series
-                .iter()
-                .flat_map(|series| &series.points)
-                .filter(|point| shown(point))
-        };
+        let shown = |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (!self.log_y || y > 0.0);
+        let points = || self.series.iter().flat_map(|series| &series.points).filter(|point| shown(point));
         let x_axis = Axis::fit(points().map(|point| point.0), false);
         let y_axis = Axis::fit(points().map(|point| point.1), self.log_y);
 
         let y_ticks = y_axis.ticks(5);
-        let widest = y_ticks
-            .iter()
-            .map(|(_, label)| Font::TICK.width(label))
-            .fold(0.0, f64::max);
+        let widest = y_ticks.iter().map(|(_, label)| Font::TICK.width(label)).fold(0.0, f64::max);
         let plot_left = left + widest + if self.y_label.is_empty() { 10.0 } else { 30.0 };
         let plot_right = left + width - 22.0;
         let plot_top = top + 22.0 + legend;
@@ -240,10 +189,7 @@ impl Panel {
         svg.text((middle, top + 12.0), &self.title, &Font::SUBTITLE);
         self.draw_legend(svg, (plot_left, top + 26.0), width);
 
-        let tick_right = Font {
-            anchor: Anchor::End,
-            ..Font::TICK
-        };
+        let tick_right = Font { anchor: Anchor::End, ..Font::TICK };
         for (position, label) in y_ticks {
             let y = place_y(position);
             svg.line(&[(plot_left, y), (plot_right, y)], 1.0, LIGHT_GREY, "");
@@ -254,38 +200,15 @@ impl Panel {
             svg.line(&[(x, bottom), (x, bottom + 4.0)], 1.0, GREY, "");
             svg.text((x, bottom + 17.0), &label, &Font::TICK);
         }
-        svg.line(
-            &[
-                (plot_left, plot_top),
-                (plot_left, bottom),
-                (plot_right, bottom),
-            ],
-            1.0,
-            GREY,
-            "",
-        );
+        svg.line(&[(plot_left, plot_top), (plot_left, bottom), (plot_right, bottom)], 1.0, GREY, "");
         svg.text((middle, bottom + 38.0), &self.x_label, &Font::LABEL);
-        let upright = Font {
-            rotation: -90.0,
-            ..Font::LABEL
-        };
-        svg.text(
-            (left + 12.0, plot_top + height / 2.0),
-            &self.y_label,
-            &upright,
-        );
+        let upright = Font { rotation: -90.0, ..Font::LABEL };
+        svg.text((left + 12.0, plot_top + height / 2.0), &self.y_label, &upright);
 
         // Lines last, so that a fitted line is not hidden by its points.
         for mark in [Mark::Points, Mark::Line] {
-            for (index, series) in self
-                .series
-                .iter()
-                .enumerate()
-                .filter(|(_, series)| series.mark == mark)
-            {
-                let place = |&(x, y): &(f64, f64)| {
-                    Some((place_x(x_axis.position(x)?), place_y(y_axis.position(y)?)))
-                };
+            for (index, series) in self.series.iter().enumerate().filter(|(_, series)| series.mark == mark) {
+                let place = |&(x, y): &(f64, f64)| Some((place_x(x_axis.position(x)?), place_y(y_axis.position(y)?)));
                 let placed: Vec<_> = series.points.iter().map(place).collect();
                 draw_series(svg, index, mark, &placed);
             }
@@ -297,23 +220,10 @@ impl Panel {
             let series = &self.series[index];
             let (x, y) = (left + x, top + LEGEND_ROW * row as f64);
             match series.mark {
-                Mark::Line => draw_series(
-                    svg,
-                    index,
-                    Mark::Line,
-                    &[Some((x, y)), Some((x + SWATCH - 4.0, y))],
-                ),
-                Mark::Points => draw_series(
-                    svg,
-                    index,
-                    Mark::Points,
-                    &[Some((x + SWATCH / 2.0 - 2.0, y))],
-                ),
+                Mark::Line => draw_series(svg, index, Mark::Line, &[Some((x, y)), Some((x + SWATCH - 4.0, y))]),
+                Mark::Points => draw_series(svg, index, Mark::Points, &[Some((x + SWATCH / 2.0 - 2.0, y))]),
             }
-            let font = Font {
-                anchor: Anchor::Start,
-                ..Font::LABEL
-            };
+            let font = Font { anchor: Anchor::Start, ..Font::LABEL };
             svg.text((x + SWATCH, y + 4.0), &series.name, &font);
         }
     }
@@ -327,10 +237,7 @@ fn draw_series(svg: &mut Svg, index: usize, mark: Mark, points: &[Option<(f64, f
     let colour = PALETTE[index % PALETTE.len()];
     let dashes = DASHES[index / PALETTE.len() % DASHES.len()];
     match mark {
-        Mark::Points => points
-            .iter()
-            .flatten()
-            .for_each(|&point| svg.dot(point, 3.0, colour, 0.6)),
+        Mark::Points => points.iter().flatten().for_each(|&point| svg.dot(point, 3.0, colour, 0.6)),
         Mark::Line => {
             for run in points.split(Option::is_none) {
                 let run: Vec<_> = run.iter().copied().flatten().collect();
@@ -355,30 +262,14 @@ mod tests {
 
     #[test]
     fn unusual_points_leave_gaps() {
-        let points = [
-            (0.0, 1.0),
-            (1.0, 2.0),
-            (2.0, f64::NAN),
-            (3.0, 3.0),
-            (4.0, f64::INFINITY),
-            (5.0, 1.0),
-            (6.0, 2.0),
-        ];
-        let svg = Chart::new("")
-            .panel(Panel::new("").line("", points))
-            .to_svg();
+        let points =
+            [(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 3.0), (4.0, f64::INFINITY), (5.0, 1.0), (6.0, 2.0)];
+        let svg = Chart::new("").panel(Panel::new("").line("", points)).to_svg();
         // Two pieces of line, and a dot where a point stands alone.
-        assert_eq!(
-            (count(&svg, "stroke-width=\"2\""), count(&svg, "<circle")),
-            (2, 1)
-        );
+        assert_eq!((count(&svg, "stroke-width=\"2\""), count(&svg, "<circle")), (2, 1));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
 
-        let log = Chart::new("").panel(
-            Panel::new("")
-                .log_y()
-                .points("", [(0.0, 0.0), (1.0, -1.0), (2.0, 5.0)]),
-        );
+        let log = Chart::new("").panel(Panel::new("").log_y().points("", [(0.0, 0.0), (1.0, -1.0), (2.0, 5.0)]));
         assert_eq!(count(&log.to_svg(), "<circle"), 1);
     }
 
@@ -386,22 +277,13 @@ mod tests {
     fn nothing_to_show() {
         let empty = Chart::new("empty").to_svg();
         assert!(empty.starts_with("<svg") && empty.ends_with("</svg>\n"));
-        let svg = Chart::new("")
-            .panel(
-                Panel::new("p")
-                    .log_y()
-                    .line("none", [])
-                    .points("", [(f64::NAN, 1.0)]),
-            )
-            .to_svg();
+        let svg = Chart::new("").panel(Panel::new("p").log_y().line("none", []).points("", [(f64::NAN, 1.0)])).to_svg();
         assert!(!svg.contains("NaN") && svg.contains(">none</text>"));
     }
 
     #[test]
     fn names_wrap_into_rows() {
-        let long = (0..9).fold(Panel::new(""), |panel, i| {
-            panel.line(format!("learning rate 0.{i}"), [(0.0, 1.0)])
-        });
+        let long = (0..9).fold(Panel::new(""), |panel, i| panel.line(format!("learning rate 0.{i}"), [(0.0, 1.0)]));
         let rows = long.legend(PANEL_WIDTH).last().unwrap().2 + 1;
         assert!((3..=5).contains(&rows), "{rows}");
         assert!(Panel::new("").line("x".repeat(200), []).width() > 1000.0);
@@ -411,11 +293,7 @@ mod tests {
     fn saves_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("chart.svg");
-        let chart = Chart::new("A & B").panel(
-            Panel::new("p")
-                .labels("x", "y")
-                .line("l", [(0.0, 0.0), (1.0, 1.0)]),
-        );
+        let chart = Chart::new("A & B").panel(Panel::new("p").labels("x", "y").line("l", [(0.0, 0.0), (1.0, 1.0)]));
         chart.save(&path).unwrap();
         let svg = std::fs::read_to_string(path).unwrap();
         assert!(svg.contains(">A &amp; B</text>"));

@@ -34,14 +34,8 @@ pub struct ConfusionHeatMap {
 impl ConfusionHeatMap {
     /// The picture of a matrix; the title may be empty.
     pub fn new(title: impl Into<String>, matrix: &ConfusionMatrix) -> Self {
-        let names = (0..matrix.classes())
-            .map(|class| class.to_string())
-            .collect();
-        Self {
-            title: title.into(),
-            matrix: matrix.clone(),
-            names,
-        }
+        let names = (0..matrix.classes()).map(|class| class.to_string()).collect();
+        Self { title: title.into(), matrix: matrix.clone(), names }
     }
 
     /// Names the classes, which otherwise have numbers; a class without a name keeps its number.
@@ -55,16 +49,8 @@ impl ConfusionHeatMap {
     /// The picture as SVG text.
     pub fn to_svg(&self) -> String {
         let classes = self.matrix.classes();
-        let name_width = self
-            .names
-            .iter()
-            .map(|name| Font::LABEL.width(name))
-            .fold(0.0, f64::max);
-        let count_width = self
-            .matrix
-            .counts()
-            .iter()
-            .map(|count| Font::LABEL.width(&count.to_string()));
+        let name_width = self.names.iter().map(|name| Font::LABEL.width(name)).fold(0.0, f64::max);
+        let count_width = self.matrix.counts().iter().map(|count| Font::LABEL.width(&count.to_string()));
         // Few classes get large cells, in which their names fit.
         let smallest = (280.0 / classes.max(1) as f64).clamp(40.0, 100.0);
         let cell = count_width.fold(smallest, f64::max) + 10.0;
@@ -75,11 +61,7 @@ impl ConfusionHeatMap {
         let side = cell * classes as f64;
         let names_right = 24.0 + name_width + 10.0;
         let top = MARGIN + if self.title.is_empty() { 0.0 } else { 26.0 } + 24.0 + name_height;
-        let overhang = if slanted {
-            0.71 * name_width - cell / 2.0
-        } else {
-            0.0
-        };
+        let overhang = if slanted { 0.71 * name_width - cell / 2.0 } else { 0.0 };
         let needed = names_right + side.max(Font::SUBTITLE.width("predicted")) + overhang.max(0.0);
         let width = needed.max(Font::TITLE.width(&self.title)) + 2.0 * MARGIN;
         let left = (width - needed) / 2.0 + names_right;
@@ -87,30 +69,12 @@ impl ConfusionHeatMap {
 
         let mut svg = Svg::new(width, height, &self.title);
         svg.text((width / 2.0, MARGIN + 14.0), &self.title, &Font::TITLE);
-        svg.text(
-            (left + side / 2.0, top - name_height - 10.0),
-            "predicted",
-            &Font::SUBTITLE,
-        );
-        let upright = Font {
-            rotation: -90.0,
-            ..Font::SUBTITLE
-        };
-        svg.text(
-            (left - names_right + 12.0, top + side / 2.0),
-            "label",
-            &upright,
-        );
+        svg.text((left + side / 2.0, top - name_height - 10.0), "predicted", &Font::SUBTITLE);
+        let upright = Font { rotation: -90.0, ..Font::SUBTITLE };
+        svg.text((left - names_right + 12.0, top + side / 2.0), "label", &upright);
 
-        let name_left = Font {
-            anchor: Anchor::End,
-            ..Font::LABEL
-        };
-        let name_slanted = Font {
-            anchor: Anchor::Start,
-            rotation: -45.0,
-            ..Font::LABEL
-        };
+        let name_left = Font { anchor: Anchor::End, ..Font::LABEL };
+        let name_slanted = Font { anchor: Anchor::Start, rotation: -45.0, ..Font::LABEL };
         for (class, name) in self.names.iter().enumerate() {
             let middle = class as f64 * cell + (cell - GAP) / 2.0;
             svg.text((left - 8.0, top + middle + 4.0), name, &name_left);
@@ -120,9 +84,7 @@ impl ConfusionHeatMap {
             }
         }
         for label in 0..classes {
-            let total: u64 = (0..classes)
-                .map(|predicted| self.matrix.count(predicted, label))
-                .sum();
+            let total: u64 = (0..classes).map(|predicted| self.matrix.count(predicted, label)).sum();
             for predicted in 0..classes {
                 let count = self.matrix.count(predicted, label);
                 let share = count as f64 / total.max(1) as f64;
@@ -130,14 +92,7 @@ impl ConfusionHeatMap {
                 svg.rect((x, y), (cell - GAP, cell - GAP), &shade(share));
                 let colour = if count == 0 { GREY } else { ink_on(share) };
                 let middle = (x + (cell - GAP) / 2.0, y + (cell - GAP) / 2.0 + 4.0);
-                svg.text(
-                    middle,
-                    &count.to_string(),
-                    &Font {
-                        colour,
-                        ..Font::LABEL
-                    },
-                );
+                svg.text(middle, &count.to_string(), &Font { colour, ..Font::LABEL });
             }
         }
         svg.finish()
@@ -172,9 +127,7 @@ mod tests {
     fn counts_and_names() {
         let mut matrix = ConfusionMatrix::new(3);
         (0..1234).for_each(|_| matrix.add(0, 2).unwrap());
-        let svg = ConfusionHeatMap::new("t", &matrix)
-            .class_names(["cat", "d<g"])
-            .to_svg();
+        let svg = ConfusionHeatMap::new("t", &matrix).class_names(["cat", "d<g"]).to_svg();
         assert_eq!(svg.matches(">1234</text>").count(), 1);
         assert_eq!(svg.matches(">0</text>").count(), 8);
         assert_eq!(svg.matches(">cat</text>").count(), 2);
@@ -185,11 +138,7 @@ mod tests {
 
     #[test]
     fn no_classes() {
-        assert!(
-            ConfusionHeatMap::new("", &ConfusionMatrix::new(0))
-                .to_svg()
-                .ends_with("</svg>\n")
-        );
+        assert!(ConfusionHeatMap::new("", &ConfusionMatrix::new(0)).to_svg().ends_with("</svg>\n"));
     }
 
     /// Contrast as WCAG defines it; 4.5 is its level AA for text.
@@ -198,11 +147,7 @@ mod tests {
         let luminance = |hex: &str| {
             let part = |i: usize| {
                 let c = f64::from(u8::from_str_radix(&hex[i..i + 2], 16).unwrap()) / 255.0;
-                if c <= 0.03928 {
-                    c / 12.92
-                } else {
-                    ((c + 0.055) / 1.055).powf(2.4)
-                }
+                if c <= 0.03928 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
             };
             0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
         };

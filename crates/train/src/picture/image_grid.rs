@@ -37,15 +37,7 @@ impl ImageGrid {
     /// A grid of images of `width` × `height` pixels, at first six in a row; the title may be empty.
     pub fn new(title: impl Into<String>, width: usize, height: usize) -> Self {
         let images = Vec::new();
-        Self {
-            title: title.into(),
-            width,
-            height,
-            columns: 6,
-            black: 0.0,
-            white: 1.0,
-            images,
-        }
+        Self { title: title.into(), width, height, columns: 6, black: 0.0, white: 1.0, images }
     }
 
     /// How many images are in a row.
@@ -83,10 +75,7 @@ impl ImageGrid {
     pub fn to_svg(&self) -> String {
         let scale = (IMAGE_SIZE / self.width.max(self.height).max(1)).max(1) as f64;
         let (image_width, image_height) = (scale * self.width as f64, scale * self.height as f64);
-        let captions = self
-            .images
-            .iter()
-            .map(|(_, caption)| Font::LABEL.width(caption));
+        let captions = self.images.iter().map(|(_, caption)| Font::LABEL.width(caption));
         let cell_width = captions.fold(image_width, f64::max).ceil() + GAP;
         let cell_height = image_height + CAPTION + GAP;
         let columns = self.columns.min(self.images.len().max(1));
@@ -103,15 +92,9 @@ impl ImageGrid {
             let middle = left + cell_width * (index % columns) as f64 + (cell_width - GAP) / 2.0;
             let y = top + cell_height * (index / columns) as f64;
             let x = (middle - image_width / 2.0).floor();
-            svg.rect(
-                (x - 1.0, y - 1.0),
-                (image_width + 2.0, image_height + 2.0),
-                LIGHT_GREY,
-            );
+            svg.rect((x - 1.0, y - 1.0), (image_width + 2.0, image_height + 2.0), LIGHT_GREY);
             let paths = self.runs_by_grey(pixels);
-            let paths = paths
-                .iter()
-                .map(|(grey, path)| (format!("#{grey:02x}{grey:02x}{grey:02x}"), path.as_str()));
+            let paths = paths.iter().map(|(grey, path)| (format!("#{grey:02x}{grey:02x}{grey:02x}"), path.as_str()));
             svg.pixels((x, y), scale, paths);
             svg.text((middle, y + image_height + 16.0), caption, &Font::LABEL);
         }
@@ -136,11 +119,7 @@ impl ImageGrid {
             for run in greys.chunk_by(|a, b| a == b) {
                 if let Some(grey) = run[0] {
                     // Writing to a string cannot fail.
-                    let _ = write!(
-                        paths.entry(grey).or_default(),
-                        "M{x} {y}h{0}v1h-{0}z",
-                        run.len()
-                    );
+                    let _ = write!(paths.entry(grey).or_default(), "M{x} {y}h{0}v1h-{0}z", run.len());
                 }
                 x += run.len();
             }
@@ -162,14 +141,8 @@ mod tests {
     fn runs_cover_the_image() {
         let grid = ImageGrid::new("", 3, 2).range(16.0, 0.0);
         let paths = grid.runs_by_grey(&[0.0, 0.0, 16.0, f32::NAN, 16.0, -5.0]);
-        let expected = [
-            (0, "M2 0h1v1h-1zM1 1h1v1h-1z"),
-            (255, "M0 0h2v1h-2zM2 1h1v1h-1z"),
-        ];
-        assert_eq!(
-            paths,
-            expected.map(|(grey, path)| (grey, path.to_owned())).into()
-        );
+        let expected = [(0, "M2 0h1v1h-1zM1 1h1v1h-1z"), (255, "M0 0h2v1h-2zM2 1h1v1h-1z")];
+        assert_eq!(paths, expected.map(|(grey, path)| (grey, path.to_owned())).into());
     }
 
     #[test]
@@ -183,12 +156,7 @@ mod tests {
 
     #[test]
     fn unusual_grids() {
-        assert!(
-            ImageGrid::new("", 8, 8)
-                .columns(0)
-                .to_svg()
-                .ends_with("</svg>\n")
-        );
+        assert!(ImageGrid::new("", 8, 8).columns(0).to_svg().ends_with("</svg>\n"));
         let mut grid = ImageGrid::new("", 0, 0);
         grid.add(&[], "nothing").unwrap();
         assert!(grid.to_svg().contains("nothing"));

@@ -52,10 +52,7 @@ pub enum PictureError {
 
 /// Writes a file whole or not at all: a reader never sees half a picture. Creates the folder if it is missing.
 fn save(path: &Path, svg: &str) -> Result<(), PictureError> {
-    replace_file(path, svg.as_bytes()).map_err(|source| PictureError::Write {
-        path: path.to_path_buf(),
-        source,
-    })
+    replace_file(path, svg.as_bytes()).map_err(|source| PictureError::Write { path: path.to_path_buf(), source })
 }
 
 fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -86,10 +83,7 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path) -> Vec<OsString> {
-        fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect()
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     }
 
     #[test]

@@ -10,9 +10,7 @@ pub(super) const GREY: &str = "#6b6b6b";
 pub(super) const LIGHT_GREY: &str = "#e4e4e4";
 
 /// Tells data apart for the colour-blind as well (Okabe and Ito 2008, without yellow and black).
-pub(super) const PALETTE: [&str; 6] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
-];
+pub(super) const PALETTE: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// Where a text's position is: at its start, middle or end.
 #[derive(Clone, Copy)]
@@ -34,28 +32,10 @@ pub(super) struct Font {
 }
 
 impl Font {
-    pub(super) const TITLE: Self = Self {
-        size: 16.0,
-        bold: true,
-        ..Self::LABEL
-    };
-    pub(super) const SUBTITLE: Self = Self {
-        size: 13.0,
-        bold: true,
-        ..Self::LABEL
-    };
-    pub(super) const LABEL: Self = Self {
-        size: 12.0,
-        bold: false,
-        colour: INK,
-        anchor: Anchor::Middle,
-        rotation: 0.0,
-    };
-    pub(super) const TICK: Self = Self {
-        size: 11.0,
-        colour: GREY,
-        ..Self::LABEL
-    };
+    pub(super) const TITLE: Self = Self { size: 16.0, bold: true, ..Self::LABEL };
+    pub(super) const SUBTITLE: Self = Self { size: 13.0, bold: true, ..Self::LABEL };
+    pub(super) const LABEL: Self = Self { size: 12.0, bold: false, colour: INK, anchor: Anchor::Middle, rotation: 0.0 };
+    pub(super) const TICK: Self = Self { size: 11.0, colour: GREY, ..Self::LABEL };
 
     /// About how wide a text will be. The viewer chooses the font, so this errs on the wide side.
     pub(super) fn width(&self, text: &str) -> f64 {
@@ -86,9 +66,7 @@ impl Svg {
              font-family=\"Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif\">"
         ));
         svg.push(format_args!("<title>{}</title>", Escaped(title)));
-        svg.push(format_args!(
-            "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"
-        ));
+        svg.push(format_args!("<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"));
         svg
     }
 
@@ -99,16 +77,12 @@ impl Svg {
 
     pub(super) fn rect(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), fill: &str) {
         let (x, y, width, height) = (Number(x), Number(y), Number(width), Number(height));
-        self.push(format_args!(
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{fill}\"/>"
-        ));
+        self.push(format_args!("<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{fill}\"/>"));
     }
 
     pub(super) fn dot(&mut self, (x, y): (f64, f64), radius: f64, fill: &str, opacity: f64) {
         let (x, y, r) = (Number(x), Number(y), Number(radius));
-        self.push(format_args!(
-            "<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\" fill=\"{fill}\" fill-opacity=\"{opacity}\"/>"
-        ));
+        self.push(format_args!("<circle cx=\"{x}\" cy=\"{y}\" r=\"{r}\" fill=\"{fill}\" fill-opacity=\"{opacity}\"/>"));
     }
 
     /// A line through these points; `dashes` as in `stroke-dasharray`, empty for a solid line.
@@ -139,11 +113,7 @@ impl Svg {
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        let weight = if font.bold {
-            " font-weight=\"bold\""
-        } else {
-            ""
-        };
+        let weight = if font.bold { " font-weight=\"bold\"" } else { "" };
         let rotation = match font.rotation {
             0.0 => String::new(),
             angle => format!(" transform=\"rotate({angle} {x} {y})\""),

@@ -1,0 +1,248 @@
+//! The walk from a loss to its targets.
+
+use crate::rules;
+use gradus_tensor::graph::NodeRef;
+use gradus_tensor::{Error, ErrorKind, Result, Tensor};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// The gradients of a loss (one number) with respect to each target, in order.
+///
+/// Targets are parameters, [`tracked`](Tensor::tracked) tensors, or any tensor that the loss was computed from. The
+/// gradients are tensors like any other: their gradients can be taken too.
+///
+/// # Errors
+/// If the loss is not one number, a target is not reached, a gradient would flow through an op without one, a parameter
+/// was updated since the loss was recorded, or the loss carries an error. [`Grad`] has options.
+#[track_caller]
+pub fn grad<'a>(loss: &Tensor, targets: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<Tensor>> {
+    Grad::of(loss).wrt(targets)
+}
+
+/// The value of `f` at `inputs`, and its gradients with respect to them.
+///
+/// ```
+/// use gradus_autograd::value_and_grad;
+/// use gradus_tensor::{Device, Tensor};
+/// let x = Tensor::new([3.0, 4.0], &Device::cpu());
+/// let (norm, gradients) = value_and_grad(|x| x[0].norm(..), &[x])?;
+/// assert_eq!(norm.item::<f32>()?, 5.0);
+/// assert_eq!(gradients[0].to_vec::<f32>()?, [0.6, 0.8]);
+/// # Ok::<(), gradus_tensor::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`grad`].
+#[track_caller]
+pub fn value_and_grad(f: impl FnOnce(&[Tensor]) -> Tensor, inputs: &[Tensor]) -> Result<(Tensor, Vec<Tensor>)> {
+    let leaves: Vec<Tensor> = inputs.iter().map(Tensor::tracked).collect();
+    let value = f(&leaves);
+    let gradients = grad(&value, &leaves)?;
+    Ok((value, gradients))
+}
+
+/// Options for [`grad`].
+///
+/// ```
+/// use gradus_autograd::Grad;
+/// use gradus_tensor::{Device, Tensor};
+/// let device = Device::cpu();
+/// let (x, unused) = (Tensor::new([1.0, 2.0], &device).tracked(), Tensor::new([5.0], &device).tracked());
+/// let y = &x * 3.0;
+/// let gradients = Grad::of(&y).cotangent(&Tensor::new([1.0, 10.0], &device)).allow_unused().wrt([&x, &unused])?;
+/// assert_eq!(gradients[0].to_vec::<f32>()?, [3.0, 30.0]);
+/// assert_eq!(gradients[1].to_vec::<f32>()?, [0.0]);
+/// # Ok::<(), gradus_tensor::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Grad {
+    output: Tensor,
+    cotangent: Option<Tensor>,
+    allow_unused: bool,
+}
+
+impl Grad {
+    /// Gradients of `output`.
+    pub fn of(output: &Tensor) -> Grad {
+        Grad { output: output.clone(), cotangent: None, allow_unused: false }
+    }
+
+    /// The gradient of Σ `output` · `cotangent` instead of a single number's: a vector-Jacobian product.
+    pub fn cotangent(mut self, cotangent: &Tensor) -> Grad {
+        self.cotangent = Some(cotangent.clone());
+        self
+    }
+
+    /// Targets that the output does not depend on get zeros instead of an error.
+    pub fn allow_unused(mut self) -> Grad {
+        self.allow_unused = true;
+        self
+    }
+
+    /// The gradients with respect to `targets`, in order.
+    ///
+    /// # Errors
+    /// As [`grad`].
+    #[track_caller]
+    pub fn wrt<'a>(self, targets: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<Tensor>> {
+        let targets: Vec<Tensor> = targets.into_iter().cloned().collect();
+        let output = NodeRef::new(&self.output)?;
+        let seed = self.seed()?;
+        let ids = targets.iter().map(|t| Ok(NodeRef::new(t)?.id())).collect::<Result<Vec<_>>>()?;
+        for (index, target) in targets.iter().enumerate() {
+            if !target.dtype().is_float() {
+                let name = target_name(&NodeRef::new(target)?, index);
+                let op = format!("the target {name}, which is of dtype {}", target.dtype());
+                return Err(Error::new("grad", ErrorKind::NotDifferentiable { op, at: "this call".into() }));
+            }
+        }
+        let walk = Walk::new(output.clone(), ids.iter().copied().collect())?;
+        let mut cotangents = walk.backward(seed)?;
+        targets
+            .iter()
+            .zip(ids)
+            .enumerate()
+            .map(|(index, (target, id))| match cotangents.get_mut(&id) {
+                Some(cotangent) => Ok(cotangent.clone()),
+                None if self.allow_unused => Ok(target.zeros_like()),
+                None => Err(walk.unreached(&NodeRef::new(target)?, index)),
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn seed(&self) -> Result<Tensor> {
+        let shape = self.output.shape().clone();
+        match &self.cotangent {
+            None if self.output.numel() == 1 => Ok(self.output.ones_like()),
+            None => Err(Error::new("grad", ErrorKind::NotScalar { shape })),
+            Some(cotangent) if *cotangent.shape() != shape => {
+                let (what, found) = ("the cotangent", cotangent.shape().clone());
+                Err(Error::new("grad", ErrorKind::Shape { what, expected: shape, found }))
+            }
+            Some(cotangent) if cotangent.dtype() != self.output.dtype() => {
+                let (left, right) = (self.output.dtype(), cotangent.dtype());
+                Err(Error::new("grad", ErrorKind::DTypes { left, right }))
+            }
+            Some(cotangent) => Ok(cotangent.clone()),
+        }
+    }
+}
+
+/// The part of the graph between an output and its targets.
+struct Walk {
+    output: NodeRef,
+    targets: HashSet<u64>,
+    /// Nodes on a path from a target to the output, with their operands, by id.
+    between: BTreeMap<u64, (NodeRef, Vec<NodeRef>)>,
+    /// Leaves whose parameter was assigned since.
+    updated: Vec<String>,
+    /// The first node whose graph is gone, with the reason.
+    freed: Option<Error>,
+}
+
+impl Walk {
+    fn new(output: NodeRef, targets: HashSet<u64>) -> Result<Walk> {
+        let mut reached: BTreeMap<u64, (NodeRef, Vec<NodeRef>)> = BTreeMap::new();
+        let mut walk =
+            Walk { output: output.clone(), targets, between: BTreeMap::new(), updated: Vec::new(), freed: None };
+        let mut stack = vec![output];
+        let mut recomputes = false;
+        while let Some(node) = stack.pop() {
+            if reached.contains_key(&node.id()) {
+                continue;
+            }
+            let is_target = walk.targets.contains(&node.id());
+            if let Some(name) = node.updated_parameter() {
+                walk.updated.push(name);
+            }
+            let operands = if is_target || node.stops_gradient() {
+                Vec::new()
+            } else {
+                recomputes |= node.was_evaluated();
+                match node.operands() {
+                    Ok(operands) => operands,
+                    Err(error) => {
+                        walk.freed.get_or_insert(error);
+                        Vec::new()
+                    }
+                }
+            };
+            stack.extend(operands.iter().cloned());
+            reached.insert(node.id(), (node, operands));
+        }
+        if recomputes {
+            warn_once();
+        }
+        // Ids grow along edges, so operands are settled before their readers.
+        let mut useful = HashSet::new();
+        for (&id, (node, operands)) in &reached {
+            if walk.targets.contains(&id) || operands.iter().any(|o| useful.contains(&o.id())) {
+                useful.insert(id);
+                walk.between.insert(id, (node.clone(), operands.clone()));
+            }
+        }
+        Ok(walk)
+    }
+
+    /// Cotangents of the targets, by id.
+    fn backward(&self, seed: Tensor) -> Result<HashMap<u64, Tensor>> {
+        let mut cotangents = HashMap::from([(self.output.id(), seed)]);
+        let mut found = HashMap::new();
+        for (id, (node, operands)) in self.between.iter().rev() {
+            let Some(cotangent) = cotangents.remove(id) else {
+                continue;
+            };
+            if self.targets.contains(id) {
+                found.insert(*id, cotangent);
+                continue;
+            }
+            let wanted: Vec<bool> = operands.iter().map(|o| self.between.contains_key(&o.id())).collect();
+            for (operand, gradient) in operands.iter().zip(rules::backward(node, operands, &wanted, &cotangent)?) {
+                let Some(gradient) = gradient else {
+                    continue;
+                };
+                if let Some(error) = gradient.error() {
+                    return Err(error.clone());
+                }
+                let sum = match cotangents.remove(&operand.id()) {
+                    Some(earlier) => earlier + gradient,
+                    None => gradient,
+                };
+                cotangents.insert(operand.id(), sum);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why a target has no gradient.
+    #[track_caller]
+    fn unreached(&self, target: &NodeRef, index: usize) -> Error {
+        let name = target.parameter().unwrap_or_default();
+        let updated =
+            target.updated_parameter().is_some() || (target.parameter().is_some() && self.updated.contains(&name));
+        if updated {
+            return Error::new("grad", ErrorKind::ParameterUpdated { name: target_name(target, index) });
+        }
+        match &self.freed {
+            Some(error) => error.clone(),
+            None => Error::new("grad", ErrorKind::Unreached { target: target_name(target, index) }),
+        }
+    }
+}
+
+/// A target in words: the parameter's name, or its position.
+fn target_name(target: &NodeRef, index: usize) -> String {
+    match target.parameter() {
+        Some(name) if !name.is_empty() => name,
+        _ => format!("target {index}"),
+    }
+}
+
+fn warn_once() {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "a loss was read before its gradient was taken: the forward pass runs again. Take gradients (or step) first, then read the loss"
+        );
+    });
+}
