@@ -4,6 +4,7 @@ use crate::rules;
 use gradus_tensor::graph::NodeRef;
 use gradus_tensor::{Error, ErrorKind, Result, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::Location;
 
 /// The gradients of a loss (one number) with respect to each target, in order.
 ///
@@ -95,13 +96,13 @@ impl Grad {
                 return Err(Error::new("grad", ErrorKind::NotDifferentiable { op, at: "this call".into() }));
             }
         }
-        let walk = Walk::new(output.clone(), ids.iter().copied().collect())?;
-        let mut cotangents = walk.backward(seed)?;
+        let walk = Walk::new(output.clone(), ids.iter().copied().collect(), Location::caller());
+        let cotangents = walk.backward(seed)?;
         targets
             .iter()
             .zip(ids)
             .enumerate()
-            .map(|(index, (target, id))| match cotangents.get_mut(&id) {
+            .map(|(index, (target, id))| match cotangents.get(&id) {
                 Some(cotangent) => Ok(cotangent.clone()),
                 None if self.allow_unused => Ok(target.zeros_like()),
                 None => Err(walk.unreached(&NodeRef::new(target)?, index)),
@@ -138,40 +139,31 @@ struct Walk {
     updated: Vec<String>,
     /// The first node whose graph is gone, with the reason.
     freed: Option<Error>,
+    /// The line that asks for gradients.
+    here: &'static Location<'static>,
 }
 
 impl Walk {
-    fn new(output: NodeRef, targets: HashSet<u64>) -> Result<Walk> {
+    fn new(output: NodeRef, targets: HashSet<u64>, here: &'static Location<'static>) -> Walk {
         let mut reached: BTreeMap<u64, (NodeRef, Vec<NodeRef>)> = BTreeMap::new();
         let mut walk =
-            Walk { output: output.clone(), targets, between: BTreeMap::new(), updated: Vec::new(), freed: None };
+            Walk { output: output.clone(), targets, between: BTreeMap::new(), updated: Vec::new(), freed: None, here };
         let mut stack = vec![output];
-        let mut recomputes = false;
         while let Some(node) = stack.pop() {
             if reached.contains_key(&node.id()) {
                 continue;
             }
-            let is_target = walk.targets.contains(&node.id());
             if let Some(name) = node.updated_parameter() {
                 walk.updated.push(name);
             }
-            let operands = if is_target || node.stops_gradient() {
+            // A target may lie behind another one, so the walk goes on behind targets too.
+            let operands = if node.stops_gradient() { Ok(Vec::new()) } else { node.operands() };
+            let operands = operands.unwrap_or_else(|error| {
+                walk.freed.get_or_insert(error);
                 Vec::new()
-            } else {
-                recomputes |= node.was_evaluated();
-                match node.operands() {
-                    Ok(operands) => operands,
-                    Err(error) => {
-                        walk.freed.get_or_insert(error);
-                        Vec::new()
-                    }
-                }
-            };
+            });
             stack.extend(operands.iter().cloned());
             reached.insert(node.id(), (node, operands));
-        }
-        if recomputes {
-            warn_once();
         }
         // Ids grow along edges, so operands are settled before their readers.
         let mut useful = HashSet::new();
@@ -181,7 +173,10 @@ impl Walk {
                 walk.between.insert(id, (node.clone(), operands.clone()));
             }
         }
-        Ok(walk)
+        if walk.between.values().any(|(node, _)| node.was_evaluated()) {
+            warn_once();
+        }
+        walk
     }
 
     /// Cotangents of the targets, by id.
@@ -193,11 +188,15 @@ impl Walk {
                 continue;
             };
             if self.targets.contains(id) {
-                found.insert(*id, cotangent);
-                continue;
+                found.insert(*id, cotangent.clone());
             }
             let wanted: Vec<bool> = operands.iter().map(|o| self.between.contains_key(&o.id())).collect();
-            for (operand, gradient) in operands.iter().zip(rules::backward(node, operands, &wanted, &cotangent)?) {
+            if !wanted.contains(&true) {
+                continue;
+            }
+            let gradients = rules::backward(node, operands, &wanted, &cotangent);
+            let gradients = gradients.map_err(|kind| Error::located("grad", kind, self.here))?;
+            for (operand, gradient) in operands.iter().zip(gradients) {
                 let Some(gradient) = gradient else {
                     continue;
                 };
@@ -215,17 +214,17 @@ impl Walk {
     }
 
     /// Why a target has no gradient.
-    #[track_caller]
     fn unreached(&self, target: &NodeRef, index: usize) -> Error {
         let name = target.parameter().unwrap_or_default();
         let updated =
             target.updated_parameter().is_some() || (target.parameter().is_some() && self.updated.contains(&name));
         if updated {
-            return Error::new("grad", ErrorKind::ParameterUpdated { name: target_name(target, index) });
+            let name = target_name(target, index);
+            return Error::located("grad", ErrorKind::ParameterUpdated { name }, self.here);
         }
         match &self.freed {
             Some(error) => error.clone(),
-            None => Error::new("grad", ErrorKind::Unreached { target: target_name(target, index) }),
+            None => Error::located("grad", ErrorKind::Unreached { target: target_name(target, index) }, self.here),
         }
     }
 }

@@ -4,7 +4,10 @@ use crate::formula;
 use gradus_ir::op::formula::{Derivative, Formula};
 use gradus_ir::op::{BinaryOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
 use gradus_tensor::graph::{NodeRef, apply};
-use gradus_tensor::{DType, Error, ErrorKind, Result, Shape, Tensor, cat};
+use gradus_tensor::{DType, ErrorKind, Shape, Tensor, cat};
+
+/// The errors of rules; the walk says where gradients were asked for.
+type Result<T> = std::result::Result<T, ErrorKind>;
 
 /// The cotangents of a node's operands, for those that are wanted. `g` is the cotangent of the node.
 pub(crate) fn backward(
@@ -74,9 +77,9 @@ pub(crate) fn backward(
     }
 }
 
-fn not_differentiable(node: &NodeRef) -> Error {
+fn not_differentiable(node: &NodeRef) -> ErrorKind {
     let at = format!("{}:{}", node.location().file(), node.location().line());
-    ErrorKind::NotDifferentiable { op: node.op().name().into(), at }.into()
+    ErrorKind::NotDifferentiable { op: node.op().name().into(), at }
 }
 
 fn no_flow_through_index(node: &NodeRef, wanted: bool) -> Result<()> {
@@ -95,17 +98,18 @@ fn custom(
     let gradients = rule.backward(&inputs, &node.tensor(), g);
     if gradients.len() != inputs.len() {
         let found = format!("{} for {} inputs of {}", gradients.len(), inputs.len(), rule.name());
-        let kind = ErrorKind::Argument { argument: "gradients", expected: "one per input", found };
-        return Err(kind.into());
+        return Err(ErrorKind::Argument { argument: "gradients", expected: "one per input", found });
     }
     let mut all = vec![None];
     for ((gradient, input), &wanted) in gradients.into_iter().zip(&inputs).zip(&wanted[1..]) {
-        if let Some(gradient) = &gradient
-            && gradient.error().is_none()
-            && gradient.shape() != input.shape()
-        {
-            let (expected, found) = (input.shape().clone(), gradient.shape().clone());
-            return Err(ErrorKind::Shape { what: "a custom gradient", expected, found }.into());
+        if let Some(gradient) = gradient.as_ref().filter(|g| g.error().is_none()) {
+            if gradient.shape() != input.shape() {
+                let (expected, found) = (input.shape().clone(), gradient.shape().clone());
+                return Err(ErrorKind::Shape { what: "a custom gradient", expected, found });
+            }
+            if gradient.dtype() != input.dtype() {
+                return Err(ErrorKind::DTypes { left: input.dtype(), right: gradient.dtype() });
+            }
         }
         all.push(gradient.filter(|_| wanted));
     }
@@ -204,7 +208,7 @@ fn exclusive_row_products(x: &Tensor) -> Tensor {
 /// The gradient of a maximum or minimum, shared evenly among equal elements.
 fn share_among_best(x: &Tensor, best: &Tensor, axes: &[usize], g: &Tensor) -> Tensor {
     let is_best = x.eq(best.broadcast_to(x.shape()));
-    let count = is_best.to_dtype(g.dtype()).sum_keepdim(axes);
+    let count = is_best.to_dtype(g.dtype()).detach().sum_keepdim(axes);
     let share = (g / count).broadcast_to(x.shape());
     apply(Op::Select, &[&is_best, &share, &share.zeros_like()])
 }

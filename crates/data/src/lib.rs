@@ -1,10 +1,22 @@
 //! Data sources, data sets and batches.
+//!
+//! ```
+//! use gradus_data::{CsvOptions, Standardiser, Table};
+//!
+//! let text = "height,weight\n1.8,80\n1.6,55\n1.7,62\n";
+//! let table = Table::from_reader(text.as_bytes(), "people.csv", &CsvOptions::default())?;
+//! let standard = Standardiser::fit(&table).transform(&table)?;
+//! assert_eq!((standard.rows(), standard.columns()), (3, 2));
+//! # Ok::<(), gradus_data::DataError>(())
+//! ```
 
+mod dataset;
 mod error;
 mod read_csv;
 mod standardise;
 mod table;
 
+pub use dataset::{Batches, TensorDataset};
 pub use error::DataError;
 pub use read_csv::CsvOptions;
 pub use standardise::Standardiser;

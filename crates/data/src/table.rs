@@ -2,6 +2,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use gradus_tensor::{DType, Placement, Tensor};
+
 use crate::DataError;
 use crate::read_csv::{CsvOptions, read_csv};
 
@@ -83,6 +85,14 @@ impl Table {
     /// The columns' names, if the table has any.
     pub fn names(&self) -> Option<&[String]> {
         self.names.as_deref()
+    }
+
+    /// The table as a tensor `[rows, columns]`; f32 unless the placement names a float dtype.
+    #[track_caller]
+    pub fn to_tensor(&self, on: impl Into<Placement>) -> Tensor {
+        let on = on.into();
+        let dtype = on.dtype.unwrap_or(DType::F32);
+        Tensor::from_vec(self.values.clone(), [self.rows, self.columns], (&on.device, dtype))
     }
 
     /// The numbers of one row.

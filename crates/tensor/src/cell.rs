@@ -26,31 +26,44 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// # Ok::<(), gradus_tensor::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Cell(Arc<Inner>);
+pub struct Cell {
+    identity: Arc<Identity>,
+    tensor: Arc<Mutex<Tensor>>,
+}
 
-struct Inner {
+/// What leaves know of their cell: not its tensor, which is a leaf itself.
+struct Identity {
     id: u64,
     tracked: bool,
     name: Mutex<String>,
     version: AtomicU64,
-    tensor: Mutex<Tensor>,
+}
+
+impl Identity {
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn name(&self) -> MutexGuard<'_, String> {
+        self.name.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 /// The cell and version that a leaf node stands for.
 #[derive(Clone)]
 pub(crate) struct CellTag {
-    cell: Cell,
+    identity: Arc<Identity>,
     version: u64,
 }
 
 impl CellTag {
     /// Whether the cell has been assigned since.
     pub(crate) fn is_stale(&self) -> bool {
-        self.cell.version() != self.version
+        self.identity.version() != self.version
     }
 
     pub(crate) fn name(&self) -> String {
-        self.cell.name()
+        self.identity.name().clone()
     }
 }
 
@@ -70,13 +83,9 @@ impl Cell {
     #[track_caller]
     fn new(tensor: Tensor, tracked: bool) -> Cell {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let cell = Cell(Arc::new(Inner {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            tracked,
-            name: Mutex::default(),
-            version: AtomicU64::new(0),
-            tensor: Mutex::new(tensor),
-        }));
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let identity = Arc::new(Identity { id, tracked, name: Mutex::default(), version: AtomicU64::new(0) });
+        let cell = Cell { identity, tensor: Arc::new(Mutex::new(tensor)) };
         let leaf = cell.leaf(&cell.tensor(), 0, Location::caller());
         *cell.lock() = leaf;
         cell
@@ -96,18 +105,18 @@ impl Cell {
         let op = if edges.is_empty() { Op::Input(0) } else { Op::Reshape };
         let mut leaf = Node::new(op, edges, value, node.ty.clone(), node.device.clone(), location);
         leaf.cells = 1 << self.bit();
-        leaf.tracked = self.0.tracked;
+        leaf.tracked = self.identity.tracked;
         leaf.stops = true;
-        leaf.cell = Some(CellTag { cell: self.clone(), version });
+        leaf.cell = Some(CellTag { identity: self.identity.clone(), version });
         Tensor::share(leaf)
     }
 
     fn bit(&self) -> u32 {
-        (self.0.id % 64) as u32
+        (self.identity.id % 64) as u32
     }
 
     fn lock(&self) -> MutexGuard<'_, Tensor> {
-        self.0.tensor.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.tensor.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The present tensor.
@@ -122,27 +131,27 @@ impl Cell {
 
     /// How often the cell has been assigned.
     pub fn version(&self) -> u64 {
-        self.0.version.load(Ordering::Acquire)
+        self.identity.version()
     }
 
     /// Whether gradients reach the cell.
     pub fn is_parameter(&self) -> bool {
-        self.0.tracked
+        self.identity.tracked
     }
 
     /// The name in messages; empty until one is given.
     pub fn name(&self) -> String {
-        self.0.name.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        self.identity.name().clone()
     }
 
     /// Gives the cell a name for messages.
     pub fn set_name(&self, name: &str) {
-        *self.0.name.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = name.to_string();
+        *self.identity.name() = name.to_string();
     }
 
     /// Whether two handles share one cell.
     pub fn same(&self, other: &Cell) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.identity, &other.identity)
     }
 
     /// Assigns a tensor of the same shape, dtype and device. It is evaluated now.
@@ -178,20 +187,22 @@ pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
     let mut roots = Vec::with_capacity(updates.len());
     let mut old = Vec::with_capacity(updates.len());
     for (cell, new) in updates {
-        let version = cell.0.version.fetch_add(1, Ordering::AcqRel) + 1;
+        let version = cell.identity.version.fetch_add(1, Ordering::AcqRel) + 1;
         let leaf = cell.leaf(&new, version, location);
         roots.push(leaf.node()?.clone());
         leaf.device().note_assignment(cell.bit());
         let previous = std::mem::replace(&mut *cell.lock(), leaf);
         old.push((cell, previous.node()?.clone(), previous.device().clone()));
     }
-    let donations: Vec<Arc<Node>> = old.iter().map(|(_, node, _)| node.clone()).collect();
-    let result = evaluate::run(&roots, &donations);
-    drop(donations);
+    let replaced: Vec<Arc<Node>> = old.iter().map(|(_, node, _)| node.clone()).collect();
+    // A held tensor that reads an old value may fail where the update does not; without donation it can wait.
+    let result = evaluate::run(&roots, &replaced).or_else(|first| evaluate::run(&roots, &[]).map_err(|_| first));
+    drop(replaced);
     if result.is_err() {
-        for (cell, node, device) in old {
+        // A cell that was listed twice gets its first value back.
+        for (cell, node, device) in old.into_iter().rev() {
             let kept = Tensor::of(node);
-            let version = cell.0.version.fetch_add(1, Ordering::AcqRel) + 1;
+            let version = cell.identity.version.fetch_add(1, Ordering::AcqRel) + 1;
             let restored = cell.leaf(&kept, version, location);
             device.note_assignment(cell.bit());
             *cell.lock() = restored;

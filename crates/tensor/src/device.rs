@@ -31,14 +31,38 @@ struct Inner {
     assigned: [AtomicU64; 64],
 }
 
-/// The pending nodes of a device.
+/// The nodes of a device that may need attention.
 #[derive(Default)]
 pub(crate) struct Registry {
     /// Nodes that were pending when they were last looked at, in order of recording.
-    pub(crate) pending: Vec<Weak<Node>>,
+    pub(crate) pending: WeakNodes,
     /// Evaluated nodes that keep their edges for `grad`.
-    pub(crate) keeps_edges: Vec<Weak<Node>>,
+    pub(crate) keeps_edges: WeakNodes,
+}
+
+/// Nodes that others own. Dropped ones are swept out now and then.
+#[derive(Default)]
+pub(crate) struct WeakNodes {
+    nodes: Vec<Weak<Node>>,
     swept: usize,
+}
+
+impl WeakNodes {
+    pub(crate) fn push(&mut self, node: &Arc<Node>) {
+        self.nodes.push(Arc::downgrade(node));
+        if self.nodes.len() > 2 * self.swept + 1024 {
+            self.nodes.retain(|weak| weak.strong_count() > 0);
+            self.swept = self.nodes.len();
+        }
+    }
+
+    pub(crate) fn alive(&self) -> Vec<Arc<Node>> {
+        self.nodes.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Node) -> bool) {
+        self.nodes.retain(|weak| weak.upgrade().is_some_and(|node| keep(&node)));
+    }
 }
 
 /// More untracked pending nodes than this evaluate themselves, so that unread results stay flat in memory.
@@ -140,13 +164,7 @@ impl Device {
 
     /// Notes a new pending node; says whether it is time to evaluate what is pending.
     pub(crate) fn register(&self, node: &Arc<Node>) -> bool {
-        let mut registry = self.registry();
-        registry.pending.push(Arc::downgrade(node));
-        if registry.pending.len() > 2 * registry.swept + 1024 {
-            registry.pending.retain(|weak| weak.strong_count() > 0);
-            registry.swept = registry.pending.len();
-        }
-        drop(registry);
+        self.registry().pending.push(node);
         !node.tracked && self.0.recorded.fetch_add(1, Ordering::Relaxed) + 1 > PENDING_LIMIT
     }
 

@@ -24,7 +24,8 @@ impl Error {
         Error::located(op, kind, Location::caller())
     }
 
-    pub(crate) fn located(op: &'static str, kind: ErrorKind, at: &'static Location<'static>) -> Error {
+    /// An error of `op`, recorded at a line.
+    pub fn located(op: &'static str, kind: ErrorKind, at: &'static Location<'static>) -> Error {
         Error(Arc::new(Inner { kind, op, at: Some(at), module: String::new() }))
     }
 

@@ -7,6 +7,7 @@ use crate::node::{Cut, Node, Value};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Executable, Graph, NodeId, Number};
 use lru::LruCache;
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -95,38 +96,44 @@ impl Collector {
     }
 }
 
-/// Computes `roots` and everything held on the way. `donations` are leaves whose buffers may be overwritten if no handle
-/// holds them; held tensors that read such a buffer are computed too.
-pub(crate) fn run(roots: &[Arc<Node>], donations: &[Arc<Node>]) -> Result<()> {
-    let mut rest: Vec<Arc<Node>> = roots.iter().filter(|n| n.is_pending()).cloned().collect();
-    while let Some(first) = rest.first() {
-        let device = first.device.clone();
-        let (here, elsewhere) = rest.into_iter().partition(|n| n.device == device);
-        run_on(&device, here, donations)?;
-        rest = elsewhere;
+/// Computes `roots` and everything held on the way. `replaced` are leaves whose cells get new values: held tensors that
+/// read them are computed too (no gradient can be taken through them any more), and their buffers may be overwritten if
+/// no handle holds them.
+pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
+    let mut devices: Vec<&Device> = Vec::new();
+    for node in roots.iter().filter(|n| n.is_pending()).chain(replaced) {
+        if !devices.contains(&&node.device) {
+            devices.push(&node.device);
+        }
     }
-    Ok(())
+    // What one device has overwritten could not be restored if another then failed.
+    let may_overwrite = devices.len() == 1;
+    devices.iter().try_for_each(|device| run_on(device, roots, replaced, may_overwrite))
 }
 
-fn run_on(device: &Device, roots: Vec<Arc<Node>>, donations: &[Arc<Node>]) -> Result<()> {
+fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_overwrite: bool) -> Result<()> {
+    let here = |nodes: &[Arc<Node>]| nodes.iter().filter(|n| n.device == *device).cloned().collect::<Vec<_>>();
+    let (mut asked, replaced) = (here(roots), here(replaced));
     let mut planner = device.planner();
     planner.epoch += 1;
-    let mut collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
-    for root in &roots {
-        collector.collect(root);
+    if !replaced.is_empty() {
+        asked.extend(held_readers(device, &replaced));
     }
-    let donated: Vec<&Arc<Node>> = donations.iter().filter(|d| d.device == *device && may_donate(d)).collect();
-    let readers = if donated.is_empty() { Vec::new() } else { held_readers(device, &donated) };
-    for reader in &readers {
-        collector.collect(reader);
+    let mut collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
+    for node in &asked {
+        collector.collect(node);
     }
     let mut nodes = std::mem::take(&mut collector.nodes);
+    if nodes.is_empty() {
+        return Ok(());
+    }
     nodes.sort_unstable_by_key(|node| node.id);
 
-    let is_root = |node: &Arc<Node>| roots.iter().chain(&readers).any(|r| Arc::ptr_eq(r, node));
+    let donated: Vec<&Arc<Node>> = replaced.iter().filter(|leaf| may_overwrite && may_donate(leaf)).collect();
+    let asked: HashSet<u64> = asked.iter().map(|node| node.id).collect();
     let kept: Vec<bool> = nodes
         .iter()
-        .map(|node| is_root(node) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
+        .map(|node| asked.contains(&node.id) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
         .collect();
 
     let Traced { graph, leaves, scalars } = extract(&collector, Traced::default(), &nodes, &kept, &donated)?;
@@ -158,9 +165,7 @@ fn run_on(device: &Device, roots: Vec<Arc<Node>>, donations: &[Arc<Node>]) -> Re
         settle_edges(node, device);
     }
     drop(planner);
-    let mut registry = device.registry();
-    registry.pending.retain(|weak| weak.upgrade().is_some_and(|node| node.is_pending()));
-    drop(registry);
+    device.registry().pending.retain(Node::is_pending);
     device.reset_recorded();
     Ok(())
 }
@@ -168,11 +173,15 @@ fn run_on(device: &Device, roots: Vec<Arc<Node>>, donations: &[Arc<Node>]) -> Re
 /// Evaluates what is held and pending on a device, so that it need not be kept as a graph.
 pub(crate) fn run_pending(device: &Device) {
     device.reset_recorded();
-    let pending: Vec<Arc<Node>> = device.registry().pending.iter().filter_map(|weak| weak.upgrade()).collect();
+    let pending = device.registry().pending.alive();
     let roots: Vec<Arc<Node>> =
         pending.into_iter().filter(|n| n.is_held() && !n.tracked && !n.is_number() && n.is_pending()).collect();
-    // An error will be reported to whoever reads the value; here nobody does.
-    let _ = run(&roots, &[]);
+    // An error will be reported to whoever reads the value; here nobody does, but it must not keep back the others.
+    if run(&roots, &[]).is_err() {
+        for root in roots {
+            let _ = run(&[root], &[]);
+        }
+    }
 }
 
 /// Whether a leaf's buffer may be overwritten: no handle holds it, and nothing shares its buffer.
@@ -180,10 +189,10 @@ fn may_donate(leaf: &Arc<Node>) -> bool {
     !leaf.is_held() && matches!(&leaf.state().value, Value::Ready(buffer) if buffer.is_unique())
 }
 
-/// Held pending nodes that read a donated buffer, at any distance.
-fn held_readers(device: &Device, donated: &[&Arc<Node>]) -> Vec<Arc<Node>> {
-    let mut reads: std::collections::HashSet<u64> = donated.iter().map(|d| d.id).collect();
-    let mut pending: Vec<Arc<Node>> = device.registry().pending.iter().filter_map(|weak| weak.upgrade()).collect();
+/// Held pending nodes that read a replaced leaf, at any distance.
+fn held_readers(device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
+    let mut reads: HashSet<u64> = replaced.iter().map(|leaf| leaf.id).collect();
+    let mut pending = device.registry().pending.alive();
     pending.sort_unstable_by_key(|node| node.id);
     pending
         .into_iter()
@@ -344,25 +353,17 @@ fn settle_edges(node: &Arc<Node>, device: &Device) {
     } else if let Some(name) = device.may_be_stale(node).then(|| stale_cell(node)).flatten() {
         node.cut(Cut::Updated(name));
     } else {
-        device.registry().keeps_edges.push(Arc::downgrade(node));
+        device.registry().keeps_edges.push(node);
     }
 }
 
 /// Cuts the edges of evaluated nodes whose parameters have been assigned since.
 pub(crate) fn cut_stale(device: &Device) {
-    let listed = std::mem::take(&mut device.registry().keeps_edges);
-    let still_good = listed.into_iter().filter(|weak| {
-        let Some(node) = weak.upgrade() else {
-            return false;
-        };
-        match device.may_be_stale(&node).then(|| stale_cell(&node)).flatten() {
-            Some(name) => {
-                node.cut(Cut::Updated(name));
-                false
-            }
-            None => true,
+    let listed = device.registry().keeps_edges.alive();
+    for node in listed {
+        if let Some(name) = device.may_be_stale(&node).then(|| stale_cell(&node)).flatten() {
+            node.cut(Cut::Updated(name));
         }
-    });
-    let still_good: Vec<_> = still_good.collect();
-    device.registry().keeps_edges.extend(still_good);
+    }
+    device.registry().keeps_edges.retain(|node| !node.state().edges.is_empty());
 }

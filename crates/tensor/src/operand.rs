@@ -92,12 +92,6 @@ impl Tensor {
         if self.shape() == shape || self.error().is_some() {
             return self.clone();
         }
-        // A number is as good in any shape.
-        if let Ok(node) = self.node()
-            && node.is_number()
-        {
-            return Tensor::source(node.op.clone(), node.number, shape.clone(), self.dtype(), self.device());
-        }
         let missing = shape.len().saturating_sub(self.rank());
         let aligned: Shape = std::iter::repeat_n(1, missing).chain(self.shape().iter().copied()).collect();
         let aligned = if missing == 0 { self.clone() } else { self.reshape(aligned) };
@@ -159,7 +153,7 @@ impl From<isize> for Axes {
 
 impl From<usize> for Axes {
     fn from(axis: usize) -> Axes {
-        Axes::Listed(vec![axis as isize])
+        Axes::from(&[axis][..])
     }
 }
 
@@ -171,7 +165,7 @@ impl<const N: usize> From<[i32; N]> for Axes {
 
 impl From<&[usize]> for Axes {
     fn from(axes: &[usize]) -> Axes {
-        Axes::Listed(axes.iter().map(|&a| a as isize).collect())
+        Axes::Listed(axes.iter().map(|&a| isize::try_from(a).unwrap_or(isize::MAX)).collect())
     }
 }
 

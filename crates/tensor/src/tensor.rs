@@ -120,6 +120,9 @@ impl Tensor {
             return Tensor::failed(Error::new(op.name(), kind), device);
         }
         let ty = Type { shape, dtype };
+        if let Err(kind) = op.infer(&[], &ty) {
+            return Tensor::failed(Error::new(op.name(), kind), device);
+        }
         let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), Location::caller());
         node.number = number;
         Tensor::share(node)
@@ -172,7 +175,8 @@ impl Tensor {
     /// A tensor with the given values, which are on the host.
     #[track_caller]
     pub(crate) fn upload(data: Data, shape: Shape, device: &Device) -> Tensor {
-        let fail = |kind| Tensor::failed(Error::new("upload", kind), device);
+        let location = Location::caller();
+        let fail = |kind| Tensor::failed(Error::located("upload", kind, location), device);
         if shape.checked_numel() != Some(data.len()) {
             return fail(ErrorKind::DataLength { len: data.len(), shape });
         }
@@ -183,7 +187,7 @@ impl Tensor {
         match device.backend().upload(data) {
             Ok(buffer) => {
                 let (ty, value) = (Type { shape, dtype }, Value::Ready(buffer));
-                let node = Node::new(Op::Input(0), Edges::new(), value, ty, device.clone(), Location::caller());
+                let node = Node::new(Op::Input(0), Edges::new(), value, ty, device.clone(), location);
                 Tensor::share(node)
             }
             Err(kind) => fail(kind),
@@ -214,8 +218,10 @@ impl Tensor {
     #[track_caller]
     pub fn dims<const N: usize>(&self) -> Result<[usize; N]> {
         let shape = &self.node()?.ty.shape;
-        <[usize; N]>::try_from(&shape[..])
-            .map_err(|_| Error::new("dims", ErrorKind::Rank { expected: format!("rank {N}"), shape: shape.clone() }))
+        match <[usize; N]>::try_from(&shape[..]) {
+            Ok(dims) => Ok(dims),
+            Err(_) => Err(Error::new("dims", ErrorKind::Rank { expected: format!("rank {N}"), shape: shape.clone() })),
+        }
     }
 
     /// The number of axes.

@@ -120,7 +120,10 @@ impl Tensor {
         let (mut square, mut rest) = (self.clone(), exponent.unsigned_abs());
         while rest > 0 {
             if rest & 1 == 1 {
-                result = Some(result.map_or(square.clone(), |r| &r * &square));
+                result = Some(match result {
+                    Some(power) => power * &square,
+                    None => square.clone(),
+                });
             }
             rest >>= 1;
             if rest > 0 {

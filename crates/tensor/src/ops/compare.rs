@@ -86,6 +86,9 @@ impl Tensor {
     /// Where elements are neither NaN nor infinite.
     #[track_caller]
     pub fn is_finite(&self) -> Tensor {
+        if !self.dtype().is_float() {
+            return self.eq(self);
+        }
         let infinity = self.constant(f64::INFINITY);
         self.abs().lt(infinity)
     }
@@ -93,6 +96,9 @@ impl Tensor {
     /// Where elements are infinite.
     #[track_caller]
     pub fn is_infinite(&self) -> Tensor {
+        if !self.dtype().is_float() {
+            return self.ne(self);
+        }
         let infinity = self.constant(f64::INFINITY);
         self.abs().eq(infinity)
     }

@@ -2,7 +2,7 @@
 
 use crate::operand::to_data;
 use crate::{DType, Device, Element, Error, Placement, Tensor, Values};
-use gradus_ir::op::Op;
+use gradus_ir::op::{CompareOp, Op};
 use gradus_ir::{Error as ErrorKind, Number, Shape};
 
 impl Tensor {
@@ -133,23 +133,26 @@ impl Tensor {
     /// The lower triangle of the last two axes, zero above diagonal `diagonal` (0 is the main one, 1 the next above).
     #[track_caller]
     pub fn tril(&self, diagonal: isize) -> Tensor {
-        self.triangle("tril", |row, column| column.le(row + diagonal as i64))
+        self.triangle("tril", CompareOp::Le, diagonal)
     }
 
     /// The upper triangle of the last two axes, zero below diagonal `diagonal`.
     #[track_caller]
     pub fn triu(&self, diagonal: isize) -> Tensor {
-        self.triangle("triu", |row, column| column.ge(row + diagonal as i64))
+        self.triangle("triu", CompareOp::Ge, diagonal)
     }
 
+    /// What lies where column `compare` row + `diagonal`.
     #[track_caller]
-    fn triangle(&self, op: &'static str, keep: impl Fn(Tensor, Tensor) -> Tensor) -> Tensor {
+    fn triangle(&self, op: &'static str, compare: CompareOp, diagonal: isize) -> Tensor {
         let rank = self.rank();
         if self.error().is_some() || rank < 2 {
             let kind = ErrorKind::Rank { expected: "at least rank 2".into(), shape: self.shape().clone() };
             return self.fail(op, kind);
         }
-        let index = |axis| Tensor::iota(self.shape().clone(), axis, self.device());
-        Tensor::select(&keep(index(rank - 2), index(rank - 1)), self, &self.zeros_like())
+        let row = Tensor::iota(self.shape().clone(), rank - 2, self.device());
+        let column = Tensor::iota(self.shape().clone(), rank - 1, self.device());
+        let keep = Tensor::record(Op::Compare(compare), &[&column, &(row + diagonal as i64)], None);
+        Tensor::select(&keep, self, &self.zeros_like())
     }
 }

@@ -99,7 +99,9 @@ impl Tensor {
     /// # Errors
     /// As reading the mask.
     #[track_caller]
+    #[track_caller]
     pub fn masked_select(&self, mask: &Tensor) -> crate::Result<Tensor> {
+        self.node()?;
         let chosen: Vec<i32> = mask
             .broadcast_to(self.shape())
             .to_vec::<bool>()?

@@ -20,24 +20,24 @@ impl Tensor {
             return if self.error().is_some() { self.clone() } else { other.clone() };
         }
         let (left, right) = (self.shape(), other.shape());
-        let fail = |reason: &str| {
-            let kind = ErrorKind::Contract { left: left.clone(), right: right.clone(), reason: reason.into() };
-            self.fail("matmul", kind)
-        };
+        let misfit =
+            |reason: &str| ErrorKind::Contract { left: left.clone(), right: right.clone(), reason: reason.into() };
         if left.is_empty() || right.is_empty() {
-            return fail("a single number is no matrix");
+            return self.fail("matmul", misfit("a single number is no matrix"));
         }
         let a = if left.len() == 1 { self.unsqueeze(0) } else { self.clone() };
         let b = if right.len() == 1 { other.unsqueeze(1) } else { other.clone() };
         let (m, k) = (a.shape()[a.rank() - 2], a.shape()[a.rank() - 1]);
         let n = b.shape()[b.rank() - 1];
         if k != b.shape()[b.rank() - 2] {
-            return fail(&format!("{k} columns on the left against {} rows on the right", b.shape()[b.rank() - 2]));
+            let rows = b.shape()[b.rank() - 2];
+            return self.fail("matmul", misfit(&format!("{k} columns on the left against {rows} rows on the right")));
         }
         let a_batch = Shape::new(&a.shape()[..a.rank() - 2]);
         let b_batch = Shape::new(&b.shape()[..b.rank() - 2]);
         let Some(batch) = a_batch.broadcast(&b_batch) else {
-            return fail(&format!("batch extents {a_batch} and {b_batch} do not broadcast"));
+            let reason = format!("batch extents {a_batch} and {b_batch} do not broadcast");
+            return self.fail("matmul", misfit(&reason));
         };
         let product = if b_batch.is_empty() {
             // One right matrix for all batches: the batches are more rows.

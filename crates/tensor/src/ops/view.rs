@@ -252,13 +252,12 @@ impl Tensor {
         let kind = match extent {
             Ok(extent) if sizes.iter().sum::<usize>() == extent => {
                 let mut start = 0;
-                return sizes
-                    .iter()
-                    .map(|&size| {
-                        start += size;
-                        self.slice(axis, (start - size) as isize..start as isize)
-                    })
-                    .collect();
+                let mut pieces = Vec::with_capacity(sizes.len());
+                for &size in sizes {
+                    pieces.push(self.slice(axis, start..start + size as isize));
+                    start += size as isize;
+                }
+                return pieces;
             }
             Ok(extent) => {
                 let found = format!("{sizes:?} for extent {extent}");
@@ -371,6 +370,9 @@ pub fn cat(tensors: &[&Tensor], axis: isize) -> Tensor {
 /// Tensors of one shape, joined along a new axis.
 #[track_caller]
 pub fn stack(tensors: &[&Tensor], axis: isize) -> Tensor {
-    let raised: Vec<Tensor> = tensors.iter().map(|t| t.unsqueeze(axis)).collect();
+    let mut raised = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        raised.push(tensor.unsqueeze(axis));
+    }
     cat(&raised.iter().collect::<Vec<_>>(), axis)
 }

@@ -1,0 +1,26 @@
+//! Layers: modules that map a tensor to a tensor.
+
+mod activation;
+mod dropout;
+mod linear;
+mod sequential;
+
+pub use activation::*;
+pub use dropout::Dropout;
+pub use linear::Linear;
+pub use sequential::Sequential;
+
+use crate::Module;
+use gradus_tensor::Tensor;
+
+/// A module that maps a tensor to a tensor.
+pub trait Layer: Module {
+    /// The output for `x`.
+    fn forward(&self, x: &Tensor) -> Tensor;
+}
+
+impl<L: Layer + ?Sized> Layer for Box<L> {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        (**self).forward(x)
+    }
+}
