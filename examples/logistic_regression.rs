@@ -46,10 +46,9 @@ fn main() -> anyhow::Result<()> {
     let device = Device::named(&device)?;
     println!("device {device}");
 
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/breast-cancer-wdbc.csv.gz");
     // The first line of the file counts rows and columns; it holds no names.
     let options = CsvOptions { has_header: false, skip_lines: 1, ..CsvOptions::default() };
-    let table = Table::read(path, &options)?;
+    let table = Table::read(data("breast-cancer-wdbc.csv.gz"), &options)?;
     let names: Vec<String> = ["mean", "error of", "worst"]
         .iter()
         .flat_map(|statistic| MEASUREMENTS.map(|measurement| format!("{statistic} {measurement}")))
@@ -96,10 +95,17 @@ fn main() -> anyhow::Result<()> {
         println!("  {:>+8.4}  {}", weights[i], names[i]);
     }
 
+    let bias = model.bias.as_ref().map(|b| b.tensor().item::<f32>()).transpose()?.unwrap_or(0.0);
+    if c == 1.0 {
+        let reference = Table::read(data("breast-cancer-coefficients.csv"), &CsvOptions::default())?;
+        let ours = weights.iter().chain([&bias]);
+        let distances = ours.zip(reference.column(1)).map(|(&ours, theirs)| (ours as f64 - theirs).abs());
+        println!("largest distance from scikit-learn's coefficients {:.6}", distances.fold(0.0, f64::max));
+    }
+
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
     let coefficients = out.join("coefficients.csv");
     let lines: String = names.iter().zip(&weights).map(|(name, weight)| format!("{name},{weight}\n")).collect();
-    let bias = model.bias.as_ref().map(|b| b.tensor().item::<f32>()).transpose()?.unwrap_or(0.0);
     std::fs::write(&coefficients, format!("{lines}intercept,{bias}\n"))?;
     let picture = out.join("loss.svg");
     let curve = losses.iter().enumerate().map(|(i, &loss)| (i as f64 + 1.0, loss));
@@ -108,4 +114,9 @@ fn main() -> anyhow::Result<()> {
         .save(&picture)?;
     println!("coefficients {}\npicture {}", coefficients.display(), picture.display());
     Ok(())
+}
+
+/// A file that comes with the examples.
+fn data(file: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/data").join(file)
 }

@@ -1,1 +1,387 @@
-//! fuzz
+//! A seeded fuzzer of random graphs: every way of running a graph must agree with the reference within the bounds that
+//! this carries along. A failure is shrunk and printed with its seed. And a test of the fuzzer itself: faults planted
+//! in plans must be caught.
+//!
+//! `GRADUS_FUZZ=5000` tries so many graphs instead of 400, `GRADUS_FUZZ_SEED=n` tries only this seed.
+
+#[path = "support/mutations.rs"]
+mod mutations;
+#[path = "support/shrink.rs"]
+mod shrink;
+mod support;
+
+use gradus_cpu::Cpu;
+use gradus_cpu::reference::Array;
+use gradus_ir::op::{BinaryOp, CompareOp, Op, ReduceOp, ScatterMode, UnaryOp};
+use gradus_ir::{Backend, DType, Graph, NodeId, Number, Plan, Shape, plan};
+use mutations::MUTATIONS;
+use shrink::{Listing, shrink};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use support::{Case, Mismatch, Rng, random_view, tiled};
+
+/// The most elements of a node.
+const LARGEST: usize = 3000;
+
+/// A way to run a graph: a backend, and how the plan for it is made.
+struct Way {
+    name: &'static str,
+    backend: Box<dyn Backend>,
+    plan: fn(&Graph) -> Plan,
+}
+
+fn ways() -> Vec<Way> {
+    vec![Way { name: "cpu", backend: Box::new(Cpu::new(None, None).unwrap()), plan }]
+}
+
+/// What is wrong when a backend runs a case by this plan, if anything is.
+fn failure(backend: &dyn Backend, plan: Plan, case: &Case, expected: &[Array]) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| case.run(backend, plan))) {
+        Ok(Ok(got)) => Mismatch::find(expected, &got).map(|mismatch| mismatch.to_string()),
+        Ok(Err(error)) => Some(format!("error: {error}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Some(format!("panic: {}", text.unwrap_or("?")))
+        }
+    }
+}
+
+/// A graph under construction.
+struct Generator {
+    rng: Rng,
+    case: Case,
+    /// Whether shapes may be large.
+    large: bool,
+}
+
+impl Generator {
+    /// A random graph with its data.
+    fn generate(seed: u64) -> Case {
+        let mut rng = Rng(seed);
+        let large = rng.chance(0.15);
+        let size = 3 + rng.below(23);
+        let mut generator = Generator { rng, case: Case::default(), large };
+        while generator.case.graph.nodes().len() < size {
+            generator.step();
+        }
+        generator.finish()
+    }
+
+    /// Asks for all that nothing reads, and a little more; donates some inputs.
+    fn finish(mut self) -> Case {
+        let count = self.case.graph.nodes().len();
+        let mut outputs: Vec<NodeId> =
+            (0..count).filter(|id| !self.case.graph.nodes().iter().any(|node| node.operands.contains(id))).collect();
+        for _ in 0..self.rng.below(3) {
+            outputs.push(self.rng.below(count));
+        }
+        self.case.graph.outputs = outputs;
+        for slot in 0..self.case.inputs.len() {
+            self.case.graph.donated[slot] = self.rng.chance(0.4);
+        }
+        self.case
+    }
+
+    fn shape(&mut self) -> Shape {
+        if self.large && self.rng.chance(0.5) {
+            return match self.rng.below(2) {
+                0 => Shape::new(&[1 + self.rng.below(LARGEST)]),
+                _ => Shape::new(&[1 + self.rng.below(60), 1 + self.rng.below(50)]),
+            };
+        }
+        (0..self.rng.below(5))
+            .map(|_| self.rng.pick(&[0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 5, 5, 6, 7]))
+            .collect()
+    }
+
+    fn dtype(&mut self) -> DType {
+        use DType::{Bool, F32, F64, I32, U32};
+        self.rng.pick(&[F32, F32, F32, F32, F64, I32, I32, U32, Bool])
+    }
+
+    fn number(&mut self, dtype: DType) -> Number {
+        match dtype {
+            DType::Bool => Number::Bool(self.rng.chance(0.5)),
+            DType::I32 if self.rng.chance(0.8) => Number::Int(self.rng.below(19) as i64 - 9),
+            DType::U32 if self.rng.chance(0.8) => Number::Int(self.rng.below(10) as i64),
+            DType::I32 => Number::Int(self.rng.below(1 << 32) as i64 + i32::MIN as i64),
+            DType::U32 => Number::Int(self.rng.below(1 << 32) as i64),
+            DType::F32 | DType::F64 => Number::Float(match self.rng.below(100) {
+                0 => self.rng.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0]),
+                1..15 => self.rng.below(7) as f64 - 3.0,
+                15..25 => 10f64.powf(self.rng.unit() * 6.0 - 3.0),
+                _ => self.rng.unit() * 4.0 - 2.0,
+            }),
+        }
+    }
+
+    fn input(&mut self, shape: &Shape, dtype: DType) -> NodeId {
+        let numbers: Vec<Number> = (0..shape.numel()).map(|_| self.number(dtype)).collect();
+        self.case.input(shape, tiled(&numbers, dtype, numbers.len()))
+    }
+
+    /// A new node that reads nothing.
+    fn source(&mut self, shape: &Shape, dtype: DType) -> NodeId {
+        let op = match self.rng.below(10) {
+            0 => {
+                let number = self.number(dtype);
+                Op::Scalar(self.case.slot(number))
+            }
+            1 => Op::Const(self.number(dtype)),
+            2 if !shape.is_empty() && dtype != DType::Bool => Op::Iota(self.rng.below(shape.len())),
+            3 if !matches!(dtype, DType::Bool | DType::I32) => {
+                let key = Number::Int(self.rng.below(1 << 60) as i64);
+                Op::Random(self.case.slot(key))
+            }
+            _ => return self.input(shape, dtype),
+        };
+        self.case.typed(op, &[], shape, dtype)
+    }
+
+    /// Any node, a late one rather than an early one.
+    fn any(&mut self) -> NodeId {
+        let count = self.case.graph.nodes().len();
+        if count == 0 || self.rng.chance(0.1) {
+            let (shape, dtype) = (self.shape(), self.dtype());
+            return self.source(&shape, dtype);
+        }
+        self.rng.below(count).max(self.rng.below(count))
+    }
+
+    /// Any node that satisfies the condition.
+    fn any_where(&mut self, condition: impl Fn(&Shape, DType) -> bool) -> Option<NodeId> {
+        let nodes = self.case.graph.nodes().iter().enumerate();
+        let fitting: Vec<NodeId> =
+            nodes.filter(|(_, node)| condition(&node.ty.shape, node.ty.dtype)).map(|(id, _)| id).collect();
+        (!fitting.is_empty()).then(|| self.rng.pick(&fitting))
+    }
+
+    /// A node of this type: one that is there, one made from what is there by a cast, reshape or broadcast, or a new
+    /// source.
+    fn operand(&mut self, shape: &Shape, dtype: DType) -> NodeId {
+        if self.rng.chance(0.75)
+            && let Some(id) = self.any_where(|s, d| s == shape && d == dtype)
+        {
+            return id;
+        }
+        if self.rng.chance(0.3)
+            && let Some(id) = self.any_where(|s, _| s == shape)
+        {
+            return self.cast(id, dtype);
+        }
+        if self.rng.chance(0.3)
+            && let Some(id) = self.any_where(|s, d| s.numel() == shape.numel() && d == dtype)
+        {
+            return self.case.typed(Op::Reshape, &[id], shape, dtype);
+        }
+        if self.rng.chance(0.6)
+            && let Some(id) = self.any_where(|s, d| s.broadcast(shape).as_ref() == Some(shape) && d == dtype)
+        {
+            let from = self.case.ty(id).shape.clone();
+            let ones = std::iter::repeat_n(1, shape.len() - from.len());
+            let aligned =
+                self.case.typed(Op::Reshape, &[id], ones.chain(from.iter().copied()).collect::<Shape>(), dtype);
+            return self.case.typed(Op::Expand, &[aligned], shape, dtype);
+        }
+        self.source(shape, dtype)
+    }
+
+    fn cast(&mut self, id: NodeId, dtype: DType) -> NodeId {
+        let ty = self.case.ty(id).clone();
+        if ty.dtype == dtype { id } else { self.case.typed(Op::Cast, &[id], ty.shape, dtype) }
+    }
+
+    /// Any node, cast to a dtype that is accepted.
+    fn accepted(&mut self, accepts: impl Fn(DType) -> bool) -> NodeId {
+        let id = self.any();
+        if accepts(self.case.ty(id).dtype) {
+            return id;
+        }
+        loop {
+            let dtype = self.dtype();
+            if accepts(dtype) {
+                return self.cast(id, dtype);
+            }
+        }
+    }
+
+    /// An index below `extent` of this shape, valid by construction.
+    fn index(&mut self, shape: &Shape, extent: usize) -> NodeId {
+        let dtype = self.rng.pick(&[DType::I32, DType::U32]);
+        if extent == 0 || self.rng.chance(0.5) {
+            let numbers: Vec<Number> = (0..shape.numel()).map(|_| Number::from(self.rng.below(extent))).collect();
+            return self.case.input(shape, tiled(&numbers, dtype, numbers.len()));
+        }
+        let number = self.operand(shape, dtype);
+        let extent = self.case.typed(Op::Const(Number::from(extent)), &[], shape, dtype);
+        self.case.op(Op::Binary(BinaryOp::Rem), &[number, extent])
+    }
+
+    /// Adds an op with what it needs.
+    fn step(&mut self) {
+        match self.rng.below(24) {
+            0..4 => {
+                let op = self.rng.pick(UnaryOp::ALL);
+                let x = self.accepted(|dtype| op.accepts().contains(dtype));
+                self.case.op(Op::Unary(op), &[x]);
+            }
+            4..8 => {
+                let op = self.rng.pick(BinaryOp::ALL);
+                self.pair(Op::Binary(op), |dtype| op.accepts().contains(dtype));
+            }
+            8 => {
+                let op = self.rng.pick(CompareOp::ALL);
+                self.pair(Op::Compare(op), |dtype| op.accepts().contains(dtype));
+            }
+            9 => {
+                let then = self.any();
+                let ty = self.case.ty(then).clone();
+                let (condition, other) = (self.operand(&ty.shape, DType::Bool), self.operand(&ty.shape, ty.dtype));
+                self.case.typed(Op::Select, &[condition, then, other], ty.shape, ty.dtype);
+            }
+            10 => {
+                let (x, dtype) = (self.any(), self.dtype());
+                self.cast(x, dtype);
+            }
+            11..16 => {
+                let x = self.any();
+                let ty = self.case.ty(x).clone();
+                let (op, shape) = random_view(&mut self.rng, &ty.shape);
+                if shape.numel() <= LARGEST && shape.len() <= 6 {
+                    self.case.typed(op, &[x], shape, ty.dtype);
+                }
+            }
+            16..18 => self.reduction(),
+            18..20 => self.product(),
+            20 => self.gather(),
+            21 => self.scatter(),
+            22 => {
+                let (x, after) = (self.any(), self.any());
+                self.case.op(Op::Barrier, &[x, after]);
+            }
+            _ => {
+                let (shape, dtype) = (self.shape(), self.dtype());
+                self.source(&shape, dtype);
+            }
+        }
+    }
+
+    /// An op of two operands of one shape and dtype.
+    fn pair(&mut self, op: Op, accepts: impl Fn(DType) -> bool) {
+        let a = self.accepted(accepts);
+        let ty = self.case.ty(a).clone();
+        let b = self.operand(&ty.shape, ty.dtype);
+        self.case.op(op, &if self.rng.chance(0.5) { [a, b] } else { [b, a] });
+    }
+
+    fn reduction(&mut self) {
+        let x = self.accepted(|dtype| dtype != DType::Bool);
+        let ty = self.case.ty(x).clone();
+        let op = self.rng.pick(&ReduceOp::ALL);
+        let axes = self.rng.permutation(ty.shape.len());
+        let count = if op.gives_index() { 1.min(axes.len()) } else { self.rng.below(axes.len() + 1) };
+        let op = Op::Reduce(op, axes[..count].into());
+        // There is no largest element of nothing.
+        if op.infer(&[&ty], &ty).is_ok() {
+            self.case.op(op, &[x]);
+        }
+    }
+
+    fn product(&mut self) {
+        let a = self.accepted(|dtype| dtype != DType::Bool);
+        let ty = self.case.ty(a).clone();
+        let batch = self.rng.below(ty.shape.len().min(2) + 1);
+        let contracted = self.rng.below((ty.shape.len() - batch).min(2) + 1);
+        let free = (0..self.rng.below(3)).map(|_| self.rng.below(5)).collect::<Vec<_>>();
+        let summed = &ty.shape[ty.shape.len() - contracted..];
+        let b_shape: Shape = ty.shape[..batch].iter().chain(&free).chain(summed).copied().collect();
+        if ty.shape.numel() * free.iter().product::<usize>() <= 2 * LARGEST {
+            let b = self.operand(&b_shape, ty.dtype);
+            self.case.op(Op::Contract { batch, contracted }, &[a, b]);
+        }
+    }
+
+    /// A node with an axis, this axis, and the shape of an index along it.
+    fn indexed(&mut self, accepts: impl Fn(DType) -> bool) -> Option<(NodeId, usize, Shape)> {
+        let x = self.any_where(|shape, dtype| !shape.is_empty() && accepts(dtype))?;
+        let shape = self.case.ty(x).shape.clone();
+        let axis = self.rng.below(shape.len());
+        let indexed = shape.with(axis, self.rng.below(7));
+        (indexed.numel() <= LARGEST && (shape[axis] > 0 || indexed.numel() == 0)).then_some((x, axis, indexed))
+    }
+
+    fn gather(&mut self) {
+        if let Some((x, axis, shape)) = self.indexed(|_| true) {
+            let extent = self.case.ty(x).shape[axis];
+            let index = self.index(&shape, extent);
+            self.case.op(Op::Gather(axis), &[x, index]);
+        }
+    }
+
+    fn scatter(&mut self) {
+        let mode = self.rng.pick(&[ScatterMode::Add, ScatterMode::Set]);
+        if let Some((base, axis, shape)) = self.indexed(|dtype| mode == ScatterMode::Set || dtype != DType::Bool) {
+            let ty = self.case.ty(base).clone();
+            let (index, updates) = (self.index(&shape, ty.shape[axis]), self.operand(&shape, ty.dtype));
+            self.case.op(Op::Scatter(mode, axis), &[base, index, updates]);
+        }
+    }
+}
+
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+}
+
+#[test]
+fn random_graphs_agree_with_the_reference() {
+    let seeds = match setting("GRADUS_FUZZ_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("GRADUS_FUZZ").unwrap_or(400),
+    };
+    let ways = ways();
+    let (mut elements, mut decided) = (0, 0);
+    for seed in seeds {
+        let case = Generator::generate(seed);
+        let expected = case.reference().unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", Listing(&case)));
+        let errors = expected.iter().flat_map(|array| &array.errors);
+        decided += errors.filter(|error| error.is_finite()).count();
+        elements += expected.iter().map(|array| array.values.len()).sum::<usize>();
+        for Way { name, backend, plan } in &ways {
+            let fails = |case: &Case| failure(&**backend, plan(&case.graph), case, &case.reference().ok()?);
+            if failure(&**backend, plan(&case.graph), &case, &expected).is_some() {
+                let case = shrink(case, |case| fails(case).is_some());
+                let what = fails(&case).unwrap_or_default();
+                panic!("seed {seed} on {name}: {what}\n{}\n{}", Listing(&case), plan(&case.graph));
+            }
+        }
+    }
+    let share = decided as f64 / elements as f64;
+    println!("{elements} elements, {:.0}% with a finite bound", share * 100.0);
+    assert!(share > 0.5 || setting("GRADUS_FUZZ_SEED").is_some(), "most comparisons say nothing");
+}
+
+/// Plants each kind of fault in the plans of random graphs. Not every fault shows (operands may be equal, a value may
+/// not matter), but each kind must be caught, and most faults.
+#[test]
+fn planted_faults_are_caught() {
+    let Way { backend, plan, .. } = ways().remove(0);
+    let (mut all_planted, mut all_caught) = (0, 0);
+    for (name, mutants) in MUTATIONS {
+        let (mut planted, mut caught) = (0, 0);
+        for seed in 0..400 {
+            let case = Generator::generate(seed);
+            let mutants = mutants(&plan(&case.graph));
+            if mutants.is_empty() {
+                continue;
+            }
+            let mutant = mutants[Rng(seed).below(mutants.len())].clone();
+            planted += 1;
+            if std::env::var("DBG").is_ok() && failure(&*backend, mutants[Rng(seed).below(mutants.len())].clone(), &case, &case.reference().unwrap()).is_none() && case.graph.nodes().len()<9 {println!("UNCAUGHT {name} seed {seed}\n{}\n{}\n== mutant\n{:?}\n", Listing(&case), plan(&case.graph), mutant.kernels); }
+            caught += failure(&*backend, mutant, &case, &case.reference().unwrap()).is_some() as usize;
+        }
+        println!("{name}: {caught} of {planted} caught");
+        assert!(caught > 0, "{name}: none of {planted} caught");
+        (all_planted, all_caught) = (all_planted + planted, all_caught + caught);
+    }
+    assert!(2 * all_caught > all_planted, "{all_caught} of {all_planted} planted faults were caught");
+}

@@ -21,14 +21,8 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    pub(crate) const ALL: [Layout; 6] = [
-        Layout::Contiguous,
-        Layout::Transposed,
-        Layout::Stepped,
-        Layout::Reversed,
-        Layout::Broadcast,
-        Layout::Padded,
-    ];
+    pub(crate) const ALL: [Layout; 6] =
+        [Layout::Contiguous, Layout::Transposed, Layout::Stepped, Layout::Reversed, Layout::Broadcast, Layout::Padded];
 
     /// An operand of `shape`; `data` makes the stored array of a given length.
     pub(crate) fn operand(self, case: &mut Case, shape: &[usize], data: impl Fn(usize) -> Data) -> NodeId {

@@ -2,7 +2,7 @@
 //! comparison with the reference.
 
 use gradus_cpu::reference::{self, Array};
-use gradus_ir::op::{Op, Type};
+use gradus_ir::op::{Op, PadAxis, SliceAxis, Type};
 use gradus_ir::{Backend, Buffer, DType, Data, Graph, NodeId, Number, Plan, Result, Shape, with_dtype};
 use std::fmt;
 use std::future::Future;
@@ -164,5 +164,55 @@ impl Rng {
             axes.swap(i, self.below(i + 1));
         }
         axes
+    }
+}
+
+/// A random view op on a shape, and the shape that it gives.
+pub(crate) fn random_view(rng: &mut Rng, shape: &Shape) -> (Op, Shape) {
+    match rng.below(5) {
+        0 => {
+            // Merge two neighbours, split an axis, or add an axis of extent 1.
+            let axis = rng.below(shape.len().max(1));
+            let reshaped = if rng.chance(0.4) && axis + 1 < shape.len() {
+                shape.without(&[axis]).with(axis, shape[axis] * shape[axis + 1])
+            } else if rng.chance(0.6) && axis < shape.len() && shape[axis] % 2 == 0 {
+                shape.with(axis, shape[axis] / 2).with_inserted(axis, 2)
+            } else {
+                shape.with_inserted(axis, 1)
+            };
+            (Op::Reshape, reshaped)
+        }
+        1 => {
+            let axes = rng.permutation(shape.len());
+            let permuted = axes.iter().map(|&axis| shape[axis]).collect();
+            (Op::Permute(axes.into()), permuted)
+        }
+        2 => (Op::Expand, shape.iter().map(|&n| if n == 1 { 1 + rng.below(3) } else { n }).collect()),
+        3 => {
+            let axes: Vec<SliceAxis> = shape
+                .iter()
+                .map(|&n| {
+                    if n == 0 || rng.chance(0.3) {
+                        return SliceAxis { start: 0, step: 1, len: n };
+                    }
+                    let (start, step) = (rng.below(n), rng.pick(&[1, 1, 2, 3, -1, -2]));
+                    let room = if step > 0 { n - 1 - start } else { start };
+                    SliceAxis { start, step, len: 1 + rng.below(room / step.unsigned_abs() + 1) }
+                })
+                .collect();
+            let sliced = axes.iter().map(|s| s.len).collect();
+            (Op::Slice(axes.into()), sliced)
+        }
+        _ => {
+            let pads: Vec<PadAxis> = shape
+                .iter()
+                .map(|_| match rng.below(3) {
+                    0 => PadAxis { low: rng.below(3), high: rng.below(3), interior: rng.below(2) },
+                    _ => PadAxis::default(),
+                })
+                .collect();
+            let padded = pads.iter().zip(&**shape).map(|(pad, &n)| pad.extent(n)).collect();
+            (Op::Pad(pads.into()), padded)
+        }
     }
 }

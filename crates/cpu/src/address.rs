@@ -37,6 +37,9 @@ impl Strided {
 
     /// Fills `out` with the elements at `start`, `start + 1`, … of the view, row-major.
     pub(crate) fn fill<T: Copy + Default>(&self, source: &[T], start: usize, out: &mut [T]) {
+        if out.is_empty() {
+            return; // The offset of an empty view may lie past its buffer.
+        }
         if let Some(from) = self.contiguous_from {
             out.copy_from_slice(&source[from + start..][..out.len()]);
             return;

@@ -98,7 +98,9 @@ impl Matrices {
         let rank = view.axes.len();
         let group = |view: &View, range: std::ops::Range<usize>| -> Option<isize> {
             let axes: Vec<_> = view.axes[range].iter().filter(|a| a.extent != 1 || a.guard.is_some()).collect();
-            let merges = axes.windows(2).all(|w| w[0].stride == w[1].stride * w[1].extent as isize);
+            // What has no elements is never read, so any stride will do.
+            let empty = axes.iter().any(|a| a.extent == 0);
+            let merges = empty || axes.windows(2).all(|w| w[0].stride == w[1].stride * w[1].extent as isize);
             let plain = axes.iter().all(|a| a.guard.is_none());
             (merges && plain).then(|| axes.last().map_or(1, |a| a.stride))
         };

@@ -120,7 +120,6 @@ impl View {
                     axis.stride *= slice.step;
                 }
                 Some(guard) if slice.step == 1 => guard.low -= slice.start as isize,
-                Some(_) if slice.len == axis.extent && slice.step == 1 => {}
                 Some(_) => return None,
             }
             axis.extent = slice.len;

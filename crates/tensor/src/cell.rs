@@ -8,7 +8,7 @@ use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Shape};
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A named place for a tensor that changes while a model trains. Cloning shares it (tied weights share one).
@@ -105,7 +105,7 @@ impl Cell {
         let op = if edges.is_empty() { Op::Input(0) } else { Op::Reshape };
         let mut leaf = Node::new(op, edges, value, node.ty.clone(), node.device.clone(), location);
         leaf.cells = 1 << self.bit();
-        leaf.tracked = self.identity.tracked;
+        leaf.tracked = AtomicBool::new(self.identity.tracked);
         leaf.stops = true;
         leaf.cell = Some(CellTag { identity: self.identity.clone(), version });
         Tensor::share(leaf)

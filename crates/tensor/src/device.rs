@@ -25,8 +25,6 @@ struct Inner {
     backend: Box<dyn Backend>,
     registry: Mutex<Registry>,
     planner: Mutex<Planner>,
-    /// Untracked nodes recorded since the last evaluation.
-    recorded: AtomicUsize,
     /// For each cell bit, the next node id at its last assignment.
     assigned: [AtomicU64; 64],
 }
@@ -38,9 +36,11 @@ pub(crate) struct Registry {
     pub(crate) pending: WeakNodes,
     /// Evaluated nodes that keep their edges for `grad`.
     pub(crate) keeps_edges: WeakNodes,
+    /// At least as many untracked nodes are pending as this.
+    untracked: usize,
 }
 
-/// Nodes that others own. Dropped ones are swept out now and then.
+/// Nodes that others own. The dropped ones, and those that no longer belong here, are swept out now and then.
 #[derive(Default)]
 pub(crate) struct WeakNodes {
     nodes: Vec<Weak<Node>>,
@@ -48,24 +48,24 @@ pub(crate) struct WeakNodes {
 }
 
 impl WeakNodes {
-    pub(crate) fn push(&mut self, node: &Arc<Node>) {
+    pub(crate) fn push(&mut self, node: &Arc<Node>, belongs: fn(&Node) -> bool) {
         self.nodes.push(Arc::downgrade(node));
         if self.nodes.len() > 2 * self.swept + 1024 {
-            self.nodes.retain(|weak| weak.strong_count() > 0);
-            self.swept = self.nodes.len();
+            self.sweep(belongs);
         }
+    }
+
+    pub(crate) fn sweep(&mut self, belongs: fn(&Node) -> bool) {
+        self.nodes.retain(|weak| weak.upgrade().is_some_and(|node| belongs(&node)));
+        self.swept = self.nodes.len();
     }
 
     pub(crate) fn alive(&self) -> Vec<Arc<Node>> {
         self.nodes.iter().filter_map(Weak::upgrade).collect()
     }
-
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Node) -> bool) {
-        self.nodes.retain(|weak| weak.upgrade().is_some_and(|node| keep(&node)));
-    }
 }
 
-/// More untracked pending nodes than this evaluate themselves, so that unread results stay flat in memory.
+/// At most this many untracked nodes are pending: then they evaluate themselves, so that unread results stay flat in memory.
 pub(crate) const PENDING_LIMIT: usize = 4096;
 
 impl Device {
@@ -76,7 +76,6 @@ impl Device {
             backend,
             registry: Mutex::default(),
             planner: Mutex::new(Planner::new()),
-            recorded: AtomicUsize::new(0),
             assigned: [const { AtomicU64::new(0) }; 64],
         }))
     }
@@ -85,7 +84,13 @@ impl Device {
     /// sets its memory budget.
     pub fn cpu() -> Device {
         static CPU: LazyLock<Device> = LazyLock::new(|| {
-            let limit = std::env::var("GRADUS_MEMORY_LIMIT").ok().and_then(|text| parse_bytes(&text));
+            let limit = std::env::var("GRADUS_MEMORY_LIMIT").ok().filter(|text| !text.is_empty()).and_then(|text| {
+                let bytes = parse_bytes(&text);
+                if bytes.is_none() {
+                    eprintln!("gradus: GRADUS_MEMORY_LIMIT={text} is no number of bytes (as in 512M): no limit is set");
+                }
+                bytes
+            });
             // Without threads of its own there is nothing that can fail.
             let backend = gradus_cpu::Cpu::new(None, limit).expect("the global thread pool needs no set-up");
             Device::from_backend("cpu", Box::new(backend))
@@ -164,13 +169,18 @@ impl Device {
 
     /// Notes a new pending node; says whether it is time to evaluate what is pending.
     pub(crate) fn register(&self, node: &Arc<Node>) -> bool {
-        self.registry().pending.push(node);
-        !node.tracked && self.0.recorded.fetch_add(1, Ordering::Relaxed) + 1 > PENDING_LIMIT
-    }
-
-    /// Starts a new count of pending nodes.
-    pub(crate) fn reset_recorded(&self) {
-        self.0.recorded.store(0, Ordering::Relaxed);
+        let mut registry = self.registry();
+        registry.pending.push(node, Node::is_pending);
+        registry.untracked += !node.is_tracked() as usize;
+        if registry.untracked <= PENDING_LIMIT {
+            return false;
+        }
+        // Most of those counted were evaluated or dropped since.
+        registry.pending.sweep(Node::is_pending);
+        let untracked = registry.pending.alive().iter().filter(|node| !node.is_tracked()).count();
+        let is_time = untracked > PENDING_LIMIT / 2;
+        registry.untracked = if is_time { 0 } else { untracked };
+        is_time
     }
 
     /// Notes that a cell with this bit is assigned now.

@@ -164,18 +164,14 @@ fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_over
         node.state().value = Value::Ready(buffer);
         settle_edges(node, device);
     }
-    drop(planner);
-    device.registry().pending.retain(Node::is_pending);
-    device.reset_recorded();
     Ok(())
 }
 
 /// Evaluates what is held and pending on a device, so that it need not be kept as a graph.
 pub(crate) fn run_pending(device: &Device) {
-    device.reset_recorded();
     let pending = device.registry().pending.alive();
     let roots: Vec<Arc<Node>> =
-        pending.into_iter().filter(|n| n.is_held() && !n.tracked && !n.is_number() && n.is_pending()).collect();
+        pending.into_iter().filter(|n| n.is_held() && !n.is_tracked() && !n.is_number() && n.is_pending()).collect();
     // An error will be reported to whoever reads the value; here nobody does, but it must not keep back the others.
     if run(&roots, &[]).is_err() {
         for root in roots {
@@ -189,7 +185,8 @@ fn may_donate(leaf: &Arc<Node>) -> bool {
     !leaf.is_held() && matches!(&leaf.state().value, Value::Ready(buffer) if buffer.is_unique())
 }
 
-/// Held pending nodes that read a replaced leaf, at any distance.
+/// Held pending nodes that read a replaced leaf, at any distance, or that a cell leads to but no gradient can come back
+/// from, such as a sum of the losses of earlier steps.
 fn held_readers(device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
     let mut reads: HashSet<u64> = replaced.iter().map(|leaf| leaf.id).collect();
     let mut pending = device.registry().pending.alive();
@@ -198,11 +195,12 @@ fn held_readers(device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
         .into_iter()
         .filter(|node| {
             let state = node.state();
-            let reader = matches!(state.value, Value::Pending) && state.edges.iter().any(|e| reads.contains(&e.id));
+            let is_pending = matches!(state.value, Value::Pending);
+            let reader = is_pending && state.edges.iter().any(|e| reads.contains(&e.id));
             if reader {
                 reads.insert(node.id);
             }
-            reader && node.is_held()
+            (reader || (is_pending && node.cells != 0 && !node.is_tracked())) && node.is_held()
         })
         .collect()
 }
@@ -348,12 +346,12 @@ fn failed(nodes: &[Arc<Node>], kind: ErrorKind) -> Error {
 
 /// After its evaluation a node keeps its edges only if a gradient can still be taken through them.
 fn settle_edges(node: &Arc<Node>, device: &Device) {
-    if node.stops || !node.tracked {
+    if node.stops || !node.is_tracked() {
         node.cut(Cut::Evaluated);
     } else if let Some(name) = device.may_be_stale(node).then(|| stale_cell(node)).flatten() {
         node.cut(Cut::Updated(name));
     } else {
-        device.registry().keeps_edges.push(node);
+        device.registry().keeps_edges.push(node, Node::has_edges);
     }
 }
 
@@ -365,5 +363,5 @@ pub(crate) fn cut_stale(device: &Device) {
             node.cut(Cut::Updated(name));
         }
     }
-    device.registry().keeps_edges.retain(|node| !node.state().edges.is_empty());
+    device.registry().keeps_edges.sweep(Node::has_edges);
 }

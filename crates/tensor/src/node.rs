@@ -7,7 +7,7 @@ use gradus_ir::op::{Op, Type};
 use gradus_ir::{Buffer, Number};
 use smallvec::SmallVec;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The earlier nodes that a node reads.
@@ -26,8 +26,8 @@ pub(crate) struct Node {
     pub(crate) location: &'static Location<'static>,
     /// Which cells the node depends on: bit `cell id % 64`.
     pub(crate) cells: u64,
-    /// Whether it depends on a parameter, so that its edges are kept for `grad`.
-    pub(crate) tracked: bool,
+    /// Whether a parameter can be reached from it, so that its edges are kept for `grad`.
+    pub(crate) tracked: AtomicBool,
     /// Whether gradients stop here: detached, or recorded under `no_grad`.
     pub(crate) stops: bool,
     /// Set on the leaf that stands for a cell's value.
@@ -99,7 +99,7 @@ impl Node {
             device,
             location,
             cells: edges.iter().fold(0, |mask, e| mask | e.cells),
-            tracked: edges.iter().any(|e| e.tracked),
+            tracked: AtomicBool::new(edges.iter().any(|e| e.is_tracked() && !e.is_stale_leaf())),
             stops: false,
             cell: None,
             rule: None,
@@ -122,13 +122,29 @@ impl Node {
         matches!(self.state().value, Value::Pending)
     }
 
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.tracked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_edges(&self) -> bool {
+        !self.state().edges.is_empty()
+    }
+
+    /// Whether it stands for a value that its cell no longer has.
+    fn is_stale_leaf(&self) -> bool {
+        self.cell.as_ref().is_some_and(CellTag::is_stale)
+    }
+
     /// A number of the user or the library: free to recompute, so never kept.
     pub(crate) fn is_number(&self) -> bool {
         matches!(self.op, Op::Scalar(_) | Op::Const(_))
     }
 
-    /// Removes the edges and says why.
+    /// Removes the edges and says why. What is computed from the node later has no way to a parameter through it.
     pub(crate) fn cut(&self, why: Cut) {
+        if self.cell.is_none() {
+            self.tracked.store(false, Ordering::Relaxed);
+        }
         let mut state = self.state();
         let edges = std::mem::take(&mut state.edges);
         state.cut = why;

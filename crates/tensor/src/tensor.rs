@@ -10,7 +10,7 @@ use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape};
 use smallvec::SmallVec;
 use std::cell::Cell as ThreadCell;
 use std::panic::Location;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// An n-dimensional array: a promise of values with a shape and a dtype, on a device. Cloning is cheap and shares it.
@@ -167,7 +167,8 @@ impl Tensor {
         let mut node = Node::new(op, edges, Value::Pending, ty, device.clone(), location);
         node.rule = rule;
         if NO_GRAD.get() {
-            (node.stops, node.tracked) = (true, false);
+            node.stops = true;
+            node.tracked = AtomicBool::new(false);
         }
         Tensor::share(node)
     }

@@ -2,7 +2,8 @@
 
 use super::{Array, rounding, wrap};
 use gradus_ir::DType;
-use gradus_ir::op::{Op, Type};
+use gradus_ir::op::{BinaryOp, Op, Type, UnaryOp};
+use std::f64::consts::FRAC_PI_4;
 
 /// Evaluates a row, `Select` or `Cast` at every element.
 pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
@@ -16,7 +17,8 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
                     DType::I32 | DType::U32 => wrap(op.exact_int(v[0] as i64), dtype),
                     DType::F32 | DType::F64 => op.exact(v[0]),
                 };
-                row(f, &x, op.ulps(), dtype)
+                let (value, error) = row(f, &x, op.ulps(), dtype);
+                (value, error.max(lost_phase(*op, x[0], dtype)))
             }
             Op::Binary(op) => {
                 let dtype = operands[0].ty.dtype;
@@ -25,7 +27,14 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
                     DType::I32 | DType::U32 => wrap(op.exact_int(v[0] as i64, v[1] as i64), dtype),
                     DType::F32 | DType::F64 => op.exact(v[0], v[1]),
                 };
-                row(f, &x, op.ulps(), dtype)
+                let (value, error) = row(f, &x, op.ulps(), dtype);
+                let doubt = match op {
+                    BinaryOp::Rem => lost_period(x[0], x[1]),
+                    // Of two zeros either is the larger, and a later pole may tell their signs apart.
+                    BinaryOp::Max | BinaryOp::Min if x[0].0 == 0.0 && x[1].0 == 0.0 => rounding(dtype).1,
+                    _ => 0.0,
+                };
+                (value, error.max(doubt))
             }
             Op::Compare(op) => {
                 let holds = op.exact(x[0].0, x[1].0) as u8 as f64;
@@ -50,18 +59,41 @@ fn doubtful_choice(chosen: (f64, f64), other: (f64, f64)) -> f64 {
     if distance.is_nan() { f64::INFINITY } else { distance }
 }
 
+/// What is lost where the operand of a periodic row is known too roughly to say where in its period it lies, or, in
+/// f32, is too large for its row's argument reduction.
+fn lost_phase(op: UnaryOp, (x, error): (f64, f64), dtype: DType) -> f64 {
+    let lost = error > FRAC_PI_4 || (dtype == DType::F32 && x.is_finite() && x.abs() > 1e8);
+    match op {
+        UnaryOp::Sin | UnaryOp::Cos if lost => 2.0,
+        // Between its poles the tangent grows.
+        UnaryOp::Tan if lost || (x - error).tan() > (x + error).tan() => f64::INFINITY,
+        _ => 0.0,
+    }
+}
+
+/// What is lost where the quotient of a remainder may have another integer part.
+fn lost_period((a, a_error): (f64, f64), (b, b_error): (f64, f64)) -> f64 {
+    let ends = |x: f64, error: f64| [x - error, x + error];
+    let mut quotients = ends(a, a_error).into_iter().flat_map(|a| ends(b, b_error).map(|b| (a / b).floor()));
+    let first = quotients.next();
+    if quotients.any(|q| Some(q) != first) && a_error + b_error > 0.0 { b.abs() + b_error } else { 0.0 }
+}
+
 /// A row's value, and how far it moves when its operands move within their errors, plus its rounding.
 fn row(f: impl Fn(&[f64]) -> f64, x: &[(f64, f64)], ulps: f64, dtype: DType) -> (f64, f64) {
     let centre: Vec<f64> = x.iter().map(|&(value, _)| value).collect();
     let value = f(&centre);
+    if x.iter().any(|&(_, e)| e == f64::INFINITY) {
+        return (value, f64::INFINITY);
+    }
     let mut error = 0f64;
     if x.iter().any(|&(_, e)| e > 0.0) {
-        // The corners of the box, and zero where it lies inside, for poles.
+        // The corners of the box, and where they lie inside: zero, for poles, and an integer, for powers.
         let candidates: Vec<Vec<f64>> = x
             .iter()
             .map(|&(v, e)| {
-                let straddles = e > v.abs() && e.is_finite();
-                [v - e, v + e].into_iter().chain(straddles.then_some(0.0)).collect()
+                let inside = [0.0, v.round()].into_iter().filter(|p| (p - v).abs() <= e);
+                [v - e, v + e].into_iter().chain(inside).collect()
             })
             .collect();
         let mut points = vec![Vec::new()];
@@ -93,8 +125,12 @@ fn cast((value, error): (f64, f64), from: DType, to: DType) -> (f64, f64) {
         DType::F32 | DType::F64 => x,
     };
     let result = convert(value);
-    let moved = [value - error, value + error].map(|x| (convert(x) - result).abs());
-    let spread = if error == 0.0 { 0.0 } else { moved[0].max(moved[1]) };
+    if error == f64::INFINITY {
+        return (result, error);
+    }
+    let nearest_to_zero = if error >= value.abs() { 0.0 } else { value };
+    let moved = [value - error, value + error, nearest_to_zero].map(|x| (convert(x) - result).abs());
+    let spread = if error == 0.0 { 0.0 } else { moved.into_iter().fold(0.0, f64::max) };
     let narrows = from == DType::F64 && to == DType::F32;
     let own = if narrows && result.is_finite() { rounding(to).0 * result.abs() + rounding(to).1 } else { 0.0 };
     (result, if spread.is_nan() { f64::INFINITY } else { spread } + own)

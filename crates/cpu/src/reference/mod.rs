@@ -68,10 +68,16 @@ fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: bool) -
     Ok(graph.outputs.iter().map(|&id| arrays[id].clone()).collect())
 }
 
-/// Applies what every op has in common: f32 overflows to infinity, and bounds that reach so far say nothing.
+/// Applies what every op has in common: f32 overflows to infinity, and bounds that reach so far say nothing; an integer
+/// that may be another one may be any (it wraps).
 fn settle(array: &mut Array, bounds: bool) {
     if !bounds {
         array.errors.fill(0.0);
+    }
+    for error in &mut array.errors {
+        if error.is_nan() || (array.ty.dtype.is_int() && *error > 0.0) {
+            *error = f64::INFINITY;
+        }
     }
     if array.ty.dtype != DType::F32 {
         return;
@@ -93,6 +99,11 @@ fn rounding(dtype: DType) -> (f64, f64) {
         DType::F64 => (f64::EPSILON / 2.0, 2.3e-308),
         DType::Bool | DType::I32 | DType::U32 => (0.0, 0.0),
     }
+}
+
+/// The largest finite number.
+fn largest(dtype: DType) -> f64 {
+    if dtype == DType::F32 { f32::MAX as f64 } else { f64::MAX }
 }
 
 /// Wraps an integer result to its dtype; other values stay as they are.

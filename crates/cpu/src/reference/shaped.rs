@@ -1,8 +1,8 @@
 //! The ops of the reference that move or combine elements.
 
-use super::{Array, flat, indices, rounding, wrap};
+use super::{Array, flat, indices, largest, rounding, wrap};
 use gradus_ir::op::{Op, ReduceOp, ScatterMode, Type};
-use gradus_ir::{Error, Result, Shape};
+use gradus_ir::{DType, Error, Result, Shape};
 
 /// Evaluates a view, reduction, matrix product, gather or scatter.
 pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Result<Array> {
@@ -62,32 +62,32 @@ fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type) -> Array {
         }
         groups[flat(&ty.shape, &index)].push(place);
     }
-    let (unit, tiny) = rounding(ty.dtype);
     let combine = |group: Vec<usize>| {
         let values: Vec<f64> = group.iter().map(|&p| x.values[p]).collect();
         let errors: Vec<f64> = group.iter().map(|&p| x.errors[p]).collect();
         match op {
             ReduceOp::Sum if ty.dtype.is_int() => {
-                (wrap(values.iter().fold(0i64, |s, &v| s.wrapping_add(v as i64)), ty.dtype), 0.0)
+                let sum = values.iter().fold(0i64, |s, &v| s.wrapping_add(v as i64));
+                (wrap(sum, ty.dtype), errors.iter().sum())
             }
             ReduceOp::Prod if ty.dtype.is_int() => {
                 let product = values.iter().fold(1i64, |p, &v| wrap(p.wrapping_mul(v as i64), ty.dtype) as i64);
-                (wrap(product, ty.dtype), 0.0)
+                (wrap(product, ty.dtype), errors.iter().sum())
             }
             ReduceOp::Sum => {
-                let magnitude: f64 = values.iter().map(|v| v.abs()).sum();
-                let steps = (values.len() as f64 + 1.0).log2() + 4.0;
-                (values.iter().sum(), errors.iter().sum::<f64>() + steps * unit * magnitude + tiny)
+                // f32 is summed as a tree or in f64, f64 in any order.
+                let terms = values.len() as f64 + 1.0;
+                let steps = if ty.dtype == DType::F32 { terms.log2() + 4.0 } else { terms };
+                let own = rounding_of_sum(values.iter().copied(), steps, ty.dtype);
+                (values.iter().sum(), errors.iter().sum::<f64>() + own)
             }
-            ReduceOp::Prod => {
-                let product: f64 = values.iter().product();
-                let reach: f64 = values.iter().zip(&errors).map(|(v, e)| v.abs() + e).product();
-                (product, (reach - product.abs()) * 1.01 + (values.len() as f64 + 1.0) * unit * reach + tiny)
-            }
+            ReduceOp::Prod => (values.iter().product(), error_of_product(&values, &errors, ty.dtype)),
             ReduceOp::Max | ReduceOp::Min => {
                 let sign = if op == ReduceOp::Max { 1.0 } else { -1.0 };
                 let best = values.iter().copied().reduce(|a, b| if b.is_nan() || sign * b > sign * a { b } else { a });
-                (best.unwrap_or(0.0), errors.iter().copied().fold(0.0, f64::max))
+                // Zeros of either sign are equal, but a later pole may tell them apart.
+                let own = if best == Some(0.0) { rounding(ty.dtype).1 } else { 0.0 };
+                (best.unwrap_or(0.0), errors.iter().copied().fold(own, f64::max))
             }
             ReduceOp::ArgMax | ReduceOp::ArgMin => {
                 arg_best(&values, &errors, if op == ReduceOp::ArgMax { 1.0 } else { -1.0 })
@@ -96,6 +96,31 @@ fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type) -> Array {
     };
     let (values, errors) = groups.into_iter().map(combine).unzip();
     Array { ty: ty.clone(), values, errors }
+}
+
+/// What the rounding of a sum's partial sums may add up to. Terms that are not finite decide the sum without rounding.
+fn rounding_of_sum(terms: impl Iterator<Item = f64>, steps: f64, dtype: DType) -> f64 {
+    let (unit, tiny) = rounding(dtype);
+    let magnitude: f64 = terms.filter(|t| t.is_finite()).map(f64::abs).sum();
+    // Partial sums may overflow in one order and not in another.
+    if magnitude > largest(dtype) { f64::INFINITY } else { steps * unit * magnitude + tiny }
+}
+
+/// How far a product of elements with errors may be away.
+fn error_of_product(values: &[f64], errors: &[f64], dtype: DType) -> f64 {
+    let (unit, tiny) = rounding(dtype);
+    let sizes = || values.iter().map(|v| v.abs()).filter(|&v| v > 0.0 && v.is_finite());
+    let (most, least) = (sizes().map(|v| v.max(1.0)).product::<f64>(), sizes().map(|v| v.min(1.0)).product::<f64>());
+    if most > largest(dtype) || least < tiny {
+        // In some order a partial product leaves the range.
+        return f64::INFINITY;
+    }
+    let product = values.iter().product::<f64>().abs();
+    if !product.is_finite() {
+        return if errors.iter().any(|&e| e > 0.0) { f64::INFINITY } else { 0.0 };
+    }
+    let reach: f64 = values.iter().zip(errors).map(|(v, e)| v.abs() + e).product();
+    (reach - product) * 1.01 + (values.len() as f64 + 1.0) * unit * reach + tiny
 }
 
 /// The first best index; doubtful (error ∞) where another element comes within the errors.
@@ -108,7 +133,7 @@ fn arg_best(values: &[f64], errors: &[f64], sign: f64) -> (f64, f64) {
     }
     let doubtful = values.iter().zip(errors).enumerate().any(|(i, (&v, &e))| {
         let margin = e + errors.get(best).copied().unwrap_or(0.0);
-        i != best && margin > 0.0 && (v - values[best]).abs() <= margin
+        i != best && margin > 0.0 && !((v - values[best]).abs() > margin)
     });
     (best as f64, if doubtful { f64::INFINITY } else { 0.0 })
 }
@@ -116,22 +141,22 @@ fn arg_best(values: &[f64], errors: &[f64], sign: f64) -> (f64, f64) {
 fn contract(batch: usize, contracted: usize, a: &Array, b: &Array, ty: &Type) -> Array {
     let a_free = a.ty.shape.len() - batch - contracted;
     let summed: Shape = a.ty.shape[batch + a_free..].iter().copied().collect();
-    let (unit, tiny) = rounding(ty.dtype);
     let element = |index: Vec<usize>| {
-        let (mut sum, mut wrapped, mut magnitude, mut error) = (0.0, 0i64, 0.0, 0.0);
+        let (mut sum, mut wrapped, mut terms, mut error) = (0.0, 0i64, Vec::new(), 0.0);
         for k in indices(&summed) {
             let pa = flat(&a.ty.shape, &[&index[..batch + a_free], &k].concat());
             let pb = flat(&b.ty.shape, &[&index[..batch], &index[batch + a_free..], &k].concat());
             let (va, vb, ea, eb) = (a.values[pa], b.values[pb], a.errors[pa], b.errors[pb]);
             sum += va * vb;
             wrapped = wrapped.wrapping_add((va as i64).wrapping_mul(vb as i64));
-            magnitude += (va * vb).abs();
+            terms.push(va * vb);
             error += product_error(va, ea, vb, eb);
         }
         if ty.dtype.is_int() {
             return (wrap(wrapped, ty.dtype), error);
         }
-        (sum, error + (summed.numel() as f64 + 2.0) * unit * magnitude + tiny)
+        let steps = terms.len() as f64 + 2.0;
+        (sum, error + rounding_of_sum(terms.into_iter(), steps, ty.dtype))
     };
     let (values, errors) = indices(&ty.shape).map(element).unzip();
     Array { ty: ty.clone(), values, errors }
@@ -164,10 +189,6 @@ fn gather(axis: usize, x: &Array, index: &Array, ty: &Type) -> Result<Array> {
 
 fn scatter(mode: ScatterMode, axis: usize, base: &Array, index: &Array, updates: &Array) -> Result<Array> {
     let mut result = base.clone();
-    let (unit, _) = rounding(base.ty.dtype);
-    if index.errors.iter().any(|&e| e > 0.0) {
-        result.errors.fill(f64::INFINITY);
-    }
     for (place, mut at) in indices(&updates.ty.shape).enumerate() {
         at[axis] = index_at(index, place, axis, base.ty.shape[axis])?;
         let to = flat(&base.ty.shape, &at);
@@ -180,10 +201,14 @@ fn scatter(mode: ScatterMode, axis: usize, base: &Array, index: &Array, updates:
             }
             ScatterMode::Add => {
                 // Partial sums may be larger than the result: each addition rounds at its own size.
-                result.errors[to] += error + unit * (result.values[to].abs() + value.abs());
+                let own = rounding_of_sum([result.values[to], value].into_iter(), 1.0, base.ty.dtype);
+                result.errors[to] += error + own;
                 result.values[to] += value;
             }
         }
+    }
+    if index.errors.iter().any(|&e| e > 0.0) {
+        result.errors.fill(f64::INFINITY);
     }
     Ok(result)
 }

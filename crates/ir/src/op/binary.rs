@@ -158,7 +158,7 @@ impl Binary for Pow {
     }
     fn exact_int(a: i64, b: i64) -> i64 {
         match (a, b) {
-            (_, 0..) => (0..b).fold(1, |y: i64, _| y.wrapping_mul(a)),
+            (_, 0..) => a.wrapping_pow(b as u32),
             (1, _) => 1,
             (-1, _) => 1 - 2 * (b & 1),
             _ => 0,

@@ -398,7 +398,7 @@ impl Unary for Relu {
     const NAME: &'static str = "relu";
     const ACCEPTS: Accepts = Accepts::Numbers;
     fn exact(x: f64) -> f64 {
-        if x.is_nan() { x } else { x.max(0.0) }
+        if x < 0.0 { 0.0 } else { x }
     }
     fn exact_int(x: i64) -> i64 {
         x.max(0)

@@ -123,9 +123,11 @@ impl Tensor {
     #[track_caller]
     pub fn hardswish(&self) -> Tensor {
         let (three, zero) = (self.constant(3.0), self.constant(0.0));
-        let middle = self * (self + &three) * self.constant(1.0 / 6.0);
-        let right = Tensor::select(&self.ge(&three), self, &middle);
-        Tensor::select(&self.le(-three), &zero, &right)
+        let (left, right) = (self.le(-&three), self.ge(&three));
+        // The parabola sees only what it is for: its derivative at infinity, times 0, would be NaN.
+        let inner = Tensor::select(&left, &zero, &Tensor::select(&right, &zero, self));
+        let middle = &inner * (&inner + &three) * self.constant(1.0 / 6.0);
+        Tensor::select(&left, &zero, &Tensor::select(&right, self, &middle))
     }
 
     /// x − tanh(x).

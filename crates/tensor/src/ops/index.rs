@@ -99,7 +99,6 @@ impl Tensor {
     /// # Errors
     /// As reading the mask.
     #[track_caller]
-    #[track_caller]
     pub fn masked_select(&self, mask: &Tensor) -> crate::Result<Tensor> {
         self.node()?;
         let chosen: Vec<i32> = mask

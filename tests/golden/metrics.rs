@@ -1,0 +1,62 @@
+//! Metrics of predictions, and of the course of training.
+
+use crate::case::{Case, Check, Tolerance};
+use crate::json;
+use anyhow::{Context, Result, bail};
+use gradus::train::metrics::{ConfusionMatrix, log_loss, roc_auc};
+use serde_json::Value;
+
+pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (task, case) in json::entries(file, "metrics")? {
+        let names = case.as_object().context("no metrics")?.keys();
+        for name in names.filter(|name| !matches!(name.as_str(), "y" | "pred" | "note")) {
+            cases.push(Case::new(format!("{task} {name}"), || metric(file, task, name, case)));
+        }
+    }
+    for section in file.as_object().into_iter().flatten().map(|(name, _)| name) {
+        if !matches!(section.as_str(), "metrics" | "calibration_binary") {
+            cases.push(Case::new(section, || bail!("no such metrics")));
+        }
+    }
+    Ok(cases)
+}
+
+fn metric(file: &Value, task: &str, name: &str, case: &Value) -> Result<()> {
+    let got = match task {
+        "binary" => {
+            // The probabilities may stand in another section; a file without them cannot be checked.
+            let source = json::field(file, "calibration_binary")?;
+            let p = json::numbers(json::field(source, "p")?)?;
+            let labels: Vec<bool> = json::numbers(json::field(source, "y")?)?.into_iter().map(|y| y == 1.0).collect();
+            let classes = |yes: &mut dyn Iterator<Item = bool>| yes.map(usize::from).collect::<Vec<_>>();
+            let (predicted, truth) = (classes(&mut p.iter().map(|&p| p >= 0.5)), classes(&mut labels.iter().copied()));
+            match name {
+                "roc_auc" => vec![roc_auc(&p, &labels)?],
+                "log_loss" => vec![log_loss(&p, &labels)?],
+                "f1" => vec![ConfusionMatrix::from_predictions(&predicted, &truth, 2)?.per_class()[1].f1],
+                _ => bail!("no metric of two classes is called {name:?}"),
+            }
+        }
+        "multiclass" => {
+            let classes = |key| -> Result<Vec<usize>> {
+                Ok(json::numbers(json::field(case, key)?)?.into_iter().map(|class| class as usize).collect())
+            };
+            let (labels, predicted) = (classes("y")?, classes("pred")?);
+            let count = labels.iter().chain(&predicted).max().map_or(0, |largest| largest + 1);
+            let matrix = ConfusionMatrix::from_predictions(&predicted, &labels, count)?;
+            match name {
+                "confusion_rows_true" => matrix.counts().iter().map(|&count| count as f64).collect(),
+                "f1_macro" => vec![matrix.macro_average()?.f1],
+                // With one label each, pooling all classes gives the accuracy.
+                "f1_micro" => vec![matrix.accuracy()?],
+                "balanced_accuracy" => vec![matrix.macro_average()?.recall],
+                _ => bail!("no metric of several classes is called {name:?}"),
+            }
+        }
+        _ => bail!("no metrics of {task:?}"),
+    };
+    let mut check = Check::default();
+    check.close(name, &got, &json::numbers(json::field(case, name)?)?, Tolerance::both(1e-9));
+    check.finish()
+}
