@@ -43,12 +43,12 @@ fn resident() -> usize {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
 
-/// Runs `step` often and checks that the process does not grow after the first tenth.
+/// Runs `step` often and checks that the process does not grow after the first half.
 fn stays_flat(steps: usize, mut step: impl FnMut()) {
-    const ALLOWED: usize = 12 << 20;
-    (0..steps / 10).for_each(|_| step());
+    const ALLOWED: usize = 16 << 20;
+    (0..steps / 2).for_each(|_| step());
     let before = resident();
-    (steps / 10..steps).for_each(|_| step());
+    (steps / 2..steps).for_each(|_| step());
     let grown = resident().saturating_sub(before);
     assert!(grown < ALLOWED, "grew by {grown} bytes");
 }
@@ -83,7 +83,7 @@ fn unread_sums_stay_flat_though_old_parameters_are_held_or_evaluated_first() {
     let device = own_device();
     let w = Cell::parameter(Tensor::ones([10], &device));
     let mut total = Tensor::zeros([], &device);
-    stays_flat(20_000, || {
+    stays_flat(100_000, || {
         let old = w.tensor();
         let loss = old.square().sum(..);
         let gradient = grad(&loss, [&old]).unwrap().remove(0);
@@ -113,7 +113,7 @@ fn tracked_leaves_are_freed() {
     let device = own_device();
     let x = full(1.0, &device);
     let before = in_use(&device);
-    stays_flat(50_000, || drop((&x * 1.0).tracked().exp()));
+    stays_flat(100_000, || drop((&x * 1.0).tracked().exp()));
     assert_eq!(in_use(&device), before);
     for _ in 0..10 {
         let leaf = (&x * 2.0).tracked();
@@ -259,13 +259,31 @@ fn failed_assignments_change_nothing() {
         assert!(error.contains(message), "{error}");
         assert_eq!(cells.each_ref().map(|c| values(&c.tensor())[N - 1]), [1.0, 2.0], "{message}");
     }
-    // Both are as good as new: gradients flow, and updates are in place.
     drop((out_of_range, too_large));
+    // Both are as good as new: gradients flow, and updates are in place.
     let loss = (a.tensor() * b.tensor()).sum(..);
     let gradient = grad(&loss, [&a.tensor()]).unwrap().remove(0);
     a.set(a.tensor() - gradient).unwrap();
     assert_eq!(values(&a.tensor()), [-1.0; N]);
     assert_eq!(in_use(&device), 2 * BYTES + 4);
+}
+
+/// An update in place runs before something that fails and does not depend on it, or does.
+#[test]
+#[ignore = "a bug of gradus_ir::passes::in_place: donated buffers are overwritten before kernels that can fail"]
+fn assignments_that_fail_late_change_nothing() {
+    let device = room_for(2);
+    let w = Cell::parameter(full(1.0, &device));
+    let far = Tensor::new([9], &device);
+    let updates: [&dyn Fn(Tensor) -> Tensor; 3] = [
+        &|w| (w * 0.5 + 1.0) * Tensor::ones([1], &device).gather(0, &far),
+        &|w| (w * 0.5).reshape([N, 1]).gather(1, &far.broadcast_to([N, 1])).reshape([N]),
+        &|w| (w * 0.5).unsqueeze(0) + Tensor::ones([4, N], &device).exp().sum_keepdim(0),
+    ];
+    for update in updates {
+        w.set(update(w.tensor()).reshape([N])).unwrap_err();
+        assert_eq!(values(&w.tensor()), [1.0; N]);
+    }
 }
 
 #[test]
@@ -428,6 +446,7 @@ fn devices_are_told_apart() {
 
 #[test]
 fn threads_share_a_device() {
+    let _alone = alone();
     let device = own_device();
     let shared = full(1.0, &device) * 2.0 * 0.5;
     let common = Cell::parameter(full(0.0, &device));
@@ -481,6 +500,7 @@ fn trained(seed: u64, device: &Device) -> Result<Vec<f32>> {
 
 #[test]
 fn a_seed_gives_the_same_bits_in_every_run_and_with_any_number_of_threads() {
+    let _alone = alone();
     let bits = |threads, seed| {
         let values = trained(seed, &Device::cpu_with(threads, None).unwrap()).unwrap();
         values.into_iter().map(f32::to_bits).collect::<Vec<_>>()

@@ -177,9 +177,8 @@ fn a_failed_step_changes_nothing() -> Result<()> {
     let mut optimiser = Adam::new(0.1).of(&model);
     let x = Tensor::ones([2, 3], &device);
     optimiser.step(&cross_entropy(&model.forward(&x), &Tensor::new([0, 2], &device)))?;
-    let weights = || -> Result<Vec<Vec<f32>>> {
-        model.parameters().iter().map(|(_, p)| p.tensor().to_vec::<f32>()).collect()
-    };
+    let weights =
+        || -> Result<Vec<Vec<f32>>> { model.parameters().iter().map(|(_, p)| p.tensor().to_vec::<f32>()).collect() };
     let before = weights()?;
     let bad: Error = optimiser.step(&cross_entropy(&model.forward(&x), &Tensor::new([0, 3], &device))).unwrap_err();
     assert!(bad.to_string().contains("index 3 is out of range for axis 1 of extent 3"), "{bad}");
@@ -280,5 +279,38 @@ fn penalties_pull_towards_zero() -> Result<()> {
     let penalty = l1_penalty([&layer.weight]).expect("there is a weight");
     assert_eq!(grad(&penalty, [&weight])?[0].to_vec::<f32>()?, [1.0, -1.0]);
     assert!(l2_penalty([]).is_none());
+    Ok(())
+}
+
+#[test]
+fn a_step_that_runs_out_of_memory_changes_nothing() -> Result<()> {
+    // Every budget from one that is too small for the weights to one that is enough.
+    let (mut failed, mut done) = (0, 0);
+    for limit in (20..400).step_by(3).map(|kilobytes| kilobytes << 10) {
+        let device = Device::cpu_with(1, Some(limit))?;
+        let model = Sequential::new().then(Linear::new(32, 64, &Init::new(0, &device)));
+        let mut optimiser = Adam::new(0.1).of(&model);
+        let x = Tensor::ones([16, 32], &device);
+        let parameters: Vec<Tensor> = model.parameters().iter().map(|(_, p)| p.tensor()).collect();
+        if eval(&parameters).is_err() {
+            continue;
+        }
+        drop(parameters);
+        let weights = || -> Result<Vec<Vec<f32>>> {
+            model.parameters().iter().map(|(_, p)| p.tensor().to_vec::<f32>()).collect()
+        };
+        for _ in 0..3 {
+            let before = weights()?;
+            match optimiser.step(&model.forward(&x).square().mean(..)) {
+                Ok(()) => done += 1,
+                Err(error) => {
+                    assert!(error.to_string().contains("out of memory"), "{error}");
+                    assert_eq!(weights()?, before, "at a budget of {limit} bytes");
+                    failed += 1;
+                }
+            }
+        }
+    }
+    assert!(failed > 10 && done > 10, "{failed} failed, {done} done");
     Ok(())
 }

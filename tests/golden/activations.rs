@@ -22,8 +22,10 @@ pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
+type Function = Box<dyn Fn(&Tensor) -> Tensor>;
+
 /// A name such as `softshrink_0.5` or `softplus_beta1_thr20` as a function and its numbers.
-fn function(name: &str) -> Result<Box<dyn Fn(&Tensor) -> Tensor>> {
+fn function(name: &str) -> Result<Function> {
     let parts: Vec<&str> = name.split('_').collect();
     let argument = |part: &str| part.trim_start_matches(|c: char| c.is_ascii_alphabetic()).parse::<f64>().ok();
     let numbers: Vec<f64> = parts.iter().filter_map(|part| argument(part)).collect();
@@ -58,7 +60,7 @@ fn function(name: &str) -> Result<Box<dyn Fn(&Tensor) -> Tensor>> {
 }
 
 /// A function's value at `x`, and its derivative there.
-fn value_and_derivative(f: &dyn Fn(&Tensor) -> Tensor, x: &Tensor) -> Result<[Vec<f64>; 2]> {
+fn value_and_derivative(f: &Function, x: &Tensor) -> Result<[Vec<f64>; 2]> {
     let x = x.tracked();
     let y = f(&x);
     let derivative = Grad::of(&y).cotangent(&y.ones_like()).wrt([&x])?;
@@ -79,7 +81,7 @@ fn elementwise(name: &str, x: &Value, case: &Value) -> Result<()> {
             let expected = json::numbers(json::field(case, &key)?)?;
             // PyTorch keeps the slope of hardsigmoid in f32.
             let exact: Vec<f64> =
-                expected.iter().map(|&e| if e == (1.0f32 / 6.0).into() { 1.0 / 6.0 } else { e }).collect();
+                expected.iter().map(|&e| if e == f64::from(1.0f32 / 6.0) { 1.0 / 6.0 } else { e }).collect();
             // Where the other library gives NaN although there is a limit, the limit is right too.
             let limits = limits.iter().map(|&y| if y.abs() > 1e6 { y * f64::INFINITY } else { y });
             let or_limit: Vec<f64> =

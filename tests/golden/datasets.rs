@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 pub(crate) fn recognises(file: &Value) -> bool {
-    file.as_object().is_some_and(|sets| sets.values().any(|set| set.get("X").is_some()))
+    file.as_object().is_some_and(|sets| sets.values().any(|set| set["X"] != Value::Null && set["shape"].is_array()))
 }
 
 pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {

@@ -1,6 +1,6 @@
 //! Reading numbers and tensors from JSON.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use gradus::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -75,13 +75,4 @@ pub(crate) fn tensor(value: &Value, dtype: DType) -> Result<Tensor> {
 /// The elements of a float tensor.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_dtype(DType::F64).to_vec()?)
-}
-
-/// The dtype that a suffix of keys names.
-pub(crate) fn dtype(suffix: &str) -> Result<DType> {
-    match suffix {
-        "f64" => Ok(DType::F64),
-        "f32" => Ok(DType::F32),
-        _ => bail!("no float dtype is called {suffix:?}"),
-    }
 }

@@ -11,7 +11,7 @@ pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
     for (task, case) in json::entries(file, "metrics")? {
         let names = case.as_object().context("no metrics")?.keys();
         for name in names.filter(|name| !matches!(name.as_str(), "y" | "pred" | "note")) {
-            cases.push(Case::new(format!("{task} {name}"), || metric(file, task, name, case)));
+            cases.push(Case::new(format!("{task}/{name}"), || metric(file, task, name, case)));
         }
     }
     for section in file.as_object().into_iter().flatten().map(|(name, _)| name) {

@@ -175,7 +175,7 @@ pub(crate) fn random_view(rng: &mut Rng, shape: &Shape) -> (Op, Shape) {
             let axis = rng.below(shape.len().max(1));
             let reshaped = if rng.chance(0.4) && axis + 1 < shape.len() {
                 shape.without(&[axis]).with(axis, shape[axis] * shape[axis + 1])
-            } else if rng.chance(0.6) && axis < shape.len() && shape[axis] % 2 == 0 {
+            } else if rng.chance(0.6) && axis < shape.len() && shape[axis].is_multiple_of(2) {
                 shape.with(axis, shape[axis] / 2).with_inserted(axis, 2)
             } else {
                 shape.with_inserted(axis, 1)

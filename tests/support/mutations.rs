@@ -69,7 +69,7 @@ pub(crate) const MUTATIONS: [(&str, Mutants); 9] = [
                 plan.outputs.contains(&b) || plan.kernels[i + 1..].iter().flat_map(|k| &k.loads).any(|l| l.buffer == b)
             };
             let before = plan.kernels[..=i].iter().flat_map(|k| &k.loads).map(|load| load.buffer);
-            let victim = before.filter(|&b| b != output && needed(b)).find(|&b| {
+            let victim = before.filter(|&b| b != output && plan.buffers[b].len > 0 && needed(b)).find(|&b| {
                 (plan.buffers[b].dtype, plan.buffers[b].len) == (plan.buffers[output].dtype, plan.buffers[output].len)
             });
             if let Some(victim) = victim {

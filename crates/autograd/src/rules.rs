@@ -3,7 +3,7 @@
 use crate::formula;
 use gradus_ir::op::formula::{Derivative, Formula};
 use gradus_ir::op::{BinaryOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
-use gradus_tensor::graph::{NodeRef, apply};
+use gradus_tensor::graph::{NodeRef, apply, recorded_at};
 use gradus_tensor::{DType, ErrorKind, Shape, Tensor, cat};
 
 /// The errors of rules; the walk says where gradients were asked for.
@@ -19,6 +19,10 @@ pub(crate) fn backward(
     if let Some(rule) = node.rule() {
         return custom(node, operands, wanted, g, rule.as_ref());
     }
+    recorded_at(node.location(), || primitive(node, operands, wanted, g))
+}
+
+fn primitive(node: &NodeRef, operands: &[NodeRef], wanted: &[bool], g: &Tensor) -> Result<Vec<Option<Tensor>>> {
     let x = |i: usize| operands[i].tensor();
     let shape = |i: usize| &operands[i].ty().shape;
     let only = |gradient: Tensor| Ok(vec![Some(gradient)]);

@@ -22,6 +22,8 @@ pub(crate) struct CpuExecutable {
     buffers: Vec<gradus_ir::plan::Buffer>,
     outputs: Vec<BufferId>,
     steps: Vec<Step>,
+    /// The first step that overwrites an input, and the bytes that the steps from there on need at once.
+    overwriting: Option<(usize, usize)>,
 }
 
 /// A kernel made ready.
@@ -92,7 +94,8 @@ impl CpuExecutable {
             steps.push(Step { work, loads, output: store.buffer, freed });
         }
         steps.reverse();
-        Ok(CpuExecutable { memory, threads, buffers: plan.buffers, outputs: plan.outputs, steps })
+        let overwriting = overwriting(&steps, &plan.buffers);
+        Ok(CpuExecutable { memory, threads, buffers: plan.buffers, outputs: plan.outputs, steps, overwriting })
     }
 
     fn run_here(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>> {
@@ -103,9 +106,13 @@ impl CpuExecutable {
                 *held = Held::Input(buffer);
             }
         }
-        for step in &self.steps {
-            let in_place = step.loads.contains(&step.output);
-            let mut out = if in_place {
+        for (i, step) in self.steps.iter().enumerate() {
+            if let Some((first, bytes)) = self.overwriting
+                && i == first
+            {
+                self.memory.ensure(bytes)?;
+            }
+            let mut out = if step.is_in_place() {
                 self.take(&mut held, step.output, inputs)?
             } else {
                 let info = &self.buffers[step.output];
@@ -116,7 +123,13 @@ impl CpuExecutable {
                 .iter()
                 .map(|&b| if b == step.output { Ok(None) } else { slice(&held[b]).map(Some) })
                 .collect::<Result<Vec<_>>>()?;
-            step.work.run(Operands { loads, scalars }, &mut out.data)?;
+            if let Err(error) = step.work.run(Operands { loads, scalars }, &mut out.data) {
+                // Nothing has been written: indices are checked first.
+                if let Some(slot) = self.buffers[step.output].input {
+                    inputs[slot] = Some(Buffer::new(out));
+                }
+                return Err(error);
+            }
             held[step.output] = Held::Made(out);
             for &buffer in &step.freed {
                 held[buffer] = Held::Nothing;
@@ -159,6 +172,27 @@ impl CpuExecutable {
             Held::Nothing => Err(Error::Backend(format!("buffer {id} is read before it is written"))),
         }
     }
+}
+
+impl Step {
+    fn is_in_place(&self) -> bool {
+        self.loads.contains(&self.output)
+    }
+}
+
+/// The first step that overwrites an input, and the most bytes that the steps from there on hold beyond those before.
+fn overwriting(steps: &[Step], buffers: &[gradus_ir::plan::Buffer]) -> Option<(usize, usize)> {
+    let first = steps.iter().position(|s| s.is_in_place() && buffers[s.output].input.is_some())?;
+    let bytes = |b: BufferId| (buffers[b].len * buffers[b].dtype.size()) as isize;
+    let (mut held, mut most) = (0, 0);
+    for step in &steps[first..] {
+        if !step.is_in_place() {
+            held += bytes(step.output);
+        }
+        most = most.max(held);
+        held -= step.freed.iter().filter(|&&b| buffers[b].input.is_none()).map(|&b| bytes(b)).sum::<isize>();
+    }
+    Some((first, most as usize))
 }
 
 impl Executable for CpuExecutable {

@@ -20,6 +20,25 @@ struct Books {
     kept: HashMap<(DType, usize), Vec<Data>>,
 }
 
+impl Books {
+    /// Whether the budget allows `bytes` more.
+    fn check(&self, bytes: usize) -> Result<()> {
+        let (in_use, limit) = (self.in_use, self.limit);
+        if limit.is_some_and(|limit| in_use + bytes > limit) {
+            return Err(Error::OutOfMemory { bytes, in_use, limit });
+        }
+        Ok(())
+    }
+
+    /// Notes that `bytes` more are in use, if the budget allows it.
+    fn take(&mut self, bytes: usize) -> Result<()> {
+        self.check(bytes)?;
+        self.in_use += bytes;
+        self.peak = self.peak.max(self.in_use);
+        Ok(())
+    }
+}
+
 impl Memory {
     /// Memory with a budget in bytes.
     pub(crate) fn with_limit(limit: Option<usize>) -> Memory {
@@ -37,17 +56,17 @@ impl Memory {
         MemoryStats { in_use: books.in_use, peak: books.peak, limit: books.limit }
     }
 
+    /// Fails now if the budget does not allow `bytes` more.
+    pub(crate) fn ensure(&self, bytes: usize) -> Result<()> {
+        self.books().check(bytes)
+    }
+
     /// An array with unspecified elements.
     pub(crate) fn allocate(self: &Arc<Memory>, dtype: DType, len: usize) -> Result<Array> {
         let bytes = len * dtype.size();
         let reused = {
             let mut books = self.books();
-            let in_use = books.in_use;
-            if books.limit.is_some_and(|limit| in_use + bytes > limit) {
-                return Err(Error::OutOfMemory { bytes, in_use, limit: books.limit });
-            }
-            books.in_use += bytes;
-            books.peak = books.peak.max(books.in_use);
+            books.take(bytes)?;
             let reused = books.kept.get_mut(&(dtype, len)).and_then(Vec::pop);
             if reused.is_some() {
                 books.kept_bytes -= bytes;
@@ -74,13 +93,7 @@ impl Memory {
     /// Takes over an array that was made elsewhere.
     pub(crate) fn adopt(self: &Arc<Memory>, data: Data) -> Result<Array> {
         let bytes = data.len() * data.dtype().size();
-        let mut books = self.books();
-        let in_use = books.in_use;
-        if books.limit.is_some_and(|limit| in_use + bytes > limit) {
-            return Err(Error::OutOfMemory { bytes, in_use, limit: books.limit });
-        }
-        books.in_use += bytes;
-        books.peak = books.peak.max(books.in_use);
+        self.books().take(bytes)?;
         Ok(Array { data, bytes, memory: self.clone() })
     }
 }

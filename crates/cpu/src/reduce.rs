@@ -61,8 +61,8 @@ impl Reduction {
         let above = |new: T, best: T| new > best || (new.nan() && !best.nan());
         let below = |new: T, best: T| new < best || (new.nan() && !best.nan());
         match self.op {
-            ReduceOp::Sum => self.all(SumFloat(PhantomData::<T>), operands, out),
-            ReduceOp::Prod => self.all(ProdFloat(PhantomData::<T>), operands, out),
+            ReduceOp::Sum => self.all(fold_float::<T, _>(0.0, |a, x| a + x), operands, out),
+            ReduceOp::Prod => self.all(fold_float::<T, _>(1.0, |a, x| a * x), operands, out),
             ReduceOp::Max => self.all(Best { worst: lowest, better: above }, operands, out),
             ReduceOp::Min => self.all(Best { worst: highest, better: below }, operands, out),
             ReduceOp::ArgMax => self.all(ArgBest { worst: lowest, better: above }, operands, out),
@@ -289,46 +289,33 @@ fn fold_run<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F
     lanes.into_iter().fold(acc, |a, b| fold.combine(a, b))
 }
 
-/// Sums floats in f64, so that long sums of f32 keep their digits.
-struct SumFloat<T>(PhantomData<T>);
-impl<T: Typed + Real + Into<f64>> Fold for SumFloat<T> {
+/// Sums and products of floats, in f64, so that long sums of f32 keep their digits.
+struct FoldFloat<T, F> {
+    identity: f64,
+    fold: F,
+    dtype: PhantomData<fn() -> T>,
+}
+impl<T: Typed + Real + Into<f64>, F: Fn(f64, f64) -> f64 + Sync + Send> Fold for FoldFloat<T, F> {
     type In = T;
     type Acc = f64;
     type Out = T;
     fn identity(&self) -> f64 {
-        0.0
+        self.identity
     }
     #[inline(always)]
     fn fold(&self, acc: f64, x: T, _: usize) -> f64 {
-        acc + x.into()
+        (self.fold)(acc, x.into())
     }
     fn combine(&self, a: f64, b: f64) -> f64 {
-        a + b
+        (self.fold)(a, b)
     }
     fn finish(&self, acc: f64) -> T {
         T::of(acc)
     }
 }
 
-/// Multiplies floats in f64.
-struct ProdFloat<T>(PhantomData<T>);
-impl<T: Typed + Real + Into<f64>> Fold for ProdFloat<T> {
-    type In = T;
-    type Acc = f64;
-    type Out = T;
-    fn identity(&self) -> f64 {
-        1.0
-    }
-    #[inline(always)]
-    fn fold(&self, acc: f64, x: T, _: usize) -> f64 {
-        acc * x.into()
-    }
-    fn combine(&self, a: f64, b: f64) -> f64 {
-        a * b
-    }
-    fn finish(&self, acc: f64) -> T {
-        T::of(acc)
-    }
+fn fold_float<T, F>(identity: f64, fold: F) -> FoldFloat<T, F> {
+    FoldFloat { identity, fold, dtype: PhantomData }
 }
 
 /// Wrapping integer sums and products.

@@ -161,7 +161,7 @@ impl View {
         let mut axes: SmallVec<[ViewAxis; 4]> = SmallVec::new();
         let (mut source, mut target) = (0, 0);
         while target < shape.len() {
-            if shape[target] == 1 && !from.get(source).is_some_and(|a| a.extent == 1) {
+            if shape[target] == 1 && from.get(source).is_none_or(|a| a.extent != 1) {
                 axes.push(ViewAxis { extent: 1, stride: 0, guard: None });
                 target += 1;
                 continue;

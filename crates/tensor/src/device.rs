@@ -102,6 +102,7 @@ impl Device {
     ///
     /// # Errors
     /// If the threads cannot be started.
+    #[track_caller]
     pub fn cpu_with(threads: usize, memory_limit: Option<usize>) -> Result<Device> {
         static COUNT: AtomicUsize = AtomicUsize::new(1);
         let backend = gradus_cpu::Cpu::new(Some(threads), memory_limit)?;
@@ -113,6 +114,7 @@ impl Device {
     ///
     /// # Errors
     /// If `GRADUS_DEVICE` names a device that is not there.
+    #[track_caller]
     pub fn best() -> Result<Device> {
         match std::env::var("GRADUS_DEVICE") {
             Ok(name) if !name.is_empty() => Device::named(&name),
@@ -124,6 +126,7 @@ impl Device {
     ///
     /// # Errors
     /// If there is none of this name.
+    #[track_caller]
     pub fn named(name: &str) -> Result<Device> {
         match name {
             "best" => Device::best(),

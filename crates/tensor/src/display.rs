@@ -18,8 +18,12 @@ impl fmt::Display for Tensor {
         match self.to_data() {
             Err(error) => write!(f, "Tensor(error: {error})"),
             Ok(data) => {
-                let picture = Picture::new(&data, self.shape());
-                picture.write(f, 0, 0)?;
+                if data.is_empty() {
+                    // Its other extents may be as long as they like.
+                    f.write_str("[]")?;
+                } else {
+                    Picture::new(&data, self.shape()).write(f, 0, 0)?;
+                }
                 writeln!(f)?;
                 write!(f, "{} {} on {}", self.dtype(), self.shape(), self.device())
             }

@@ -80,5 +80,5 @@ impl From<ErrorKind> for Error {
     }
 }
 
-/// A result with [`enum@Error`].
+/// A result with [`struct@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -115,6 +115,11 @@ pub fn with_rule(output: &Tensor, inputs: &[Tensor], rule: Arc<dyn GradientRule>
     Tensor::record_with_rule(&operands, rule)
 }
 
+/// Records what `body` records as if it stood on another line: the gradient of an op on the op's.
+pub fn recorded_at<R>(location: &'static Location<'static>, body: impl FnOnce() -> R) -> R {
+    crate::tensor::recorded_at(location, body)
+}
+
 /// Records a primitive on operands of fitting shapes and dtypes. `Cast`, `Reshape` and `Expand` need a type of their own
 /// and are recorded by the tensor's methods.
 #[track_caller]

@@ -45,7 +45,7 @@ impl Key {
             let words = philox::block(self.0, i as u64);
             let random = words[0] as u128 | (words[1] as u128) << 32;
             // A 64-bit fraction of i + 1; the bias is below 2⁻³² for any n that fits memory.
-            order.swap(i, (random * (i as u128 + 1) >> 64) as usize);
+            order.swap(i, ((random * (i as u128 + 1)) >> 64) as usize);
         }
         order
     }

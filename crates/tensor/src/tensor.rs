@@ -41,6 +41,25 @@ enum Inner {
 
 thread_local! {
     static NO_GRAD: ThreadCell<bool> = const { ThreadCell::new(false) };
+    static RECORDED_AT: ThreadCell<Option<&'static Location<'static>>> = const { ThreadCell::new(None) };
+}
+
+/// Records what `body` records as if it stood on another line: the gradient of an op on that of the op.
+pub(crate) fn recorded_at<R>(location: &'static Location<'static>, body: impl FnOnce() -> R) -> R {
+    struct Restore(Option<&'static Location<'static>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDED_AT.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDED_AT.replace(Some(location)));
+    body()
+}
+
+/// The line that a new node is recorded on.
+#[track_caller]
+fn here() -> &'static Location<'static> {
+    RECORDED_AT.get().unwrap_or(Location::caller())
 }
 
 /// Runs `body` without recording for gradients: what it computes is constant to a later `grad`.
@@ -73,7 +92,7 @@ impl Tensor {
                 evaluate::run_pending(&node.device);
             }
             if DEBUG.eager
-                && let Err(error) = evaluate::run(&[node.clone()], &[])
+                && let Err(error) = evaluate::run(std::slice::from_ref(&node), &[])
             {
                 return Tensor::failed(error, &node.device);
             }
@@ -123,7 +142,7 @@ impl Tensor {
         if let Err(kind) = op.infer(&[], &ty) {
             return Tensor::failed(Error::new(op.name(), kind), device);
         }
-        let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), Location::caller());
+        let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), here());
         node.number = number;
         Tensor::share(node)
     }
@@ -142,7 +161,7 @@ impl Tensor {
 
     #[track_caller]
     fn record_node(op: Op, operands: &[&Tensor], wanted: Option<Type>, rule: Option<Arc<dyn GradientRule>>) -> Tensor {
-        let location = Location::caller();
+        let location = here();
         let device = operands[0].device();
         let mut edges = Edges::new();
         for operand in operands {

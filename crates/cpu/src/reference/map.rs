@@ -39,7 +39,8 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
             Op::Compare(op) => {
                 let holds = op.exact(x[0].0, x[1].0) as u8 as f64;
                 let margin = x[0].1 + x[1].1;
-                let close = margin > 0.0 && !((x[0].0 - x[1].0).abs() > margin);
+                let distance = (x[0].0 - x[1].0).abs();
+                let close = margin > 0.0 && (distance <= margin || distance.is_nan());
                 (holds, close as u8 as f64)
             }
             Op::Select => {

@@ -133,7 +133,8 @@ fn arg_best(values: &[f64], errors: &[f64], sign: f64) -> (f64, f64) {
     }
     let doubtful = values.iter().zip(errors).enumerate().any(|(i, (&v, &e))| {
         let margin = e + errors.get(best).copied().unwrap_or(0.0);
-        i != best && margin > 0.0 && !((v - values[best]).abs() > margin)
+        let distance = (v - values[best]).abs();
+        i != best && margin > 0.0 && (distance <= margin || distance.is_nan())
     });
     (best as f64, if doubtful { f64::INFINITY } else { 0.0 })
 }

@@ -1,9 +1,12 @@
-//! Updates in place: an element-wise kernel may write over a buffer that it is the last to read.
+//! Updates in place: a kernel may write over a buffer that it is the last to read.
+//!
+//! A donated input is what a failed run must leave whole, so it is overwritten only where nothing can fail any more but
+//! the lack of memory, which a backend checks before the first such kernel.
 
 use crate::plan::{BufferId, Family, Instruction, Kernel, Plan};
 
-/// Moves kernels that overwrite donated inputs to the end (a run that fails before them has changed nothing), then
-/// lets kernels write over buffers of which they are the last readers.
+/// Moves kernels that overwrite donated inputs to the end, then lets kernels write over buffers of which they are the last
+/// readers.
 pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
     let is_donated = |plan: &Plan, buffer: BufferId| plan.buffers[buffer].input.is_some_and(|slot| donated[slot]);
     if donated.contains(&true) {
@@ -21,6 +24,13 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
         last_use[output] = NEVER;
     }
 
+    let last_fallible = plan.kernels.iter().rposition(may_fail);
+    // A scatter checks its indices before it writes.
+    let safe = |i: usize, kernel: &Kernel| match last_fallible {
+        None => true,
+        Some(last) => i > last || (i == last && matches!(kernel.family, Family::Scatter { .. })),
+    };
+
     let mut renamed: Vec<BufferId> = (0..plan.buffers.len()).collect();
     for i in 0..plan.kernels.len() {
         for load in &mut plan.kernels[i].loads {
@@ -31,7 +41,7 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
         let mut candidates: Vec<BufferId> = overwritable(kernel)
             .filter(|&b| plan.buffers[b].dtype == plan.buffers[output].dtype)
             .filter(|&b| plan.buffers[b].len == plan.buffers[output].len && last_use[b] == i)
-            .filter(|&b| plan.buffers[b].input.is_none() || is_donated(plan, b))
+            .filter(|&b| plan.buffers[b].input.is_none() || (is_donated(plan, b) && safe(i, kernel)))
             .collect();
         // Donated inputs first: they are what an optimiser step updates.
         candidates.sort_by_key(|&b| plan.buffers[b].input.is_none());
@@ -46,16 +56,18 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
     }
 }
 
+/// Whether a kernel looks at indices, which may be out of range.
+fn may_fail(kernel: &Kernel) -> bool {
+    let gathers = kernel.expression.instructions.iter().any(|(i, _)| matches!(i, Instruction::Gather { .. }));
+    gathers || matches!(kernel.family, Family::Scatter { .. })
+}
+
 /// The buffers that a kernel reads once, element by element where it writes, so that it may write over them.
 fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + '_ {
-    let gathered = |load: usize| {
-        let gathers = |(i, _): &(Instruction, _)| matches!(i, Instruction::Gather { load: l, .. } if *l == load);
-        kernel.expression.instructions.iter().any(gathers)
-    };
     kernel.loads.iter().enumerate().filter_map(move |(i, load)| {
         let read_once = kernel.loads.iter().filter(|l| l.buffer == load.buffer).count() == 1;
         let fits = match kernel.family {
-            Family::Elementwise => !gathered(i),
+            Family::Elementwise => !may_fail(kernel),
             Family::Scatter { .. } => i == 0,
             Family::Reduce { .. } | Family::Contract { .. } => false,
         };

@@ -14,9 +14,8 @@ impl Tensor {
     /// x where positive, `weight` · x elsewhere; the weight broadcasts.
     #[track_caller]
     pub fn prelu(&self, weight: impl Into<Operand>) -> Tensor {
-        let scaled = self * weight.into();
-        let (x, scaled) = self.broadcast_with("prelu", scaled.into());
-        Tensor::select(&x.gt(x.constant(0.0)), &x, &scaled)
+        let (x, weight) = self.broadcast_with("prelu", weight.into());
+        Tensor::select(&x.gt(x.constant(0.0)), &x, &(&x * weight))
     }
 
     /// x where positive, `alpha` (eˣ − 1) elsewhere (Clevert et al. 2016).

@@ -95,9 +95,12 @@ impl Tensor {
         sum / count
     }
 
+    #[track_caller]
     fn needs_floats(&self, op: &'static str) -> Option<Tensor> {
-        let expected = "a float dtype";
-        (!self.dtype().is_float()).then(|| self.fail(op, ErrorKind::DType { expected, found: self.dtype() }))
+        if self.dtype().is_float() {
+            return None;
+        }
+        Some(self.fail(op, ErrorKind::DType { expected: "a float dtype", found: self.dtype() }))
     }
 
     /// The variance over axes: mean squared distance from the mean, with n − `correction` in place of n (0: of a

@@ -348,6 +348,10 @@ pub fn cat(tensors: &[&Tensor], axis: isize) -> Tensor {
         if tensor.dtype() != first.dtype() {
             return first.fail("cat", ErrorKind::DTypes { left: first.dtype(), right: tensor.dtype() });
         }
+        if tensor.device() != first.device() {
+            let (left, right) = (first.device().to_string(), tensor.device().to_string());
+            return first.fail("cat", ErrorKind::Devices { left, right });
+        }
     }
     // Each tensor is padded to the whole and chosen where it lies.
     let total: usize = tensors.iter().map(|t| t.shape()[position]).sum();
