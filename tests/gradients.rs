@@ -7,6 +7,10 @@ use gradus::ir::op::{BinaryOp, Op, UnaryOp};
 use gradus::tensor::graph::apply;
 use gradus::{Cell, DType, Device, ErrorKind, Grad, Key, Result, Tensor, cat, custom_gradient, no_grad, stack};
 use gradus::{grad, gradcheck, value_and_grad};
+use std::slice::from_ref;
+
+/// Functions of one tensor, with names.
+type Table<'a> = &'a [(&'a str, fn(&Tensor) -> Tensor)];
 
 /// Distinct numbers of one sign, or of both, at some distance from 0 and from each other.
 fn points<const N: usize>(shape: [usize; N], sign: i32) -> Tensor {
@@ -33,7 +37,7 @@ fn new(values: impl gradus::tensor::Values) -> Tensor {
 
 /// Checks a function of one tensor.
 fn check(name: &str, order: usize, x: &Tensor, f: impl Fn(&Tensor) -> Tensor) {
-    check_all(name, order, std::slice::from_ref(x), |x| f(&x[0]));
+    check_all(name, order, from_ref(x), |x| f(&x[0]));
 }
 
 fn check_all(name: &str, order: usize, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
@@ -114,8 +118,7 @@ fn binary_rows() {
 
 #[test]
 fn functions_and_activations() {
-    type Function = fn(&Tensor) -> Tensor;
-    let functions: &[(&str, Function)] = &[
+    let functions: Table = &[
         ("leaky_relu", |x| x.leaky_relu(0.1)),
         ("elu", |x| x.elu(0.7)),
         ("celu", |x| x.celu(0.7)),
@@ -156,8 +159,7 @@ fn functions_and_activations() {
 #[test]
 fn reductions() {
     let x = mixed([2, 3, 2]);
-    type Function = fn(&Tensor) -> Tensor;
-    let functions: &[(&str, Function)] = &[
+    let functions: Table = &[
         ("sum", |x| x.exp().sum([0, 2]) * x.sum(..)),
         ("prod", |x| x.prod(1) + x.prod(..) + x.prod_keepdim([0, -1]).sum(..)),
         ("max", |x| x.square().max([0, 1]) * x.max(..) + x.max_keepdim(0).sum([0, 1])),
@@ -184,7 +186,7 @@ fn reductions() {
 
 #[test]
 fn views() {
-    let functions: &[(&str, fn(&Tensor) -> Tensor)] = &[
+    let functions: Table = &[
         ("reshape", |x| x.reshape([4, -1]).flatten().unsqueeze(0).squeeze(..)),
         ("permute", |x| x.permute([2, 0, 1]).transpose(0, 1).t()),
         ("broadcast_to", |x| x.unsqueeze(1).broadcast_to([5, 2, 3, 3, 4])),
@@ -356,7 +358,7 @@ fn custom_gradients_have_gradients() -> Result<()> {
     // A cube that is computed badly but differentiates well, to any order.
     let cube = |x: &Tensor| {
         let rule = |x: &[Tensor], y: &Tensor, g: &Tensor| vec![Some(g * y / &x[0] * 3.0)];
-        custom_gradient("cube", &[x.clone()], |x| x[0].abs().pow(3.0) * x[0].sign(), rule)
+        custom_gradient("cube", from_ref(x), |x| x[0].abs().pow(3.0) * x[0].sign(), rule)
     };
     check("cube", 2, &mixed([4]), |x| cube(&x.sin()).exp());
     let [one, two, three] = derivatives(&new([2.0]), |x| cube(x));

@@ -45,7 +45,7 @@ fn resident() -> usize {
 
 /// Runs `step` often and checks that the process does not grow after the first half.
 fn stays_flat(steps: usize, mut step: impl FnMut()) {
-    const ALLOWED: usize = 16 << 20;
+    const ALLOWED: usize = 6 << 20;
     (0..steps / 2).for_each(|_| step());
     let before = resident();
     (steps / 2..steps).for_each(|_| step());
@@ -83,7 +83,7 @@ fn unread_sums_stay_flat_though_old_parameters_are_held_or_evaluated_first() {
     let device = own_device();
     let w = Cell::parameter(Tensor::ones([10], &device));
     let mut total = Tensor::zeros([], &device);
-    stays_flat(100_000, || {
+    stays_flat(30_000, || {
         let old = w.tensor();
         let loss = old.square().sum(..);
         let gradient = grad(&loss, [&old]).unwrap().remove(0);
@@ -129,7 +129,7 @@ fn predictions_without_training_stay_flat() {
     let _alone = alone();
     let device = own_device();
     let w = Cell::parameter(Tensor::ones([10], &device));
-    stays_flat(100_000, || (w.tensor() * 2.0).eval().unwrap());
+    stays_flat(30_000, || (w.tensor() * 2.0).eval().unwrap());
     assert_eq!(in_use(&device), 40);
 }
 
@@ -268,9 +268,8 @@ fn failed_assignments_change_nothing() {
     assert_eq!(in_use(&device), 2 * BYTES + 4);
 }
 
-/// An update in place runs before something that fails and does not depend on it, or does.
+/// What fails after much else has run: beside an update in place, behind one, and for lack of memory.
 #[test]
-#[ignore = "a bug of gradus_ir::passes::in_place: donated buffers are overwritten before kernels that can fail"]
 fn assignments_that_fail_late_change_nothing() {
     let device = room_for(2);
     let w = Cell::parameter(full(1.0, &device));

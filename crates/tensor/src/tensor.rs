@@ -197,7 +197,10 @@ impl Tensor {
     pub(crate) fn upload(data: Data, shape: Shape, device: &Device) -> Tensor {
         let location = Location::caller();
         let fail = |kind| Tensor::failed(Error::located("upload", kind, location), device);
-        if shape.checked_numel() != Some(data.len()) {
+        if shape.checked_numel().is_none() {
+            return fail(ErrorKind::TooLarge { shape });
+        }
+        if shape.numel() != data.len() {
             return fail(ErrorKind::DataLength { len: data.len(), shape });
         }
         let dtype = data.dtype();

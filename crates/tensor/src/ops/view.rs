@@ -30,6 +30,9 @@ impl Tensor {
         if &shape == self.shape() {
             return self.clone();
         }
+        if shape.checked_numel().is_none() {
+            return self.fail("reshape", ErrorKind::TooLarge { shape });
+        }
         Tensor::record(Op::Reshape, &[self], Some(Type { shape, dtype: self.dtype() }))
     }
 
@@ -52,7 +55,7 @@ impl Tensor {
             }
         };
         let shape = self.shape();
-        let merged = shape[start..=end].iter().product();
+        let merged = shape[start..=end].iter().fold(1, |n: usize, &extent| n.saturating_mul(extent));
         let dims: Vec<usize> =
             shape[..start].iter().copied().chain([merged]).chain(shape[end + 1..].iter().copied()).collect();
         self.reshape(dims)
@@ -164,6 +167,8 @@ impl Tensor {
         }
         let len = (end - start).div_ceil(step.unsigned_abs());
         let start = if step > 0 || len == 0 { start } else { end - 1 };
+        // A step that is never made may be as long as it likes.
+        let step = if len > 1 { step } else { 1 };
         self.slice_axis(axis, SliceAxis { start, step, len })
     }
 
@@ -188,11 +193,11 @@ impl Tensor {
         let from_end = |i: isize| if i < 0 { i + extent } else { i };
         let start = match range.start_bound() {
             Bound::Included(&i) => from_end(i),
-            Bound::Excluded(&i) => from_end(i) + 1,
+            Bound::Excluded(&i) => from_end(i).saturating_add(1),
             Bound::Unbounded => 0,
         };
         let end = match range.end_bound() {
-            Bound::Included(&i) => from_end(i) + 1,
+            Bound::Included(&i) => from_end(i).saturating_add(1),
             Bound::Excluded(&i) => from_end(i),
             Bound::Unbounded => extent,
         };
@@ -205,7 +210,8 @@ impl Tensor {
     /// Position `index` of an axis; the axis is gone in the result.
     #[track_caller]
     pub fn select_index(&self, axis: isize, index: isize) -> Tensor {
-        let end = if index == -1 { self.axis(axis).map_or(0, |a| self.shape()[a] as isize) } else { index + 1 };
+        let end =
+            if index == -1 { self.axis(axis).map_or(0, |a| self.shape()[a] as isize) } else { index.saturating_add(1) };
         self.slice(axis, index..end).squeeze(axis)
     }
 
@@ -250,7 +256,7 @@ impl Tensor {
     pub fn split(&self, axis: isize, sizes: &[usize]) -> Vec<Tensor> {
         let extent = self.axis(axis).map(|a| self.shape()[a]);
         let kind = match extent {
-            Ok(extent) if sizes.iter().sum::<usize>() == extent => {
+            Ok(extent) if sizes.iter().try_fold(0, |sum: usize, &size| sum.checked_add(size)) == Some(extent) => {
                 let mut start = 0;
                 let mut pieces = Vec::with_capacity(sizes.len());
                 for &size in sizes {
