@@ -2,7 +2,7 @@
 //! this carries along. A failure is shrunk and printed with its seed. And a test of the fuzzer itself: faults planted
 //! in plans must be caught.
 //!
-//! `GRADUS_FUZZ=5000` tries so many graphs instead of 400, `GRADUS_FUZZ_SEED=n` tries only this seed.
+//! `GRADUS_FUZZ=100000` tries so many graphs instead of 2000, `GRADUS_FUZZ_SEED=n` tries only this seed.
 
 #[path = "support/mutations.rs"]
 mod mutations;
@@ -336,7 +336,7 @@ fn setting(name: &str) -> Option<u64> {
 fn random_graphs_agree_with_the_reference() {
     let seeds = match setting("GRADUS_FUZZ_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("GRADUS_FUZZ").unwrap_or(400),
+        None => 0..setting("GRADUS_FUZZ").unwrap_or(2000),
     };
     let ways = ways();
     let (mut elements, mut decided) = (0, 0);

@@ -9,7 +9,7 @@ use gradus_ir::{DType, Data, Error, Result, Shape, View};
 use rayon::prelude::*;
 
 /// Multiply-adds above which a single product is worth several threads.
-const PARALLEL_WORK: usize = 1 << 18;
+pub(crate) const PARALLEL_WORK: usize = 1 << 18;
 
 /// A product made ready: for each batch index an `m × k` matrix times a `k × n` one.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! Running a plan: kernels in order, each into its buffer, and every buffer freed after its last reader.
 
 use crate::block::{BLOCK, Operands, Program};
-use crate::contract::Contraction;
+use crate::contract::{self, Contraction};
 use crate::memory::{Array, Memory};
 use crate::reduce::Reduction;
 use crate::scatter::Scatter;
 use crate::slice::{Slice, SliceMut};
-use gradus_ir::plan::{BufferId, Family, Register};
+use gradus_ir::plan::{BufferId, Family, Kernel, Register};
 use gradus_ir::{Buffer, DType, Data, Error, Executable, Number, Plan, Result};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const TASK: usize = 16 * BLOCK;
 /// A plan made ready for the CPU.
 pub(crate) struct CpuExecutable {
     memory: Arc<Memory>,
-    /// Where the work runs, if not on rayon's global threads.
+    /// Where the work runs, if not on rayon's global threads and if there is enough of it for several threads.
     threads: Option<Arc<rayon::ThreadPool>>,
     buffers: Vec<gradus_ir::plan::Buffer>,
     outputs: Vec<BufferId>,
@@ -95,6 +95,8 @@ impl CpuExecutable {
         }
         steps.reverse();
         let overwriting = overwriting(&steps, &plan.buffers);
+        // Handing a small plan over to other threads would take longer than running it.
+        let threads = threads.filter(|_| plan.kernels.iter().any(is_parallel));
         Ok(CpuExecutable { memory, threads, buffers: plan.buffers, outputs: plan.outputs, steps, overwriting })
     }
 
@@ -171,6 +173,20 @@ impl CpuExecutable {
             }
             Held::Nothing => Err(Error::Backend(format!("buffer {id} is read before it is written"))),
         }
+    }
+}
+
+/// Whether a kernel is large enough for the kernels' own thresholds to use several threads.
+fn is_parallel(kernel: &Kernel) -> bool {
+    let elements = kernel.space.numel();
+    match kernel.family {
+        Family::Elementwise | Family::Reduce { .. } => elements > TASK,
+        Family::Contract { contracted, .. } => {
+            let axes = &kernel.loads[0].view.axes;
+            let summed: usize = axes[axes.len() - contracted..].iter().map(|a| a.extent).product();
+            elements * summed > contract::PARALLEL_WORK || kernel.loads.iter().any(|l| l.view.shape().numel() > TASK)
+        }
+        Family::Scatter { .. } => false,
     }
 }
 

@@ -14,25 +14,23 @@ impl Shape {
         Shape(SmallVec::from_slice(dims))
     }
 
-    /// The number of elements, or `None` where it exceeds `isize::MAX` bytes of the widest dtype.
+    /// The number of elements, or `None` where the extents that are not 0 exceed `isize::MAX` bytes of the widest dtype.
     pub fn checked_numel(&self) -> Option<usize> {
-        if self.contains(&0) {
-            return Some(0);
-        }
-        let numel = self.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-        (numel <= isize::MAX as usize / 8).then_some(numel)
+        let nonzero = self.iter().filter(|&&d| d > 0).try_fold(1usize, |n, &d| n.checked_mul(d))?;
+        let addressable = nonzero <= isize::MAX as usize / 8;
+        addressable.then_some(if self.contains(&0) { 0 } else { nonzero })
     }
 
-    /// The number of elements.
+    /// The number of elements (of a shape that passes [`checked_numel`](Shape::checked_numel); else at most `usize::MAX`).
     pub fn numel(&self) -> usize {
-        self.iter().product()
+        if self.contains(&0) { 0 } else { self.iter().fold(1, |n, &d| n.saturating_mul(d)) }
     }
 
     /// Row-major strides, in elements.
     pub fn strides(&self) -> SmallVec<[isize; 4]> {
-        let mut strides = SmallVec::from_elem(1, self.len());
+        let mut strides: SmallVec<[isize; 4]> = SmallVec::from_elem(1, self.len());
         for axis in (1..self.len()).rev() {
-            strides[axis - 1] = strides[axis] * self[axis].max(1) as isize;
+            strides[axis - 1] = strides[axis].saturating_mul(self[axis].max(1) as isize);
         }
         strides
     }

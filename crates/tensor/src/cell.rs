@@ -111,6 +111,16 @@ impl Cell {
         Tensor::share(leaf)
     }
 
+    /// Puts a leaf for `tensor` in place of the present one, under a new version; gives both back.
+    fn replace(&self, tensor: &Tensor, location: &'static Location<'static>) -> (Tensor, Tensor) {
+        let mut present = self.lock();
+        let version = self.identity.version.fetch_add(1, Ordering::AcqRel) + 1;
+        let leaf = self.leaf(tensor, version, location);
+        leaf.device().note_assignment(self.bit());
+        let previous = std::mem::replace(&mut *present, leaf.clone());
+        (leaf, previous)
+    }
+
     fn bit(&self) -> u32 {
         (self.identity.id % 64) as u32
     }
@@ -187,30 +197,23 @@ pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
     let mut roots = Vec::with_capacity(updates.len());
     let mut old = Vec::with_capacity(updates.len());
     for (cell, new) in updates {
-        let version = cell.identity.version.fetch_add(1, Ordering::AcqRel) + 1;
-        let leaf = cell.leaf(&new, version, location);
+        let (leaf, previous) = cell.replace(&new, location);
         roots.push(leaf.node()?.clone());
-        leaf.device().note_assignment(cell.bit());
-        let previous = std::mem::replace(&mut *cell.lock(), leaf);
-        old.push((cell, previous.node()?.clone(), previous.device().clone()));
+        old.push((cell, previous.node()?.clone()));
     }
-    let replaced: Vec<Arc<Node>> = old.iter().map(|(_, node, _)| node.clone()).collect();
+    let replaced: Vec<Arc<Node>> = old.iter().map(|(_, node)| node.clone()).collect();
     // A held tensor that reads an old value may fail where the update does not; without donation it can wait.
     let result = evaluate::run(&roots, &replaced).or_else(|first| evaluate::run(&roots, &[]).map_err(|_| first));
     drop(replaced);
     if result.is_err() {
         // A cell that was listed twice gets its first value back.
-        for (cell, node, device) in old.into_iter().rev() {
-            let kept = Tensor::of(node);
-            let version = cell.identity.version.fetch_add(1, Ordering::AcqRel) + 1;
-            let restored = cell.leaf(&kept, version, location);
-            device.note_assignment(cell.bit());
-            *cell.lock() = restored;
+        for (cell, node) in old.into_iter().rev() {
+            cell.replace(&Tensor::of(node), location);
         }
         return result;
     }
-    for (_, _, device) in &old {
-        evaluate::cut_stale(device);
+    for (_, node) in &old {
+        evaluate::cut_stale(&node.device);
     }
     Ok(())
 }

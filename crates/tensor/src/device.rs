@@ -117,7 +117,7 @@ impl Device {
     #[track_caller]
     pub fn best() -> Result<Device> {
         match std::env::var("GRADUS_DEVICE") {
-            Ok(name) if !name.is_empty() => Device::named(&name),
+            Ok(name) if !name.is_empty() && name != "best" => Device::named(&name),
             _ => Ok(Device::cpu()),
         }
     }

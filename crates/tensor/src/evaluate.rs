@@ -129,7 +129,8 @@ fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_over
     }
     nodes.sort_unstable_by_key(|node| node.id);
 
-    let donated: Vec<&Arc<Node>> = replaced.iter().filter(|leaf| may_overwrite && may_donate(leaf)).collect();
+    let donated: HashSet<u64> =
+        replaced.iter().filter(|leaf| may_overwrite && may_donate(leaf)).map(|leaf| leaf.id).collect();
     let asked: HashSet<u64> = asked.iter().map(|node| node.id).collect();
     let kept: Vec<bool> = nodes
         .iter()
@@ -238,7 +239,7 @@ fn extract(
     traced: Traced,
     nodes: &[Arc<Node>],
     kept: &[bool],
-    donated: &[&Arc<Node>],
+    donated: &HashSet<u64>,
 ) -> Result<Traced> {
     let Traced { mut graph, mut leaves, mut scalars } = traced;
     for (node, &kept) in nodes.iter().zip(kept) {
@@ -250,8 +251,7 @@ fn extract(
                     let name = edge.cell.as_ref().map_or(String::new(), |tag| tag.name());
                     return Err(Error::located(node.op.name(), ErrorKind::ParameterUpdated { name }, node.location));
                 }
-                let is_donated = donated.iter().any(|d| Arc::ptr_eq(d, edge));
-                let place = graph.input(edge.ty.shape.clone(), edge.ty.dtype, is_donated);
+                let place = graph.input(edge.ty.shape.clone(), edge.ty.dtype, donated.contains(&edge.id));
                 collector.set_place(edge, place)?;
                 leaves.push(edge.clone());
             }
@@ -311,7 +311,7 @@ pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Trace
     }
     nodes.sort_unstable_by_key(|node| node.id);
     let kept = vec![false; nodes.len()];
-    let mut traced = extract(&collector, traced, &nodes, &kept, &[])?;
+    let mut traced = extract(&collector, traced, &nodes, &kept, &HashSet::new())?;
     traced.graph.outputs = outputs.iter().map(|output| collector.place(output)).collect();
     Ok(traced)
 }

@@ -155,7 +155,8 @@ pub struct PadAxis {
 impl PadAxis {
     /// The padded extent of an axis.
     pub fn extent(&self, len: usize) -> usize {
-        self.low + self.high + len + len.saturating_sub(1) * self.interior
+        let between = len.saturating_sub(1).saturating_mul(self.interior);
+        self.low.saturating_add(self.high).saturating_add(len).saturating_add(between)
     }
 }
 

@@ -170,14 +170,25 @@ impl Tensor {
     #[track_caller]
     pub fn softmax(&self, axes: impl Into<Axes>) -> Tensor {
         let axes = axes.into();
+        if self.is_empty_over(&axes) {
+            return self.clone();
+        }
         let e = (self - self.max_keepdim(axes.clone()).detach()).exp();
         &e / e.sum_keepdim(axes)
+    }
+
+    /// Whether there is no element, so that a softmax over these axes has nothing to do.
+    fn is_empty_over(&self, axes: &Axes) -> bool {
+        self.error().is_none() && self.numel() == 0 && self.axes(axes).is_ok()
     }
 
     /// ln softmax along an axis (or several), without overflow or loss of small probabilities.
     #[track_caller]
     pub fn log_softmax(&self, axes: impl Into<Axes>) -> Tensor {
         let axes = axes.into();
+        if self.is_empty_over(&axes) {
+            return self.clone();
+        }
         let shifted = self - self.max_keepdim(axes.clone()).detach();
         &shifted - shifted.exp().sum_keepdim(axes).log()
     }

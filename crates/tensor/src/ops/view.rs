@@ -21,8 +21,9 @@ impl Tensor {
         let Dims(dims) = dims.into();
         let unknown = dims.iter().filter(|&&d| d < 0).count();
         let known: usize = dims.iter().filter(|&&d| d >= 0).fold(1, |n, &d| n.saturating_mul(d as usize));
-        if unknown > 1 || dims.iter().any(|&d| d < -1) {
-            let (expected, found) = ("extents of which at most one is -1", format!("{dims:?}"));
+        // Next to an extent of 0 any number would do for -1.
+        if unknown > 1 || dims.iter().any(|&d| d < -1) || (unknown == 1 && known == 0) {
+            let (expected, found) = ("extents of which at most one is -1, and then none is 0", format!("{dims:?}"));
             return self.fail("reshape", ErrorKind::Argument { argument: "dims", expected, found });
         }
         let rest = self.numel().checked_div(known).unwrap_or(0);
