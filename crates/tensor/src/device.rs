@@ -6,7 +6,7 @@ use crate::node::Node;
 use gradus_ir::{Backend, Error as ErrorKind, MemoryStats};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Weak};
 
 /// A device on which tensors live and ops run. Cloning is cheap; two clones are the same device.
 ///
@@ -25,6 +25,8 @@ struct Inner {
     backend: Box<dyn Backend>,
     registry: Mutex<Registry>,
     planner: Mutex<Planner>,
+    /// Told when a run that overwrites buffers is over.
+    run_over: Condvar,
     /// For each cell bit, the next node id at its last assignment.
     assigned: [AtomicU64; 64],
 }
@@ -76,6 +78,7 @@ impl Device {
             backend,
             registry: Mutex::default(),
             planner: Mutex::new(Planner::new()),
+            run_over: Condvar::new(),
             assigned: [const { AtomicU64::new(0) }; 64],
         }))
     }
@@ -168,6 +171,16 @@ impl Device {
     /// The evaluation lock.
     pub(crate) fn planner(&self) -> MutexGuard<'_, Planner> {
         self.0.planner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits, without the evaluation lock, until a run that overwrites buffers is over.
+    pub(crate) fn wait_for_runs<'a>(&self, planner: MutexGuard<'a, Planner>) -> MutexGuard<'a, Planner> {
+        self.0.run_over.wait(planner).unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Tells those who wait that a run that overwrites buffers is over.
+    pub(crate) fn run_is_over(&self) {
+        self.0.run_over.notify_all();
     }
 
     /// Notes a new pending node; says whether it is time to evaluate what is pending.

@@ -7,19 +7,23 @@ use crate::node::{Cut, Node, Value};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Executable, Graph, NodeId, Number};
 use lru::LruCache;
+use std::cell::Cell as ThreadCell;
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, MutexGuard};
 
 /// Compiled plans kept per device.
 const CACHED_PLANS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// What evaluations of a device share; its lock is the evaluation lock.
+/// What evaluations of a device share. Its lock is held while graphs are looked at or changed, not while they run: a run
+/// may wait for other tasks on this very thread, which may evaluate too.
 pub(crate) struct Planner {
     plans: LruCache<Graph, Arc<dyn Executable>>,
     /// Counts evaluations, so that marks of earlier ones are told apart.
     epoch: u64,
+    /// Runs under way that overwrite buffers: what reads these is on its way too.
+    overwriting: usize,
 }
 
 /// What the environment asks to be shown or done differently.
@@ -40,7 +44,7 @@ pub(crate) static DEBUG: LazyLock<Debug> = LazyLock::new(|| {
 
 impl Planner {
     pub(crate) fn new() -> Planner {
-        Planner { plans: LruCache::new(CACHED_PLANS), epoch: 0 }
+        Planner { plans: LruCache::new(CACHED_PLANS), epoch: 0, overwriting: 0 }
     }
 }
 
@@ -111,35 +115,27 @@ pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
     devices.iter().try_for_each(|device| run_on(device, roots, replaced, may_overwrite))
 }
 
+thread_local! {
+    /// Whether this thread is inside of a run that overwrites buffers.
+    static OVERWRITES: ThreadCell<bool> = const { ThreadCell::new(false) };
+}
+
 fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_overwrite: bool) -> Result<()> {
     let here = |nodes: &[Arc<Node>]| nodes.iter().filter(|n| n.device == *device).cloned().collect::<Vec<_>>();
-    let (mut asked, replaced) = (here(roots), here(replaced));
+    let (roots, replaced) = (here(roots), here(replaced));
     let mut planner = device.planner();
-    planner.epoch += 1;
-    if !replaced.is_empty() {
-        asked.extend(held_readers(device, &replaced));
-    }
-    let mut collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
-    for node in &asked {
-        collector.collect(node);
-    }
-    let mut nodes = std::mem::take(&mut collector.nodes);
-    if nodes.is_empty() {
-        return Ok(());
-    }
-    nodes.sort_unstable_by_key(|node| node.id);
-
-    let donated: HashSet<u64> =
-        replaced.iter().filter(|leaf| may_overwrite && may_donate(leaf)).map(|leaf| leaf.id).collect();
-    let asked: HashSet<u64> = asked.iter().map(|node| node.id).collect();
-    let kept: Vec<bool> = nodes
-        .iter()
-        .map(|node| asked.contains(&node.id) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
-        .collect();
-
-    let Traced { graph, leaves, scalars } = extract(&collector, Traced::default(), &nodes, &kept, &donated)?;
-    let executable = compile(&mut planner, device, &graph)?;
-
+    let prepared = loop {
+        match Prepared::new(&mut planner, device, &roots, &replaced, may_overwrite) {
+            Err(error) if is_overwritten(&error) && planner.overwriting > 0 && !OVERWRITES.get() => {
+                // Another thread's run will have computed what this one needs.
+                planner = device.wait_for_runs(planner);
+            }
+            Err(error) => return Err(error),
+            Ok(None) => return Ok(()),
+            Ok(Some(prepared)) => break prepared,
+        }
+    };
+    let Prepared { nodes, kept, traced: Traced { graph, leaves, scalars }, executable } = prepared;
     let mut inputs: Vec<_> = leaves
         .iter()
         .zip(&graph.donated)
@@ -152,7 +148,10 @@ fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_over
             }
         })
         .collect();
+    let overwrites = graph.donated.contains(&true);
+    let mut run = Run::begin(device, planner, overwrites);
     let result = executable.run(&mut inputs, &scalars);
+    run.lock();
     for ((leaf, &donated), buffer) in leaves.iter().zip(&graph.donated).zip(inputs) {
         // What the run did not take (all of it, if it failed early) still holds its value.
         if let (true, Some(buffer)) = (donated, buffer) {
@@ -160,12 +159,98 @@ fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_over
         }
     }
     let outputs = result.map_err(|kind| failed(&nodes, kind))?;
-    let computed: Vec<&Arc<Node>> = nodes.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| node).collect();
-    for (node, buffer) in computed.iter().zip(outputs) {
+    let computed = nodes.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| node);
+    for (node, buffer) in computed.zip(outputs) {
         node.state().value = Value::Ready(buffer);
         settle_edges(node, device);
     }
     Ok(())
+}
+
+/// A run: while it goes on, the evaluation lock is free.
+struct Run<'a> {
+    device: &'a Device,
+    overwrites: bool,
+    /// Whether this thread was inside of an overwriting run before.
+    outer: bool,
+    /// The evaluation lock, once the values are there and are being stored.
+    planner: Option<MutexGuard<'a, Planner>>,
+}
+
+impl<'a> Run<'a> {
+    fn begin(device: &'a Device, mut planner: MutexGuard<'a, Planner>, overwrites: bool) -> Run<'a> {
+        planner.overwriting += overwrites as usize;
+        Run { device, overwrites, outer: OVERWRITES.replace(overwrites || OVERWRITES.get()), planner: None }
+    }
+
+    fn lock(&mut self) {
+        self.planner = Some(self.device.planner());
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        OVERWRITES.set(self.outer);
+        let mut planner = self.planner.take().unwrap_or_else(|| self.device.planner());
+        planner.overwriting -= self.overwrites as usize;
+        drop(planner);
+        if self.overwrites {
+            self.device.run_is_over();
+        }
+    }
+}
+
+/// Whether a graph could not be made because a buffer behind it has been, or is being, overwritten.
+fn is_overwritten(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::ParameterUpdated { .. })
+}
+
+/// A graph that is ready to run.
+struct Prepared {
+    /// The nodes that are computed, in topological order.
+    nodes: Vec<Arc<Node>>,
+    /// Which of them keep their values.
+    kept: Vec<bool>,
+    traced: Traced,
+    executable: Arc<dyn Executable>,
+}
+
+impl Prepared {
+    /// `None` if there is nothing to compute.
+    fn new(
+        planner: &mut Planner,
+        device: &Device,
+        roots: &[Arc<Node>],
+        replaced: &[Arc<Node>],
+        may_overwrite: bool,
+    ) -> Result<Option<Prepared>> {
+        planner.epoch += 1;
+        // This comes before the search for readers: once no handle holds a leaf, no reader can be added.
+        let donated: HashSet<u64> =
+            replaced.iter().filter(|leaf| may_overwrite && may_donate(leaf)).map(|leaf| leaf.id).collect();
+        let mut asked = roots.to_vec();
+        if !replaced.is_empty() {
+            asked.extend(held_readers(device, replaced));
+        }
+        let mut collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
+        for node in &asked {
+            collector.collect(node);
+        }
+        let mut nodes = std::mem::take(&mut collector.nodes);
+        if nodes.is_empty() {
+            return Ok(None);
+        }
+        nodes.sort_unstable_by_key(|node| node.id);
+
+        let asked: HashSet<u64> = asked.iter().map(|node| node.id).collect();
+        let kept: Vec<bool> = nodes
+            .iter()
+            .map(|node| asked.contains(&node.id) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
+            .collect();
+        let traced = extract(&collector, Traced::default(), &nodes, &kept, &donated)?;
+        let executable = compile(planner, device, &traced.graph)?;
+        Ok(Some(Prepared { nodes, kept, traced, executable }))
+    }
 }
 
 /// Evaluates what is held and pending on a device, so that it need not be kept as a graph.
