@@ -157,13 +157,20 @@ impl Kernel {
     }
 }
 
+impl Plan {
+    /// What a buffer is called where the plan is printed: `in3` for input slot 3, `b7` for buffer 7.
+    pub fn buffer_name(&self, id: BufferId) -> String {
+        match self.buffers[id].input {
+            Some(slot) => format!("in{slot}"),
+            None => format!("b{id}"),
+        }
+    }
+}
+
 impl fmt::Display for Plan {
     /// A table: one line per kernel with family, space, what it reads, computes and writes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |id: BufferId| match self.buffers[id].input {
-            Some(slot) => format!("in{slot}"),
-            None => format!("b{id}"),
-        };
+        let name = |id: BufferId| self.buffer_name(id);
         for (i, kernel) in self.kernels.iter().enumerate() {
             let loads: Vec<String> =
                 kernel.loads.iter().map(|l| format!("{}{}", name(l.buffer), l.view.shape())).collect();

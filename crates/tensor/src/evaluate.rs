@@ -248,7 +248,8 @@ impl Prepared {
             .map(|node| asked.contains(&node.id) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
             .collect();
         let traced = extract(&collector, Traced::default(), &nodes, &kept, &donated)?;
-        let executable = compile(planner, device, &traced.graph)?;
+        let computed = nodes.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| &**node);
+        let executable = compile(planner, device, &traced.graph, computed)?;
         Ok(Some(Prepared { nodes, kept, traced, executable }))
     }
 }
@@ -401,13 +402,23 @@ pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Trace
     Ok(traced)
 }
 
-fn compile(planner: &mut Planner, device: &Device, graph: &Graph) -> Result<Arc<dyn Executable>> {
+/// The executable of a graph, from the cache if it is there. `outputs` are the nodes that keep their values.
+fn compile<'a>(
+    planner: &mut Planner,
+    device: &Device,
+    graph: &Graph,
+    outputs: impl Iterator<Item = &'a Node>,
+) -> Result<Arc<dyn Executable>> {
     if let Some(executable) = planner.plans.get(graph) {
         return Ok(executable.clone());
     }
     let plan = gradus_ir::plan(graph);
     if DEBUG.plan {
         eprintln!("plan for {device}:\n{plan}");
+        for (node, buffer) in outputs.zip(&plan.outputs) {
+            let (op, shape, at) = (node.op.name(), &node.ty.shape, node.location);
+            eprintln!("      keeps {} {op}{shape} of {}:{}", plan.buffer_name(*buffer), at.file(), at.line());
+        }
     }
     let executable: Arc<dyn Executable> = Arc::from(device.backend().compile(plan)?);
     planner.plans.put(graph.clone(), executable.clone());
