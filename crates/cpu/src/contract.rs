@@ -1,15 +1,11 @@
 //! The general matrix product, on the `gemm` crate.
 
 use crate::address::Strided;
-use crate::reduce::each_chunk;
+use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::plan::{Instruction, Kernel, Load};
 use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Result, Shape, View};
-use rayon::prelude::*;
-
-/// Multiply-adds above which a single product is worth several threads.
-pub(crate) const PARALLEL_WORK: usize = 1 << 18;
 
 /// A product made ready: for each batch index an `m × k` matrix times a `k × n` one.
 #[derive(Debug)]
@@ -74,10 +70,10 @@ impl Contraction {
             return Ok(());
         }
         let (mut left_copy, mut right_copy) = (Vec::new(), Vec::new());
-        let left = self.left.source(left, &mut left_copy);
-        let right = self.right.source(right, &mut right_copy);
+        let left = self.left.source(left, &mut left_copy)?;
+        let right = self.right.source(right, &mut right_copy)?;
         let work = self.m * self.n * self.k;
-        let inner_parallel = work > PARALLEL_WORK;
+        let inner_parallel = work > parallel::PRODUCTS;
         let one = |(index, out): (usize, &mut [T])| {
             let a = self.left.matrix(left, &self.batch, index, self.m, self.k);
             let b = self.right.matrix(right, &self.batch, index, self.n, self.k);
@@ -88,7 +84,9 @@ impl Contraction {
         if inner_parallel {
             out.chunks_mut(self.m * self.n).enumerate().try_for_each(one)
         } else {
-            each_chunk(out, self.m * self.n, batches * work / 8, one)
+            // In elements, so that the threshold is that of a single product.
+            let elements = batches * work / (parallel::PRODUCTS / parallel::ELEMENTS);
+            parallel::each_chunk(out, self.m * self.n, elements, one)
         }
     }
 }
@@ -122,14 +120,18 @@ impl Matrices {
         }
     }
 
-    fn source<'a, T: Typed>(&self, source: &'a [T], copy: &'a mut Vec<T>) -> &'a [T] {
+    fn source<'a, T: Typed>(&self, source: &'a [T], copy: &'a mut Vec<T>) -> Result<&'a [T]> {
         let Some((strided, len)) = &self.copy else {
-            return source;
+            return Ok(source);
         };
         const PIECE: usize = 1 << 14;
         copy.resize(*len, T::default());
-        copy.par_chunks_mut(PIECE).enumerate().for_each(|(i, out)| strided.fill(source, i * PIECE, out));
-        copy
+        let piece = |(i, out): (usize, &mut [T])| {
+            strided.fill(source, i * PIECE, out);
+            Ok(())
+        };
+        parallel::each_chunk(copy, PIECE, *len, piece)?;
+        Ok(copy)
     }
 
     /// The matrix of one batch index.

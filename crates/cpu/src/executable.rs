@@ -1,14 +1,14 @@
 //! Running a plan: kernels in order, each into its buffer, and every buffer freed after its last reader.
 
 use crate::block::{BLOCK, Operands, Program};
-use crate::contract::{self, Contraction};
+use crate::contract::Contraction;
 use crate::memory::{Array, Memory};
+use crate::parallel;
 use crate::reduce::Reduction;
 use crate::scatter::Scatter;
 use crate::slice::{Slice, SliceMut};
 use gradus_ir::plan::{BufferId, Family, Kernel, Register};
 use gradus_ir::{Buffer, DType, Data, Error, Executable, Number, Plan, Result};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Elements of an element-wise kernel per task.
@@ -180,11 +180,12 @@ impl CpuExecutable {
 fn is_parallel(kernel: &Kernel) -> bool {
     let elements = kernel.space.numel();
     match kernel.family {
-        Family::Elementwise | Family::Reduce { .. } => elements > TASK,
+        Family::Elementwise | Family::Reduce { .. } => elements > parallel::ELEMENTS,
         Family::Contract { contracted, .. } => {
             let axes = &kernel.loads[0].view.axes;
             let summed: usize = axes[axes.len() - contracted..].iter().map(|a| a.extent).product();
-            elements * summed > contract::PARALLEL_WORK || kernel.loads.iter().any(|l| l.view.shape().numel() > TASK)
+            let copied = kernel.loads.iter().map(|l| l.view.shape().numel()).max().unwrap_or(0);
+            elements * summed > parallel::PRODUCTS || copied > parallel::ELEMENTS
         }
         Family::Scatter { .. } => false,
     }
@@ -256,10 +257,8 @@ fn elementwise(program: &Program, register: Register, operands: &Operands, out: 
         }
         Ok(())
     };
-    if out.len() <= TASK {
-        return task((0, SliceMut::of(out)));
-    }
-    SliceMut::of(out).chunks(TASK).into_par_iter().enumerate().try_for_each(task)
+    let elements = out.len();
+    parallel::map(SliceMut::of(out).chunks(TASK).into_iter().enumerate().collect(), elements, task).map(|_| ())
 }
 
 fn array(buffer: &Buffer) -> Result<&Array> {

@@ -10,6 +10,7 @@ mod contract;
 mod executable;
 mod loops;
 mod memory;
+mod parallel;
 mod reduce;
 pub mod reference;
 mod scatter;

@@ -2,12 +2,12 @@
 
 use crate::block::{BLOCK, Operands, Program};
 use crate::loops::vectorised;
+use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{Instruction, Kernel};
 use gradus_ir::real::{Int, Real};
 use gradus_ir::{DType, Data, Error, Result, Shape};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// Elements per task.
@@ -99,14 +99,11 @@ impl Reduction {
             // Few long rows: each is cut into tasks.
             for (row, out) in out.iter_mut().enumerate() {
                 let starts: Vec<usize> = (0..self.inner).step_by(TASK).collect();
-                let parts: Vec<F::Acc> = starts
-                    .into_par_iter()
-                    .map(|start| {
-                        let mut scratch = self.program.scratch(operands, BLOCK, None);
-                        let len = TASK.min(self.inner - start);
-                        self.run_of_row(fold, operands, &mut scratch, row, start, len)
-                    })
-                    .collect::<Result<_>>()?;
+                let parts = parallel::map(starts, self.inner, |start| {
+                    let mut scratch = self.program.scratch(operands, BLOCK, None);
+                    let len = TASK.min(self.inner - start);
+                    self.run_of_row(fold, operands, &mut scratch, row, start, len)
+                })?;
                 *out = fold.finish(parts.into_iter().fold(fold.identity(), |a, b| fold.combine(a, b)));
             }
             return Ok(());
@@ -135,7 +132,7 @@ impl Reduction {
             }
             Ok(())
         };
-        each_chunk(out, rows_per_task, self.outer * self.inner, task)
+        parallel::each_chunk(out, rows_per_task, self.outer * self.inner, task)
     }
 
     /// Elements `start..start + len` of one row, block by block.
@@ -167,7 +164,7 @@ impl Reduction {
         let blocks = self.outer.div_ceil(width);
         let tasks: Vec<(usize, usize)> =
             (0..blocks).flat_map(|block| (0..segments).map(move |segment| (block, segment))).collect();
-        let part = |&(block, segment): &(usize, usize)| -> Result<Vec<F::Acc>> {
+        let part = |(block, segment): (usize, usize)| -> Result<Vec<F::Acc>> {
             let (from, row) = (block * width, segment * rows_per_task);
             let width = width.min(self.outer - from);
             let rows = rows_per_task.min(self.inner - row);
@@ -194,31 +191,13 @@ impl Reduction {
             }
             Ok(acc)
         };
-        let parts: Vec<Vec<F::Acc>> = if self.outer * self.inner > TASK {
-            tasks.par_iter().map(part).collect::<Result<_>>()?
-        } else {
-            tasks.iter().map(part).collect::<Result<_>>()?
-        };
+        let parts = parallel::map(tasks, self.outer * self.inner, part)?;
         for (out, parts) in out.chunks_mut(width).zip(parts.chunks(segments)) {
             for (column, out) in out.iter_mut().enumerate() {
                 *out = fold.finish(parts.iter().fold(fold.identity(), |acc, part| fold.combine(acc, part[column])));
             }
         }
         Ok(())
-    }
-}
-
-/// Runs `task` on pieces of `out`, in parallel where the work is worth it.
-pub(crate) fn each_chunk<T: Send>(
-    out: &mut [T],
-    size: usize,
-    work: usize,
-    task: impl Fn((usize, &mut [T])) -> Result<()> + Sync + Send,
-) -> Result<()> {
-    if work > TASK {
-        out.par_chunks_mut(size).enumerate().try_for_each(task)
-    } else {
-        out.chunks_mut(size).enumerate().try_for_each(task)
     }
 }
 
