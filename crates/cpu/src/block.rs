@@ -176,12 +176,16 @@ fn iota(space: &Shape, axis: usize, start: usize, target: SliceMut<'_>) {
     fn typed<T: Element>(space: &Shape, axis: usize, start: usize, target: &mut [T]) {
         let mut filled = 0;
         for run in runs(space.clone(), start, target.len()) {
-            let along = axis + 1 == space.len();
-            for (k, out) in target[filled..filled + run.len].iter_mut().enumerate() {
-                let value = run.index[axis] + if along { k } else { 0 };
-                *out = T::from_number(Number::Int(value as i64));
-            }
+            let out = &mut target[filled..filled + run.len];
             filled += run.len;
+            let number = |index: usize| T::from_number(Number::Int(index as i64));
+            if axis + 1 < space.len() {
+                out.fill(number(run.index[axis]));
+                continue;
+            }
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = number(run.index[axis] + k);
+            }
         }
     }
     with_slice!(SliceMut, target, t => typed(space, axis, start, t));

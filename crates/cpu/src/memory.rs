@@ -4,8 +4,8 @@ use gradus_ir::{DType, Data, Error, MemoryStats, Result, with_data, with_dtype};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Freed arrays are kept for reuse up to this many bytes, or up to what is in use if that is more.
-const KEPT_BYTES: usize = 64 << 20;
+/// What is in use and what is kept for reuse are together never more than was in use at most, or than this.
+const LEAST_ROOM: usize = 64 << 20;
 
 /// Counts bytes, refuses what is over the budget, and keeps freed arrays for reuse.
 #[derive(Debug, Default)]
@@ -37,6 +37,24 @@ impl Books {
         self.peak = self.peak.max(self.in_use);
         Ok(())
     }
+
+    fn room(&self) -> usize {
+        self.peak.max(LEAST_ROOM)
+    }
+
+    /// Frees kept arrays, in no particular order, until all that is left has room.
+    fn make_room(&mut self) {
+        while self.in_use + self.kept_bytes > self.room() {
+            let Some(&(dtype, len)) = self.kept.keys().next() else {
+                return;
+            };
+            if self.kept.get_mut(&(dtype, len)).and_then(Vec::pop).is_some() {
+                self.kept_bytes -= len * dtype.size();
+            } else {
+                self.kept.remove(&(dtype, len));
+            }
+        }
+    }
 }
 
 impl Memory {
@@ -67,16 +85,17 @@ impl Memory {
         let reused = {
             let mut books = self.books();
             books.take(bytes)?;
-            let reused = books.kept.get_mut(&(dtype, len)).and_then(Vec::pop);
+            let reused = books.kept.get_mut(&(kept_as(dtype), len)).and_then(Vec::pop);
             if reused.is_some() {
                 books.kept_bytes -= bytes;
             }
+            books.make_room();
             reused
         };
         // From here on the array's drop settles the count, also if the allocation fails.
         let mut array = Array { data: Data::Bool(Vec::new()), bytes, memory: self.clone() };
         array.data = match reused {
-            Some(data) => data,
+            Some(data) => as_dtype(data, dtype),
             None => with_dtype!(dtype, T => {
                 let mut values: Vec<T> = Vec::new();
                 values.try_reserve_exact(len).map_err(|_| {
@@ -98,6 +117,26 @@ impl Memory {
     }
 }
 
+/// The dtype as which arrays of a dtype are kept: those of equal width serve each other.
+fn kept_as(dtype: DType) -> DType {
+    match dtype {
+        DType::I32 | DType::U32 | DType::F32 => DType::U32,
+        DType::Bool | DType::F64 => dtype,
+    }
+}
+
+/// The same memory as an array of another dtype of equal width; its elements have no meaning.
+fn as_dtype(data: Data, dtype: DType) -> Data {
+    use bytemuck::cast_vec;
+    match (data, dtype) {
+        (Data::U32(v), DType::I32) => Data::I32(cast_vec(v)),
+        (Data::U32(v), DType::F32) => Data::F32(cast_vec(v)),
+        (Data::I32(v), DType::U32) => Data::U32(cast_vec(v)),
+        (Data::F32(v), DType::U32) => Data::U32(cast_vec(v)),
+        (data, _) => data,
+    }
+}
+
 /// An array whose bytes are counted.
 #[derive(Debug)]
 pub(crate) struct Array {
@@ -114,13 +153,9 @@ impl Drop for Array {
         let whole = with_data!(&data, v => v.capacity() == v.len()) && len * dtype.size() == self.bytes;
         let mut books = self.memory.books();
         books.in_use -= self.bytes;
-        let room = KEPT_BYTES.max(books.in_use);
-        if whole && self.bytes > 0 && books.kept_bytes + self.bytes <= room {
+        if whole && self.bytes > 0 && books.in_use + books.kept_bytes + self.bytes <= books.room() {
             books.kept_bytes += self.bytes;
-            books.kept.entry((dtype, len)).or_default().push(data);
-        } else if books.kept_bytes > room {
-            books.kept.clear();
-            books.kept_bytes = 0;
+            books.kept.entry((kept_as(dtype), len)).or_default().push(as_dtype(data, kept_as(dtype)));
         }
     }
 }
@@ -140,6 +175,25 @@ mod tests {
         assert_eq!(memory.stats(), MemoryStats { in_use: 0, peak: 800, limit: Some(1000) });
         let _again = memory.allocate(DType::F32, 200).unwrap();
         assert_eq!(memory.books().kept_bytes, 0);
+    }
+
+    #[test]
+    fn arrays_are_kept_up_to_the_most_that_was_in_use() {
+        let memory = Arc::new(Memory::default());
+        let large = LEAST_ROOM / 4;
+        let a = memory.allocate(DType::F32, large).unwrap();
+        let b = memory.allocate(DType::F32, large).unwrap();
+        drop((a, b));
+        assert_eq!(memory.books().kept_bytes, 8 * large);
+        // Both are used again, also as another dtype of equal width.
+        let c = memory.allocate(DType::I32, large).unwrap();
+        let d = memory.allocate(DType::F32, large).unwrap();
+        assert_eq!(memory.books().kept_bytes, 0);
+        drop((c, d));
+        // Another size makes kept arrays go.
+        let _e = memory.allocate(DType::F32, large + 1).unwrap();
+        let books = memory.books();
+        assert!(books.in_use + books.kept_bytes <= books.room());
     }
 
     #[test]
