@@ -454,3 +454,18 @@ fn nothing_panics() {
     }
     assert!(fine > 3000 && wrong > 3000, "{fine} fine, {wrong} wrong");
 }
+
+#[test]
+fn another_parameter_that_was_updated_is_not_blamed() -> Result<()> {
+    let device = Device::cpu();
+    // Neither has a name; the loss is made of the old value of the first, which is then updated.
+    let (used, unused) = (Cell::parameter(Tensor::ones([2], &device)), Cell::parameter(Tensor::ones([2], &device)));
+    let old = used.tensor();
+    used.set(used.tensor() * 2.0)?;
+    let loss = old.square().sum(..);
+    let error = grad(&loss, [&unused.tensor()]).unwrap_err();
+    assert!(matches!(error.kind(), Kind::Unreached { .. }), "{error}");
+    let error = grad(&loss, [&used.tensor()]).unwrap_err();
+    assert!(matches!(error.kind(), Kind::ParameterUpdated { .. }), "{error}");
+    Ok(())
+}

@@ -135,8 +135,8 @@ struct Walk {
     targets: HashSet<u64>,
     /// Nodes on a path from a target to the output, with their operands, by id.
     between: BTreeMap<u64, (NodeRef, Vec<NodeRef>)>,
-    /// Leaves whose parameter was assigned since.
-    updated: Vec<String>,
+    /// Cells that were assigned since the output was recorded.
+    updated: HashSet<u64>,
     /// The first node whose graph is gone, with the reason.
     freed: Option<Error>,
     /// The line that asks for gradients.
@@ -146,15 +146,21 @@ struct Walk {
 impl Walk {
     fn new(output: NodeRef, targets: HashSet<u64>, here: &'static Location<'static>) -> Walk {
         let mut reached: BTreeMap<u64, (NodeRef, Vec<NodeRef>)> = BTreeMap::new();
-        let mut walk =
-            Walk { output: output.clone(), targets, between: BTreeMap::new(), updated: Vec::new(), freed: None, here };
+        let mut walk = Walk {
+            output: output.clone(),
+            targets,
+            between: BTreeMap::new(),
+            updated: HashSet::new(),
+            freed: None,
+            here,
+        };
         let mut stack = vec![output];
         while let Some(node) = stack.pop() {
             if reached.contains_key(&node.id()) {
                 continue;
             }
-            if let Some(name) = node.updated_parameter() {
-                walk.updated.push(name);
+            if node.is_updated() {
+                walk.updated.extend(node.cell_id());
             }
             // A target may lie behind another one, so the walk goes on behind targets too.
             let operands = if node.stops_gradient() { Ok(Vec::new()) } else { node.operands() };
@@ -215,10 +221,7 @@ impl Walk {
 
     /// Why a target has no gradient.
     fn unreached(&self, target: &NodeRef, index: usize) -> Error {
-        let name = target.parameter().unwrap_or_default();
-        let updated =
-            target.updated_parameter().is_some() || (target.parameter().is_some() && self.updated.contains(&name));
-        if updated {
+        if target.is_updated() || target.cell_id().is_some_and(|id| self.updated.contains(&id)) {
             let name = target_name(target, index);
             return Error::located("grad", ErrorKind::ParameterUpdated { name }, self.here);
         }

@@ -65,6 +65,10 @@ impl CellTag {
     pub(crate) fn name(&self) -> String {
         self.identity.name().clone()
     }
+
+    pub(crate) fn cell_id(&self) -> u64 {
+        self.identity.id
+    }
 }
 
 impl Cell {

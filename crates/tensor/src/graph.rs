@@ -71,9 +71,14 @@ impl NodeRef {
         Err(Error::located("grad", kind, self.0.location))
     }
 
-    /// The name of the cell that this leaf stands for, if it was assigned since the leaf was read.
-    pub fn updated_parameter(&self) -> Option<String> {
-        self.0.cell.as_ref().filter(|tag| tag.is_stale()).map(|tag| tag.name())
+    /// Whether the cell that this leaf stands for was assigned since the leaf was read.
+    pub fn is_updated(&self) -> bool {
+        self.0.cell.as_ref().is_some_and(|tag| tag.is_stale())
+    }
+
+    /// A number unique to the cell that this leaf stands for, whatever its version.
+    pub fn cell_id(&self) -> Option<u64> {
+        self.0.cell.as_ref().map(|tag| tag.cell_id())
     }
 
     /// The name of the cell that this leaf stands for.
