@@ -12,7 +12,7 @@ use gradus::train::picture::{Chart, ConfusionHeatMap, ImageGrid, Panel};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to compute: cpu, or a device's name.
+    /// Where to compute: best, cpu, gpu, gpu:1, software, or a part of an adapter's name.
     #[arg(long, default_value = "best")]
     device: String,
     /// The same seed on the same device gives the same network.
@@ -34,7 +34,7 @@ const CLASSES: usize = 10;
 fn main() -> anyhow::Result<()> {
     let Arguments { device, seed, epochs, batch, out } = Arguments::parse();
     let device = Device::named(&device)?;
-    println!("device {device}, seed {seed}");
+    println!("device {}, seed {seed}", device.description());
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/digits-8x8.csv.gz");
     let table = Table::read(path, &CsvOptions { has_header: false, ..CsvOptions::default() })?;

@@ -12,7 +12,7 @@ use gradus::train::picture::{Chart, Panel};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to compute: cpu, or a device's name.
+    /// Where to compute: best, cpu, gpu, gpu:1, software, or a part of an adapter's name.
     #[arg(long, default_value = "best")]
     device: String,
     /// The same seed gives the same points.
@@ -29,7 +29,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let Arguments { device, seed, epochs, out } = Arguments::parse();
     let device = Device::named(&device)?;
-    println!("device {device}");
+    println!("device {}", device.description());
 
     let rng = Rng::new(seed);
     let x = Tensor::randn([100, 1], rng.key(), &device);

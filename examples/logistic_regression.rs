@@ -13,7 +13,7 @@ use gradus::train::picture::{Chart, Panel};
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to compute: cpu, or a device's name.
+    /// Where to compute: best, cpu, gpu, gpu:1, software, or a part of an adapter's name.
     #[arg(long, default_value = "best")]
     device: String,
     /// Steps of Adam over the whole training set.
@@ -44,7 +44,7 @@ const MEASUREMENTS: [&str; 10] = [
 fn main() -> anyhow::Result<()> {
     let Arguments { device, epochs, c, out } = Arguments::parse();
     let device = Device::named(&device)?;
-    println!("device {device}");
+    println!("device {}", device.description());
 
     // The first line of the file counts rows and columns; it holds no names.
     let options = CsvOptions { has_header: false, skip_lines: 1, ..CsvOptions::default() };

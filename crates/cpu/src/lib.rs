@@ -45,8 +45,9 @@ impl Cpu {
 }
 
 impl Backend for Cpu {
-    fn name(&self) -> String {
-        "cpu".into()
+    fn description(&self) -> String {
+        let threads = self.threads.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
+        format!("cpu ({threads} threads)")
     }
 
     fn target(&self) -> &Target {
@@ -62,11 +63,14 @@ impl Backend for Cpu {
     }
 
     fn download(&self, buffer: &Buffer) -> Download {
-        let data = match buffer.get::<Array>() {
+        Box::pin(std::future::ready(self.read(buffer)))
+    }
+
+    fn read(&self, buffer: &Buffer) -> Result<Data> {
+        match buffer.get::<Array>() {
             Some(array) => Ok(array.data.clone()),
             None => Err(Error::Backend("a buffer of another backend".into())),
-        };
-        Box::pin(std::future::ready(data))
+        }
     }
 
     fn synchronise(&self) -> Result<()> {

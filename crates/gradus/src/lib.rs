@@ -22,12 +22,15 @@ pub use gradus_data as data;
 pub use gradus_ir as ir;
 pub use gradus_nn as nn;
 pub use gradus_tensor as tensor;
+/// The wgpu backend; below it, [`device`](gradus_tensor::gpu::device) knows adapters and wgpu itself.
+#[cfg(feature = "gpu")]
+pub use gradus_tensor::gpu;
 pub use gradus_train as train;
 
 pub use gradus_autograd::{Grad, GradCheck, custom_gradient, grad, gradcheck, value_and_grad};
 pub use gradus_tensor::{
-    Axes, Cell, DType, Device, Element, Error, ErrorKind, Key, Operand, Placement, Result, Rng, Shape, Tensor, assign,
-    cat, eval, no_grad, stack,
+    Axes, Cell, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, Placement, Result, Rng, Shape,
+    Tensor, assign, cat, eval, no_grad, stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.

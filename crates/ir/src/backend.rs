@@ -1,6 +1,6 @@
 //! What a backend must do. The whole contract between the library and a device is this page.
 
-use crate::{DType, Data, Number, Plan, Result};
+use crate::{DType, Data, Element, Number, Plan, Result, with_dtype};
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -71,16 +71,32 @@ pub type Download = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
 
 /// A device that can run plans.
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// What users call it, as in `cpu`.
-    fn name(&self) -> String;
+    /// What it is, in words: the adapter, or the processor.
+    fn description(&self) -> String;
+    /// Why the device is gone, if it is.
+    fn lost(&self) -> Option<String> {
+        None
+    }
     /// What plans must keep to.
     fn target(&self) -> &Target;
     /// Makes a plan ready to run.
     fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>>;
     /// Copies a host array to the device.
     fn upload(&self, data: Data) -> Result<Buffer>;
+    /// Copies bytes to the device and makes each an element of `dtype`: pixels or tokens, a quarter of the traffic.
+    fn upload_bytes(&self, bytes: &[u8], dtype: DType) -> Result<Buffer> {
+        let widened =
+            with_dtype!(dtype, T => T::wrap(bytes.iter().map(|&b| T::from_number(Number::from(b))).collect()));
+        self.upload(widened)
+    }
     /// Copies an array to the host, once all that writes it has run.
     fn download(&self, buffer: &Buffer) -> Download;
+    /// The same, waiting here.
+    fn read(&self, buffer: &Buffer) -> Result<Data>;
+    /// Hands over what was recorded so far, without waiting.
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
     /// Waits until all that was submitted has run.
     fn synchronise(&self) -> Result<()>;
     /// Bytes in use now and at most.

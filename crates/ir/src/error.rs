@@ -165,6 +165,30 @@ pub enum Error {
         /// The device's budget, where one is set.
         limit: Option<usize>,
     },
+    /// An array that is larger than what the device can bind at once.
+    #[error("{bytes} bytes are more than this device binds at once ({limit}): split the tensor, or use another device")]
+    BindingTooLarge {
+        /// Bytes asked for.
+        bytes: usize,
+        /// The most that one binding may have.
+        limit: usize,
+    },
+    /// A dtype that the device does not store.
+    #[error("{device} has no {dtype}: use f32, or the device \"cpu\"")]
+    NoDType {
+        /// The dtype.
+        dtype: DType,
+        /// The device.
+        device: String,
+    },
+    /// The device is gone; its arrays with it.
+    #[error("the device {device} is lost ({reason}): open it again and go on from the last checkpoint")]
+    DeviceLost {
+        /// The device.
+        device: String,
+        /// What the driver says.
+        reason: String,
+    },
     /// The device that was asked for is not there.
     #[error("no device \"{asked}\": {reason}")]
     NoDevice {

@@ -1,12 +1,12 @@
 //! Devices: where tensors live, and what is recorded and cached for each.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::Planner;
 use crate::node::Node;
-use gradus_ir::{Backend, Error as ErrorKind, MemoryStats};
+use gradus_ir::{Backend, MemoryStats};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 /// A device on which tensors live and ops run. Cloning is cheap; two clones are the same device.
 ///
@@ -83,67 +83,20 @@ impl Device {
         }))
     }
 
-    /// The CPU with all its cores: the same device at every call. `GRADUS_MEMORY_LIMIT` (bytes, or with `K`, `M`, `G`)
-    /// sets its memory budget.
-    pub fn cpu() -> Device {
-        static CPU: LazyLock<Device> = LazyLock::new(|| {
-            let limit = std::env::var("GRADUS_MEMORY_LIMIT").ok().filter(|text| !text.is_empty()).and_then(|text| {
-                let bytes = parse_bytes(&text);
-                if bytes.is_none() {
-                    eprintln!("gradus: GRADUS_MEMORY_LIMIT={text} is no number of bytes (as in 512M): no limit is set");
-                }
-                bytes
-            });
-            // Without threads of its own there is nothing that can fail.
-            let backend = gradus_cpu::Cpu::new(None, limit).expect("the global thread pool needs no set-up");
-            Device::from_backend("cpu", Box::new(backend))
-        });
-        CPU.clone()
-    }
-
-    /// A new CPU device with its own threads and, if given, its own memory budget in bytes.
-    ///
-    /// # Errors
-    /// If the threads cannot be started.
-    #[track_caller]
-    pub fn cpu_with(threads: usize, memory_limit: Option<usize>) -> Result<Device> {
-        static COUNT: AtomicUsize = AtomicUsize::new(1);
-        let backend = gradus_cpu::Cpu::new(Some(threads), memory_limit)?;
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        Ok(Device::from_backend(format!("cpu:{number}"), Box::new(backend)))
-    }
-
-    /// The device named by `GRADUS_DEVICE`, else the best there is.
-    ///
-    /// # Errors
-    /// If `GRADUS_DEVICE` names a device that is not there.
-    #[track_caller]
-    pub fn best() -> Result<Device> {
-        match std::env::var("GRADUS_DEVICE") {
-            Ok(name) if !name.is_empty() && name != "best" => Device::named(&name),
-            _ => Ok(Device::cpu()),
-        }
-    }
-
-    /// The device of a name: `best`, or `cpu`.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    #[track_caller]
-    pub fn named(name: &str) -> Result<Device> {
-        match name {
-            "best" => Device::best(),
-            "cpu" => Ok(Device::cpu()),
-            other => {
-                let reason = "this build has the devices: cpu".to_string();
-                Err(Error::new("device", ErrorKind::NoDevice { asked: other.into(), reason }))
-            }
-        }
-    }
-
-    /// The name, as in `cpu`.
+    /// The name, as in `cpu` or `gpu:0`.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// What the device is, in words: the adapter and its driver, or the processor.
+    pub fn description(&self) -> String {
+        self.0.backend.description()
+    }
+
+    /// Why the device is gone, if it is: its driver was reset, or it was unplugged. Its tensors are gone with it; open it
+    /// again (the same name gives a new device then) and go on from host copies.
+    pub fn lost(&self) -> Option<String> {
+        self.0.backend.lost()
     }
 
     /// Bytes in use now and at most.
@@ -210,18 +163,6 @@ impl Device {
     }
 }
 
-/// A number of bytes, with an optional unit.
-fn parse_bytes(text: &str) -> Option<usize> {
-    let text = text.trim();
-    let (digits, shift) = match text.char_indices().last()? {
-        (at, 'k' | 'K') => (&text[..at], 10),
-        (at, 'm' | 'M') => (&text[..at], 20),
-        (at, 'g' | 'G') => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    digits.trim().parse::<usize>().ok()?.checked_mul(1 << shift)
-}
-
 impl PartialEq for Device {
     fn eq(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -239,18 +180,5 @@ impl fmt::Debug for Device {
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_bytes;
-
-    #[test]
-    fn bytes_have_units() {
-        assert_eq!(parse_bytes("512"), Some(512));
-        assert_eq!(parse_bytes(" 2G "), Some(2 << 30));
-        assert_eq!(parse_bytes("1 m"), Some(1 << 20));
-        assert_eq!(parse_bytes("lots"), None);
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod evaluate;
 pub mod graph;
 mod node;
+mod open;
 mod operand;
 mod ops;
 mod random;
@@ -27,7 +28,12 @@ pub use cell::{Cell, assign};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use gradus_cpu::reference;
+#[cfg(feature = "gpu")]
+pub use gradus_gpu as gpu;
 pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape};
+#[cfg(feature = "gpu")]
+pub use open::WgpuBuffer;
+pub use open::{DeviceOptions, Preference};
 pub use operand::{Axes, Dims, Operand, Placement, Values};
 pub use ops::view::{cat, stack};
 pub use random::{Key, Rng};

@@ -1,12 +1,13 @@
 //! The tensor handle: recording, reading, and what can be asked of it.
 
+use crate::Placement;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, DEBUG};
 use crate::node::{Edges, Node, Value};
 use crate::rule::GradientRule;
 use gradus_ir::op::{Op, Type};
-use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape};
+use gradus_ir::{Buffer, DType, Data, Element, Error as ErrorKind, Number, Shape};
 use smallvec::SmallVec;
 use std::cell::Cell as ThreadCell;
 use std::panic::Location;
@@ -135,8 +136,7 @@ impl Tensor {
             return Tensor::failed(Error::new(op.name(), ErrorKind::TooLarge { shape }), device);
         }
         if !device.backend().target().dtypes.contains(&dtype) {
-            let kind = ErrorKind::DType { expected: "a dtype of the device", found: dtype };
-            return Tensor::failed(Error::new(op.name(), kind), device);
+            return Tensor::failed(Error::new(op.name(), no_dtype(dtype, device)), device);
         }
         let ty = Type { shape, dtype };
         if let Err(kind) = op.infer(&[], &ty) {
@@ -177,7 +177,7 @@ impl Tensor {
         let types: SmallVec<[&Type; 3]> = edges.iter().map(|e| &e.ty).collect();
         let ty = match op.infer(&types, wanted.as_ref().unwrap_or(types[0])) {
             Ok(ty) if !device.backend().target().dtypes.contains(&ty.dtype) => {
-                return fail(ErrorKind::DType { expected: "a dtype of the device", found: ty.dtype });
+                return fail(no_dtype(ty.dtype, device));
             }
             Ok(ty) => ty,
             Err(kind) => return fail(kind),
@@ -195,19 +195,48 @@ impl Tensor {
     /// A tensor with the given values, which are on the host.
     #[track_caller]
     pub(crate) fn upload(data: Data, shape: Shape, device: &Device) -> Tensor {
+        let (dtype, len) = (data.dtype(), data.len());
+        Tensor::uploaded(dtype, len, shape, device, || device.backend().upload(data))
+    }
+
+    /// A tensor of bytes: pixels, tokens. They travel as bytes and become elements of the placement's dtype (f32 unless it
+    /// names one) on the device.
+    ///
+    /// ```
+    /// use gradus_tensor::{DType, Device, Tensor};
+    /// let pixels = Tensor::from_bytes(&[0, 128, 255], 3, &Device::cpu());
+    /// assert_eq!((pixels / 255.0).to_vec::<f32>()?[2], 1.0);
+    /// let tokens = Tensor::from_bytes(b"abc", 3, (&Device::cpu(), DType::I32));
+    /// assert_eq!(tokens.to_vec::<i32>()?, [97, 98, 99]);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn from_bytes(bytes: &[u8], shape: impl Into<Shape>, on: impl Into<Placement>) -> Tensor {
+        let Placement { device, dtype } = on.into();
+        let dtype = dtype.unwrap_or(DType::F32);
+        Tensor::uploaded(dtype, bytes.len(), shape.into(), &device, || device.backend().upload_bytes(bytes, dtype))
+    }
+
+    #[track_caller]
+    fn uploaded(
+        dtype: DType,
+        len: usize,
+        shape: Shape,
+        device: &Device,
+        upload: impl FnOnce() -> Result<Buffer, ErrorKind>,
+    ) -> Tensor {
         let location = Location::caller();
         let fail = |kind| Tensor::failed(Error::located("upload", kind, location), device);
         if shape.checked_numel().is_none() {
             return fail(ErrorKind::TooLarge { shape });
         }
-        if shape.numel() != data.len() {
-            return fail(ErrorKind::DataLength { len: data.len(), shape });
+        if shape.numel() != len {
+            return fail(ErrorKind::DataLength { len, shape });
         }
-        let dtype = data.dtype();
         if !device.backend().target().dtypes.contains(&dtype) {
-            return fail(ErrorKind::DType { expected: "a dtype of the device", found: dtype });
+            return fail(no_dtype(dtype, device));
         }
-        match device.backend().upload(data) {
+        match upload() {
             Ok(buffer) => {
                 let (ty, value) = (Type { shape, dtype }, Value::Ready(buffer));
                 let node = Node::new(Op::Input(0), Edges::new(), value, ty, device.clone(), location);
@@ -320,8 +349,7 @@ impl Tensor {
     #[track_caller]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let location = Location::caller();
-        let data = pollster::block_on(self.to_data_async()?)?;
-        into_elements(data, location)
+        into_elements(self.to_data()?, location)
     }
 
     /// The elements, row-major, once the device has them.
@@ -331,7 +359,7 @@ impl Tensor {
     #[track_caller]
     pub fn to_vec_async<T: Element>(&self) -> impl Future<Output = Result<Vec<T>>> + Send + use<T> {
         let location = Location::caller();
-        let data = self.to_data_async();
+        let data = self.realised().map(|buffer| self.device().backend().download(&buffer));
         async move { into_elements(data?.await?, location) }
     }
 
@@ -340,14 +368,16 @@ impl Tensor {
     /// # Errors
     /// If the tensor carries an error, or the device could not compute it.
     pub fn to_data(&self) -> Result<Data> {
-        Ok(pollster::block_on(self.to_data_async()?)?)
+        let buffer = self.realised()?;
+        Ok(self.device().backend().read(&buffer)?)
     }
 
-    fn to_data_async(&self) -> Result<gradus_ir::Download> {
+    /// The tensor's array on its device, computed if it was not.
+    pub(crate) fn realised(&self) -> Result<Buffer> {
         let node = self.node()?;
         evaluate::run(std::slice::from_ref(node), &[])?;
         match &node.state().value {
-            Value::Ready(buffer) => Ok(node.device.backend().download(buffer)),
+            Value::Ready(buffer) => Ok(buffer.clone()),
             // A leaf that an update in place has overwritten while this handle was being made.
             _ => Err(Error::located(node.op.name(), ErrorKind::GraphFreed, node.location)),
         }
@@ -392,6 +422,10 @@ impl Tensor {
             Err(error) => Tensor::failed(error, device),
         }
     }
+}
+
+fn no_dtype(dtype: DType, device: &Device) -> ErrorKind {
+    ErrorKind::NoDType { dtype, device: device.to_string() }
 }
 
 fn into_elements<T: Element>(data: Data, location: &'static Location<'static>) -> Result<Vec<T>> {

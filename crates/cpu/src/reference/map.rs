@@ -1,12 +1,20 @@
 //! The element-wise ops of the reference.
 
-use super::{Array, rounding, wrap};
+use super::{Array, Tolerance, rounding, wrap};
 use gradus_ir::DType;
 use gradus_ir::op::{BinaryOp, Op, Type, UnaryOp};
 use std::f64::consts::FRAC_PI_4;
 
 /// Evaluates a row, `Select` or `Cast` at every element.
-pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
+pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Tolerance) -> Array {
+    let ulps = match op {
+        // Every device rounds these to the nearest number.
+        Op::Unary(op @ UnaryOp::Square) => op.ulps(),
+        Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)) => op.ulps(),
+        Op::Unary(op) => tolerance.functions * op.ulps(),
+        Op::Binary(op) => tolerance.functions * op.ulps(),
+        _ => 0.0,
+    };
     let element = |i: usize| {
         let x: Vec<(f64, f64)> = operands.iter().map(|o| (o.values[i], o.errors[i])).collect();
         match op {
@@ -17,7 +25,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
                     DType::I32 | DType::U32 => wrap(op.exact_int(v[0] as i64), dtype),
                     DType::F32 | DType::F64 => op.exact(v[0]),
                 };
-                let (value, error) = row(f, &x, op.ulps(), dtype);
+                let (value, error) = row(f, &x, ulps, dtype);
                 (value, error.max(lost_phase(*op, x[0], dtype)))
             }
             Op::Binary(op) => {
@@ -27,7 +35,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Array {
                     DType::I32 | DType::U32 => wrap(op.exact_int(v[0] as i64, v[1] as i64), dtype),
                     DType::F32 | DType::F64 => op.exact(v[0], v[1]),
                 };
-                let (value, error) = row(f, &x, op.ulps(), dtype);
+                let (value, error) = row(f, &x, ulps, dtype);
                 let doubt = match op {
                     BinaryOp::Rem => lost_period(x[0], x[1]),
                     // Of two zeros either is the larger, and a later pole may tell their signs apart.

@@ -38,15 +38,47 @@ pub struct Array {
 
 /// Runs a graph on host arrays, one per input slot, and numbers, one per scalar slot.
 pub fn run(graph: &Graph, inputs: &[Data], scalars: &[Number]) -> Result<Vec<Array>> {
-    interpret(graph, inputs, scalars, false)
+    interpret(graph, inputs, scalars, None)
 }
 
-/// Runs a graph and bounds the error of each element.
-pub fn run_with_bounds(graph: &Graph, inputs: &[Data], scalars: &[Number]) -> Result<Vec<Array>> {
-    interpret(graph, inputs, scalars, true)
+/// How much a backend may round. The bounds of [`run_with_bounds`] are made of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// How many times its row's error a function may be away. Sums, differences and products of two numbers, and what
+    /// has no error, are as exact on every device.
+    pub functions: f64,
+    /// f32 sums are added one after another in blocks of so many terms, and the blocks' sums in such blocks again;
+    /// without a number, as a tree or in f64.
+    pub block: Option<usize>,
+    /// Whether f32 denormals may be taken, and given, as zeros, in any op.
+    pub flushes: bool,
 }
 
-fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: bool) -> Result<Vec<Array>> {
+impl Tolerance {
+    /// What the CPU keeps to.
+    pub const CPU: Tolerance = Tolerance { functions: 1.0, block: None, flushes: false };
+    /// What GPUs keep to: they divide within 3 units in the last place where the CPU rounds to the nearest (half a unit),
+    /// and sum in f32.
+    pub const GPU: Tolerance = Tolerance { functions: 6.0, block: Some(128), flushes: true };
+
+    /// How many roundings a term may go through in a sum of `terms` terms. f64 is summed in any order.
+    fn steps_of_sum(self, terms: usize, dtype: DType) -> f64 {
+        let terms = terms as f64 + 1.0;
+        match self.block.map(|block| block as f64) {
+            _ if dtype != DType::F32 => terms,
+            None => terms.log2() + 4.0,
+            Some(block) => terms.min(block * terms.log(block).ceil()) + 4.0,
+        }
+    }
+}
+
+/// Runs a graph and bounds the error that a backend of this tolerance may make in each element.
+pub fn run_with_bounds(graph: &Graph, inputs: &[Data], scalars: &[Number], tolerance: Tolerance) -> Result<Vec<Array>> {
+    interpret(graph, inputs, scalars, Some(tolerance))
+}
+
+fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: Option<Tolerance>) -> Result<Vec<Array>> {
+    let tolerance = bounds.unwrap_or(Tolerance::CPU);
     let mut arrays: Vec<Array> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
         let operands: Vec<&Array> = node.operands.iter().map(|&id| &arrays[id]).collect();
@@ -57,10 +89,10 @@ fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: bool) -
             Op::Iota(axis) => iota(*axis, &node.ty),
             Op::Random(slot) => random(scalars[*slot].to_i64() as u64, &node.ty),
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast => {
-                map::evaluate(&node.op, &operands, &node.ty)
+                map::evaluate(&node.op, &operands, &node.ty, tolerance)
             }
             Op::Barrier => operands[0].clone(),
-            shaped => shaped::evaluate(shaped, &operands, &node.ty)?,
+            shaped => shaped::evaluate(shaped, &operands, &node.ty, tolerance)?,
         };
         settle(&mut array, bounds);
         arrays.push(array);
@@ -69,9 +101,10 @@ fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: bool) -
 }
 
 /// Applies what every op has in common: f32 overflows to infinity, and bounds that reach so far say nothing; an integer
-/// that may be another one may be any (it wraps).
-fn settle(array: &mut Array, bounds: bool) {
-    if !bounds {
+/// that may be another one may be any (it wraps). A denormal may be zero on a device that flushes them; what is infinite
+/// at zero (a division by it, its logarithm) then follows from this error.
+fn settle(array: &mut Array, bounds: Option<Tolerance>) {
+    if bounds.is_none() {
         array.errors.fill(0.0);
     }
     for error in &mut array.errors {
@@ -88,6 +121,9 @@ fn settle(array: &mut Array, bounds: bool) {
         }
         if value.is_finite() && value.abs() > f32::MAX as f64 {
             *value = f64::INFINITY.copysign(*value);
+        }
+        if bounds.is_some_and(|tolerance| tolerance.flushes) && value.abs() < f32::MIN_POSITIVE as f64 {
+            *error = error.max(value.abs());
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The ops of the reference that move or combine elements.
 
-use super::{Array, flat, indices, largest, rounding, wrap};
+use super::{Array, Tolerance, flat, indices, largest, rounding, wrap};
 use gradus_ir::op::{Op, ReduceOp, ScatterMode, Type};
 use gradus_ir::{DType, Error, Result, Shape};
 
 /// Evaluates a view, reduction, matrix product, gather or scatter.
-pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Result<Array> {
+pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Tolerance) -> Result<Array> {
     let x = operands[0];
     Ok(match op {
         Op::Reshape => Array { ty: ty.clone(), ..x.clone() },
@@ -37,7 +37,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type) -> Result<Array>
                 Some(from)
             })
         }
-        Op::Reduce(op, axes) => reduce(*op, axes, x, ty),
+        Op::Reduce(op, axes) => reduce(*op, axes, x, ty, tolerance),
         Op::Contract { batch, contracted } => contract(*batch, *contracted, x, operands[1], ty),
         Op::Gather(axis) => gather(*axis, x, operands[1], ty)?,
         Op::Scatter(mode, axis) => scatter(*mode, *axis, x, operands[1], operands[2])?,
@@ -54,7 +54,7 @@ fn pick(ty: &Type, x: &Array, from: impl Fn(&[usize]) -> Option<Vec<usize>>) -> 
     Array { ty: ty.clone(), values, errors }
 }
 
-fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type) -> Array {
+fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type, tolerance: Tolerance) -> Array {
     let mut groups: Vec<Vec<usize>> = vec![Vec::new(); ty.shape.numel()];
     for (place, mut index) in indices(&x.ty.shape).enumerate() {
         for &axis in axes {
@@ -75,9 +75,7 @@ fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type) -> Array {
                 (wrap(product, ty.dtype), errors.iter().sum())
             }
             ReduceOp::Sum => {
-                // f32 is summed as a tree or in f64, f64 in any order.
-                let terms = values.len() as f64 + 1.0;
-                let steps = if ty.dtype == DType::F32 { terms.log2() + 4.0 } else { terms };
+                let steps = tolerance.steps_of_sum(values.len(), ty.dtype);
                 let own = rounding_of_sum(values.iter().copied(), steps, ty.dtype);
                 (values.iter().sum(), errors.iter().sum::<f64>() + own)
             }
@@ -103,7 +101,7 @@ fn rounding_of_sum(terms: impl Iterator<Item = f64>, steps: f64, dtype: DType) -
     let (unit, tiny) = rounding(dtype);
     let magnitude: f64 = terms.filter(|t| t.is_finite()).map(f64::abs).sum();
     // Partial sums may overflow in one order and not in another.
-    if magnitude > largest(dtype) { f64::INFINITY } else { steps * unit * magnitude + tiny }
+    if magnitude > largest(dtype) { f64::INFINITY } else { steps * (unit * magnitude + tiny) }
 }
 
 /// How far a product of elements with errors may be away.
@@ -190,22 +188,26 @@ fn gather(axis: usize, x: &Array, index: &Array, ty: &Type) -> Result<Array> {
 
 fn scatter(mode: ScatterMode, axis: usize, base: &Array, index: &Array, updates: &Array) -> Result<Array> {
     let mut result = base.clone();
+    // What is added to each element of the base, with the element.
+    let mut terms: Vec<Vec<f64>> = base.values.iter().map(|&value| vec![value]).collect();
     for (place, mut at) in indices(&updates.ty.shape).enumerate() {
         at[axis] = index_at(index, place, axis, base.ty.shape[axis])?;
         let to = flat(&base.ty.shape, &at);
         let (value, error) = (updates.values[place], updates.errors[place]);
         match mode {
             ScatterMode::Set => (result.values[to], result.errors[to]) = (value, error),
-            ScatterMode::Add if base.ty.dtype.is_int() => {
-                result.values[to] = wrap(result.values[to] as i64 + value as i64, base.ty.dtype);
-                result.errors[to] += error;
-            }
             ScatterMode::Add => {
-                // Partial sums may be larger than the result: each addition rounds at its own size.
-                let own = rounding_of_sum([result.values[to], value].into_iter(), 1.0, base.ty.dtype);
-                result.errors[to] += error + own;
-                result.values[to] += value;
+                let sum = result.values[to] + value;
+                result.values[to] = if base.ty.dtype.is_int() { wrap(sum as i64, base.ty.dtype) } else { sum };
+                result.errors[to] += error;
+                terms[to].push(value);
             }
+        }
+    }
+    if base.ty.dtype.is_float() {
+        for (error, terms) in result.errors.iter_mut().zip(terms).filter(|(_, terms)| terms.len() > 1) {
+            // In any order.
+            *error += rounding_of_sum(terms.iter().copied(), terms.len() as f64 - 1.0, base.ty.dtype);
         }
     }
     if index.errors.iter().any(|&e| e > 0.0) {

@@ -112,6 +112,7 @@ impl Binary for Div {
         a.div(b)
     }
     const WGSL: &'static str = "({a} / {b})";
+    const WGSL_INT: &'static str = "floor_div_{t}({a}, {b})";
     const DERIVATIVES: [BinaryDerivative; 2] = [Rule(|_, b, _, g| g / b), Rule(|_, b, y, g| -g * y / b)];
     const ULPS: f64 = 0.5;
     const SAMPLES: &'static [(f64, f64)] = PAIRS;
@@ -140,7 +141,7 @@ impl Binary for Rem {
     fn fast_int<T: Int>(a: T, b: T) -> T {
         a.rem(b)
     }
-    const WGSL: &'static str = "floor_mod({a}, {b})";
+    const WGSL: &'static str = "floor_mod_{t}({a}, {b})";
     // d/db (a − b ⌊a/b⌋) = −⌊a/b⌋
     const DERIVATIVES: [BinaryDerivative; 2] =
         [Rule(|_, _, _, g| g), Rule(|a, b, _, g| -g * (a / b).unary(UnaryOp::Floor))];
@@ -172,7 +173,7 @@ impl Binary for Pow {
     fn fast_int<T: Int>(a: T, b: T) -> T {
         a.pow(b)
     }
-    const WGSL: &'static str = "power({a}, {b})";
+    const WGSL: &'static str = "power_{t}({a}, {b})";
     const DERIVATIVES: [BinaryDerivative; 2] = [
         // b aᵇ⁻¹, but 0 where b = 0, also at a = 0
         Rule(|a, b, _, g| {
@@ -210,6 +211,7 @@ impl Binary for Max {
         a.max(b)
     }
     const WGSL: &'static str = "max_nan({a}, {b})";
+    const WGSL_INT: &'static str = "max({a}, {b})";
     const DERIVATIVES: [BinaryDerivative; 2] =
         [Rule(|a, b, _, g| share(a, CompareOp::Gt, b, g)), Rule(|a, b, _, g| share(b, CompareOp::Gt, a, g))];
     const ULPS: f64 = 0.0;
@@ -236,6 +238,7 @@ impl Binary for Min {
         a.min(b)
     }
     const WGSL: &'static str = "min_nan({a}, {b})";
+    const WGSL_INT: &'static str = "min({a}, {b})";
     const DERIVATIVES: [BinaryDerivative; 2] =
         [Rule(|a, b, _, g| share(a, CompareOp::Lt, b, g)), Rule(|a, b, _, g| share(b, CompareOp::Lt, a, g))];
     const ULPS: f64 = 0.0;
@@ -265,7 +268,7 @@ impl Binary for And {
     fn on_bool(a: bool, b: bool) -> bool {
         a & b
     }
-    const WGSL: &'static str = "({a} && {b})";
+    const WGSL: &'static str = "({a} & {b})";
     const DERIVATIVES: [BinaryDerivative; 2] = NONE;
     const ULPS: f64 = 0.0;
     const SAMPLES: &'static [(f64, f64)] = BOOLS;
@@ -288,7 +291,7 @@ impl Binary for Or {
     fn on_bool(a: bool, b: bool) -> bool {
         a | b
     }
-    const WGSL: &'static str = "({a} || {b})";
+    const WGSL: &'static str = "({a} | {b})";
     const DERIVATIVES: [BinaryDerivative; 2] = NONE;
     const ULPS: f64 = 0.0;
     const SAMPLES: &'static [(f64, f64)] = BOOLS;
@@ -319,7 +322,7 @@ impl Binary for Xor {
 
 /// The comparison rows: each is one operator.
 macro_rules! comparison {
-    ($(#[doc = $doc:literal] $row:ident $name:literal $symbol:literal $accepts:ident $operator:tt;)*) => {
+    ($(#[doc = $doc:literal] $row:ident $name:literal $symbol:literal $function:literal $accepts:ident $operator:tt;)*) => {
         $(#[doc = $doc]
         pub struct $row;
         impl Compare for $row {
@@ -333,22 +336,23 @@ macro_rules! comparison {
             fn fast<T: PartialOrd>(a: T, b: T) -> bool {
                 a $operator b
             }
-            const WGSL: &'static str = concat!("({a} ", $symbol, " {b})");
+            const WGSL: &'static str = concat!($function, "({a}, {b})");
+            const WGSL_INT: &'static str = concat!("({a} ", $symbol, " {b})");
             const SAMPLES: &'static [(f64, f64)] = &[(1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (-4.5, 2.5), (7.0, -2.0)];
         })*
     };
 }
 comparison! {
     /// Equal.
-    Eq "eq" "==" All ==;
+    Eq "eq" "==" "equal" All ==;
     /// Not equal; NaN differs from everything.
-    Ne "ne" "!=" All !=;
+    Ne "ne" "!=" "not_equal" All !=;
     /// Less.
-    Lt "lt" "<" Numbers <;
+    Lt "lt" "<" "less" Numbers <;
     /// Less or equal.
-    Le "le" "<=" Numbers <=;
+    Le "le" "<=" "less_equal" Numbers <=;
     /// Greater.
-    Gt "gt" ">" Numbers >;
+    Gt "gt" ">" "greater" Numbers >;
     /// Greater or equal.
-    Ge "ge" ">=" Numbers >=;
+    Ge "ge" ">=" "greater_equal" Numbers >=;
 }

@@ -61,8 +61,11 @@ pub trait Unary {
     fn on_bool(x: bool) -> bool {
         x
     }
-    /// The WGSL expression; `{x}` stands for the operand.
+    /// The WGSL expression, of scalars or of vectors of four: `{x}` stands for the operand, `{T}` for its type (`Real`,
+    /// `Int`, `Word` or `Mask`) and `{t}` for the dtype's name.
     const WGSL: &'static str;
+    /// The WGSL expression on i32 and u32, where it is another one.
+    const WGSL_INT: &'static str = Self::WGSL;
     /// The derivative.
     const DERIVATIVE: UnaryDerivative;
     /// How far `fast` may be from `exact`, in units of the last place (error of rounding the operand excluded).
@@ -95,8 +98,11 @@ pub trait Binary {
     fn on_bool(a: bool, _b: bool) -> bool {
         a
     }
-    /// The WGSL expression; `{a}` and `{b}` stand for the operands.
+    /// The WGSL expression, of scalars or of vectors of four: `{a}` and `{b}` stand for the operands, `{T}` for their type
+    /// (`Real`, `Int`, `Word` or `Mask`) and `{t}` for the dtype's name.
     const WGSL: &'static str;
+    /// The WGSL expression on i32 and u32, where it is another one.
+    const WGSL_INT: &'static str = Self::WGSL;
     /// The derivative with respect to each operand.
     const DERIVATIVES: [BinaryDerivative; 2];
     /// How far `fast` may be from `exact`, in units of the last place.
@@ -117,8 +123,10 @@ pub trait Compare {
     fn exact(a: f64, b: f64) -> bool;
     /// The comparison as the CPU's loops do it. NaN compares false.
     fn fast<T: PartialOrd>(a: T, b: T) -> bool;
-    /// The WGSL expression; `{a}` and `{b}` stand for the operands.
+    /// The WGSL expression on f32, of scalars or of vectors of four; `{a}` and `{b}` stand for the operands.
     const WGSL: &'static str;
+    /// The WGSL expression on i32, u32 and bool.
+    const WGSL_INT: &'static str;
     /// Operand pairs for tests.
     const SAMPLES: &'static [(f64, f64)];
 }
@@ -182,10 +190,17 @@ macro_rules! rows {
                 }
             }
 
-            /// The row's WGSL expression.
+            /// The row's WGSL expression; see the trait for its placeholders.
             pub fn wgsl(self) -> &'static str {
                 match self {
                     $($op::$row => <$module::$row as $crate::op::row::$trait>::WGSL),*
+                }
+            }
+
+            /// The row's WGSL expression on integers.
+            pub fn wgsl_int(self) -> &'static str {
+                match self {
+                    $($op::$row => <$module::$row as $crate::op::row::$trait>::WGSL_INT),*
                 }
             }
         }

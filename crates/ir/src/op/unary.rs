@@ -30,7 +30,8 @@ impl Unary for Neg {
     fn fast_int<T: Int>(x: T) -> T {
         T::ZERO.sub(x)
     }
-    const WGSL: &'static str = "-{x}";
+    const WGSL: &'static str = "(-{x})";
+    const WGSL_INT: &'static str = "({T}(0) - {x})";
     const DERIVATIVE: UnaryDerivative = Rule(|_, _, g| -g);
     const ULPS: f64 = 0.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -56,6 +57,7 @@ impl Unary for Abs {
         if x < T::ZERO { T::ZERO.sub(x) } else { x }
     }
     const WGSL: &'static str = "abs({x})";
+    const WGSL_INT: &'static str = "select({x}, {T}(0) - {x}, {x} < {T}(0))";
     const DERIVATIVE: UnaryDerivative = Rule(|x, _, g| g * x.unary(UnaryOp::Sign));
     const ULPS: f64 = 0.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -87,7 +89,7 @@ impl Unary for Sign {
             T::ZERO
         }
     }
-    const WGSL: &'static str = "sign({x})";
+    const WGSL: &'static str = "sign_{t}({x})";
     const DERIVATIVE: UnaryDerivative = Zero;
     const ULPS: f64 = 0.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -184,7 +186,7 @@ impl Unary for Exp {
     fn fast<T: Real>(x: T) -> T {
         x.exp()
     }
-    const WGSL: &'static str = "exp({x})";
+    const WGSL: &'static str = "exponential({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|_, y, g| g * y);
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -220,7 +222,7 @@ impl Unary for Log {
     fn fast<T: Real>(x: T) -> T {
         x.ln()
     }
-    const WGSL: &'static str = "log({x})";
+    const WGSL: &'static str = "logarithm({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|x, _, g| g / x);
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = POSITIVE;
@@ -256,7 +258,7 @@ impl Unary for Sin {
     fn fast<T: Real>(x: T) -> T {
         x.sin()
     }
-    const WGSL: &'static str = "sin({x})";
+    const WGSL: &'static str = "sine({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|x, _, g| g * x.unary(UnaryOp::Cos));
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -274,7 +276,7 @@ impl Unary for Cos {
     fn fast<T: Real>(x: T) -> T {
         x.cos()
     }
-    const WGSL: &'static str = "cos({x})";
+    const WGSL: &'static str = "cosine({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|x, _, g| -g * x.unary(UnaryOp::Sin));
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -292,7 +294,7 @@ impl Unary for Tan {
     fn fast<T: Real>(x: T) -> T {
         x.tan()
     }
-    const WGSL: &'static str = "tan({x})";
+    const WGSL: &'static str = "tangent({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|_, y, g| g * (y.clone() * y + 1.0));
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = &[-30.0, -4.5, -1.0, -0.3, -1e-3, 1e-6, 0.02, 0.5, 1.0, 2.5, 7.0];
@@ -310,7 +312,7 @@ impl Unary for Atan {
     fn fast<T: Real>(x: T) -> T {
         x.atan()
     }
-    const WGSL: &'static str = "atan({x})";
+    const WGSL: &'static str = "arctangent({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|x, _, g| g / (x.clone() * x + 1.0));
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -328,7 +330,7 @@ impl Unary for Tanh {
     fn fast<T: Real>(x: T) -> T {
         x.tanh()
     }
-    const WGSL: &'static str = "tanh(clamp({x}, -20.0, 20.0))";
+    const WGSL: &'static str = "hyperbolic_tangent({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|_, y, g| g * (1.0 - y.clone() * y));
     const ULPS: f64 = 2.0;
     const SAMPLES: &'static [f64] = WIDE;
@@ -411,7 +413,8 @@ impl Unary for Relu {
     fn fast_int<T: Int>(x: T) -> T {
         x.max(T::ZERO)
     }
-    const WGSL: &'static str = "select({x}, 0, {x} < 0)";
+    const WGSL: &'static str = "relu({x})";
+    const WGSL_INT: &'static str = "max({x}, {T}(0))";
     const DERIVATIVE: UnaryDerivative =
         Rule(|x, _, g| x.choose(CompareOp::Gt, Formula::constant(0.0), g, Formula::constant(0.0)));
     const ULPS: f64 = 0.0;
@@ -506,7 +509,7 @@ impl Unary for Not {
     fn on_bool(x: bool) -> bool {
         !x
     }
-    const WGSL: &'static str = "!{x}";
+    const WGSL: &'static str = "(!{x})";
     const DERIVATIVE: UnaryDerivative = NotDifferentiable;
     const ULPS: f64 = 0.0;
     const SAMPLES: &'static [f64] = &[0.0, 1.0];

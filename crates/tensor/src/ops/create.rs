@@ -3,7 +3,7 @@
 use crate::operand::to_data;
 use crate::{DType, Device, Element, Error, Placement, Tensor, Values};
 use gradus_ir::op::{CompareOp, Op};
-use gradus_ir::{Error as ErrorKind, Number, Shape};
+use gradus_ir::{Error as ErrorKind, Number, Shape, with_dtype};
 
 impl Tensor {
     /// A tensor of Rust values: a number, or nested arrays or vectors of them. Floats become f32, integers i32 and
@@ -35,8 +35,13 @@ impl Tensor {
     #[track_caller]
     pub fn from_vec<T: Element>(values: Vec<T>, shape: impl Into<Shape>, on: impl Into<Placement>) -> Tensor {
         let Placement { device, dtype } = on.into();
-        let tensor = Tensor::upload(T::wrap(values), shape.into(), &device);
-        tensor.to_dtype(dtype.unwrap_or(T::DTYPE))
+        let dtype = dtype.unwrap_or(T::DTYPE);
+        if T::DTYPE == DType::F64 && dtype != DType::F64 {
+            // Here, for devices without f64, and for half the traffic.
+            let data = with_dtype!(dtype, U => U::wrap(values.iter().map(|x| U::from_number(x.to_number())).collect()));
+            return Tensor::upload(data, shape.into(), &device);
+        }
+        Tensor::upload(T::wrap(values), shape.into(), &device).to_dtype(dtype)
     }
 
     /// Zeros (false for bool); f32 unless the placement names a dtype.

@@ -1,0 +1,119 @@
+//! From kernels to launches: modules are generated, sizes baked or not, pipelines made or found again.
+
+use crate::error::of_device;
+use crate::module::{Baked, Finished, Module, Parameter, Slot};
+use crate::tuning::Tuning;
+use gradus_device::{Access, Device, Pipeline, Trust};
+use gradus_ir::plan::{Buffer, BufferId};
+use gradus_ir::{DType, Result};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, MutexGuard};
+
+/// A launch that is ready but for its buffers and numbers.
+pub(crate) struct Launch {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) bindings: Vec<(Slot, Access)>,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) workgroups: [u32; 3],
+}
+
+/// Makes launches for the kernels of one plan.
+pub(crate) struct Compiler<'a> {
+    device: &'a Device,
+    history: &'a History,
+    pub(crate) tuning: &'a Tuning,
+    /// The plan's buffers, and those added between the launches of a kernel.
+    pub(crate) buffers: Vec<Buffer>,
+    pub(crate) launches: Vec<Launch>,
+}
+
+/// What a generator needs to finish a module.
+pub(crate) struct Shader<'a> {
+    device: &'a Device,
+    workgroup: u32,
+}
+
+impl Shader<'_> {
+    pub(crate) fn finish(&self, mut module: Module<'_>, skeleton: &str) -> Finished {
+        module.add(&format!("const WORKGROUP = {}u;", self.workgroup));
+        let declared = self.device.parameters(module.parameter_words());
+        module.finish(skeleton, declared)
+    }
+}
+
+impl<'a> Compiler<'a> {
+    pub(crate) fn new(device: &'a Device, history: &'a History, tuning: &'a Tuning, buffers: Vec<Buffer>) -> Self {
+        Compiler { device, history, tuning, buffers, launches: Vec::new() }
+    }
+
+    /// Adds a buffer that the plan does not know.
+    pub(crate) fn add_buffer(&mut self, dtype: DType, len: usize) -> BufferId {
+        self.buffers.push(Buffer { dtype, len, input: None });
+        self.buffers.len() - 1
+    }
+
+    /// Adds a launch. `generate` is called twice where some sizes become part of the text.
+    pub(crate) fn launch(
+        &mut self,
+        label: &str,
+        workgroups: [u32; 3],
+        generate: impl Fn(&Shader<'_>, Baked<'_>) -> Finished,
+    ) -> Result<()> {
+        let shader = Shader { device: self.device, workgroup: self.tuning.workgroup };
+        let mut finished = generate(&shader, &[]);
+        let baked = self.history.baked(&finished, self.tuning.baked_values);
+        if baked.contains(&true) {
+            finished = generate(&shader, &baked);
+        }
+        let Finished { text, bindings, parameters, .. } = finished;
+        let accesses: SmallVec<[Access; 8]> = bindings.iter().map(|(_, access)| *access).collect();
+        let pipeline =
+            self.device.pipeline(label, &text, &accesses, parameters.len(), Trust::Trusted).map_err(of_device)?;
+        self.launches.push(Launch { pipeline, bindings, parameters, workgroups });
+        Ok(())
+    }
+}
+
+/// The grid for so many workgroups: `workgroup(id)` in grid.wgsl is its inverse.
+pub(crate) fn workgroups(count: usize) -> [u32; 3] {
+    const WIDTH: usize = 32768;
+    [count.min(WIDTH) as u32, count.div_ceil(WIDTH) as u32, 1]
+}
+
+/// The grid for so many invocations.
+pub(crate) fn linear(invocations: usize, workgroup: u32) -> [u32; 3] {
+    workgroups(invocations.div_ceil(workgroup as usize))
+}
+
+/// The sizes that kernels were made for, by their text with no size in it.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    hasher: RandomState,
+    seen: Mutex<HashMap<u64, Vec<SmallVec<[u32; 2]>>>>,
+}
+
+impl History {
+    /// Which sizes to write into the text: those of which few values were seen.
+    fn baked(&self, generic: &Finished, most: usize) -> Vec<bool> {
+        if most == 0 {
+            return Vec::new();
+        }
+        let mut seen = self.lock();
+        let values = seen.entry(self.hasher.hash_one(&generic.text)).or_default();
+        values.resize(generic.sizes.len(), SmallVec::new());
+        let bake = |(values, &size): (&mut SmallVec<[u32; 2]>, &u32)| {
+            if values.len() <= most && !values.contains(&size) {
+                values.push(size);
+            }
+            values.len() <= most
+        };
+        values.iter_mut().zip(&generic.sizes).map(bake).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Vec<SmallVec<[u32; 2]>>>> {
+        // Only values are added: right after every statement.
+        self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,368 @@
+//! A kernel's expression as WGSL statements.
+
+use crate::affine::{Affine, Step};
+use crate::module::{Module, Parameter, Slot, Width, alias, stored};
+use gradus_device::Access;
+use gradus_ir::plan::{BufferId, Instruction, Kernel, Register};
+use gradus_ir::{DType, Guard, Number, Shape};
+use std::fmt::Write;
+
+/// Where a function stands in the kernel's space: expressions of its coordinates.
+pub(crate) struct Place<'a> {
+    /// The coordinate along each axis of the simplified space. In a vector, the last one is the first element's.
+    pub(crate) coordinates: &'a [String],
+    /// The row-major position, where it is at hand.
+    pub(crate) flat: Option<&'a str>,
+    /// The extents of the simplified space.
+    pub(crate) extents: &'a [usize],
+}
+
+/// The index maps of a kernel's instructions, in their order: of those that look at the index.
+pub(crate) fn maps(kernel: &Kernel, space: &Shape) -> Vec<Affine> {
+    kernel.expression.instructions.iter().filter_map(|(instruction, _)| map(kernel, instruction, space)).collect()
+}
+
+fn map(kernel: &Kernel, instruction: &Instruction, space: &Shape) -> Option<Affine> {
+    match *instruction {
+        Instruction::Load(load) => Some(Affine::of(&kernel.loads[load].view)),
+        Instruction::Iota(axis) => Some(Affine::coordinate(space.len(), axis)),
+        Instruction::Random(_) => Some(Affine::position(space)),
+        Instruction::Gather { load, axis, .. } => {
+            // Along the axis the register decides, not the index.
+            let mut map = Affine::of(&kernel.loads[load].view);
+            map.axes[axis] = Step { stride: 0, guard: None };
+            Some(map)
+        }
+        _ => None,
+    }
+}
+
+/// Appends the statements that compute registers `0 ..= last` to `body`; register `n` is called `r{n}`. `maps` are
+/// those of [`maps`], simplified; the registers that the family hands over are called `accumulator`.
+pub(crate) fn evaluate(
+    module: &mut Module<'_>,
+    body: &mut String,
+    kernel: &Kernel,
+    last: Register,
+    maps: &[Affine],
+    place: &Place<'_>,
+) {
+    let mut maps = maps.iter();
+    for (register, (instruction, dtype)) in kernel.expression.instructions.iter().enumerate().take(last + 1) {
+        let mut emitter = Emitter::new(module, body, register);
+        let value = match *instruction {
+            Instruction::Load(load) => {
+                let source = Source { slot: Slot::Plan(kernel.loads[load].buffer), dtype: *dtype, gathered: None };
+                emitter.read(&source, maps.next(), place)
+            }
+            Instruction::Gather { load, axis, index } => {
+                let view = &kernel.loads[load].view.axes[axis];
+                let step = Step { stride: view.stride as i64, guard: view.guard };
+                let gathered = Some(Gathered { index, step, extent: view.extent });
+                let source = Source { slot: Slot::Plan(kernel.loads[load].buffer), dtype: *dtype, gathered };
+                emitter.read(&source, maps.next(), place)
+            }
+            Instruction::Scalar(slot) => emitter.scalar(slot, *dtype),
+            Instruction::Const(number) => emitter.constant(number, *dtype),
+            Instruction::Iota(_) => emitter.iota(maps.next(), place, *dtype),
+            Instruction::Random(slot) => emitter.random(slot, maps.next(), place, *dtype),
+            Instruction::Accumulator => "accumulator".into(),
+            Instruction::Unary(op, x) => {
+                let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
+                row(wgsl, *dtype, &[("{x}", x)])
+            }
+            Instruction::Binary(op, a, b) => {
+                let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
+                row(wgsl, *dtype, &[("{a}", a), ("{b}", b)])
+            }
+            Instruction::Compare(op, a, b) => {
+                let operands = kernel.expression.instructions[a].1;
+                let wgsl = if operands.is_float() { op.wgsl() } else { op.wgsl_int() };
+                row(wgsl, operands, &[("{a}", a), ("{b}", b)])
+            }
+            Instruction::Select(condition, then, otherwise) => format!("select(r{otherwise}, r{then}, r{condition})"),
+            Instruction::Cast(x) => match kernel.expression.instructions[x].1 {
+                from if from == *dtype => format!("r{x}"),
+                from => format!("{from}_to_{dtype}(r{x})"),
+            },
+        };
+        let _ = writeln!(body, "    let r{register} = {value};");
+    }
+}
+
+/// A row's expression with its operands and types filled in.
+fn row(wgsl: &str, dtype: DType, operands: &[(&str, Register)]) -> String {
+    let text = wgsl.replace("{T}", alias(dtype)).replace("{t}", dtype.name());
+    operands.iter().fold(text, |text, (name, register)| text.replace(name, &format!("r{register}")))
+}
+
+/// What a register looks like in memory.
+pub(crate) fn to_stored(register: Register, dtype: DType) -> String {
+    if dtype == DType::Bool { format!("bool_to_u32(r{register})") } else { format!("r{register}") }
+}
+
+/// The WGSL type of a dtype's elements in a buffer that is read or written at this width.
+pub(crate) fn stored_at(dtype: DType, width: Width) -> String {
+    match width {
+        Width::Scalar => stored(dtype).into(),
+        Width::Vector => format!("vec4<{}>", stored(dtype)),
+    }
+}
+
+/// Appends the coordinates of a flat index along axes of these extents, the last one first; gives their names.
+pub(crate) fn coordinates(
+    module: &mut Module<'_>,
+    body: &mut String,
+    flat: &str,
+    prefix: &str,
+    extents: &[usize],
+) -> Vec<String> {
+    let mut rest = flat.to_string();
+    let mut names: Vec<String> = Vec::with_capacity(extents.len());
+    for (axis, &extent) in extents.iter().enumerate().rev() {
+        if axis == 0 {
+            names.push(rest);
+            break;
+        }
+        let extent = module.size(extent.max(1) as i64);
+        let _ = writeln!(body, "    let {prefix}{axis} = {rest} % {extent};");
+        let _ = writeln!(body, "    let {prefix}{axis}_outer = {rest} / {extent};");
+        names.push(format!("{prefix}{axis}"));
+        rest = format!("{prefix}{axis}_outer");
+    }
+    names.reverse();
+    names
+}
+
+/// Where a register's element comes from.
+struct Source {
+    slot: Slot,
+    dtype: DType,
+    gathered: Option<Gathered>,
+}
+
+/// The axis of a gather.
+struct Gathered {
+    index: Register,
+    step: Step,
+    extent: usize,
+}
+
+/// The address of an element, and whether there is one.
+struct Address {
+    element: String,
+    exists: Option<String>,
+}
+
+/// Appends the statements of one register.
+pub(crate) struct Emitter<'e, 'm> {
+    module: &'e mut Module<'m>,
+    body: &'e mut String,
+    register: Register,
+}
+
+impl<'e, 'm> Emitter<'e, 'm> {
+    pub(crate) fn new(module: &'e mut Module<'m>, body: &'e mut String, register: Register) -> Emitter<'e, 'm> {
+        Emitter { module, body, register }
+    }
+
+    /// The element of a buffer at a place, in its stored type.
+    pub(crate) fn stored_element(&mut self, buffer: BufferId, dtype: DType, map: &Affine, place: &Place<'_>) -> String {
+        if map.is_padding {
+            return format!("{}()", stored(dtype));
+        }
+        self.element(&Source { slot: Slot::Plan(buffer), dtype, gathered: None }, map, place, 0)
+    }
+
+    fn scalar(&mut self, slot: usize, dtype: DType) -> String {
+        let word = self.module.parameter(Parameter::Scalar(slot, dtype));
+        of_word(&word, dtype)
+    }
+
+    fn constant(&mut self, number: Number, dtype: DType) -> String {
+        match dtype {
+            DType::Bool => format!("Mask({})", number.to_f64() != 0.0),
+            DType::I32 => format!("Int({})", number.to_i64() as i32),
+            DType::U32 => format!("Word({}u)", number.to_i64() as u32),
+            DType::F32 | DType::F64 => {
+                let value = number.to_f64() as f32;
+                if value.is_normal() || value.to_bits() == 0 {
+                    format!("Real({value:?}f)")
+                } else {
+                    // WGSL has no words for these.
+                    let word = self.module.parameter(Parameter::Word(value.to_bits()));
+                    of_word(&word, dtype)
+                }
+            }
+        }
+    }
+
+    fn iota(&mut self, map: Option<&Affine>, place: &Place<'_>, dtype: DType) -> String {
+        let Some(map) = map else { return "Word()".into() };
+        let address = self.address(map, place, None, 0).element;
+        let first = self.named("index", &address);
+        let words = match (self.module.width(), map.last().stride) {
+            (Width::Scalar, _) | (_, 0) => format!("Word({first})"),
+            (Width::Vector, stride) => {
+                let stride = self.module.size(stride);
+                format!("(Word({first}) + Word(0u, 1u, 2u, 3u) * {stride})")
+            }
+        };
+        if dtype == DType::U32 { words } else { format!("u32_to_{dtype}({words})") }
+    }
+
+    fn random(&mut self, slot: usize, map: Option<&Affine>, place: &Place<'_>, dtype: DType) -> String {
+        let low = self.module.parameter(Parameter::KeyLow(slot));
+        let high = self.module.parameter(Parameter::KeyHigh(slot));
+        let position = map.map_or("0u".into(), |map| self.address(map, place, None, 0).element);
+        let words = match self.module.width() {
+            Width::Scalar => format!("philox_word(vec2({low}, {high}), {position})"),
+            Width::Vector => format!("philox_block(vec2({low}, {high}), ({position}) / 4u)"),
+        };
+        if dtype == DType::U32 { words } else { format!("uniform({words})") }
+    }
+
+    fn read(&mut self, source: &Source, map: Option<&Affine>, place: &Place<'_>) -> String {
+        let ty = alias(source.dtype);
+        let Some(map) = map.filter(|map| !map.is_padding) else { return format!("{ty}()") };
+        let raw = match (self.module.width(), map.last()) {
+            (Width::Scalar, _) => self.element(source, map, place, 0),
+            (Width::Vector, Step { stride: 0, guard: None }) if source.gathered.is_none() => {
+                let element = self.element(source, map, place, 0);
+                format!("vec4({element})")
+            }
+            (Width::Vector, _) if source.gathered.is_none() && loads_vectors(map) => {
+                let array = self.module.bind(source.slot, &stored_at(source.dtype, Width::Vector), Access::Read);
+                let Address { element, exists } = self.address(map, place, None, 0);
+                let zero = format!("vec4<{}>()", stored(source.dtype));
+                guarded(&array, &format!("({element}) / 4u"), exists, &zero)
+            }
+            (Width::Vector, _) => {
+                let elements: Vec<String> = (0..4).map(|lane| self.element(source, map, place, lane)).collect();
+                format!("vec4({})", elements.join(", "))
+            }
+        };
+        if source.dtype == DType::Bool { format!("({raw} != Word())") } else { raw }
+    }
+
+    /// The element of one lane, in its stored type.
+    fn element(&mut self, source: &Source, map: &Affine, place: &Place<'_>, lane: usize) -> String {
+        let array = self.module.bind(source.slot, stored(source.dtype), Access::Read);
+        let Address { element, exists } = self.address(map, place, source.gathered.as_ref(), lane);
+        guarded(&array, &element, exists, &format!("{}()", stored(source.dtype)))
+    }
+
+    /// The address of an element, and the condition under which there is one.
+    fn address(&mut self, map: &Affine, place: &Place<'_>, gathered: Option<&Gathered>, lane: usize) -> Address {
+        if let (Some(flat), true) = (place.flat, is_position(map, place.extents)) {
+            return Address { element: flat.into(), exists: None };
+        }
+        let mut terms = Vec::new();
+        let mut conditions = Vec::new();
+        let last = map.axes.len().wrapping_sub(1);
+        for (axis, (step, coordinate)) in map.axes.iter().zip(place.coordinates).enumerate() {
+            let coordinate = match lane {
+                0 => coordinate.clone(),
+                lane if axis == last => format!("({coordinate} + {lane}u)"),
+                _ => coordinate.clone(),
+            };
+            self.term(&mut terms, &mut conditions, *step, &coordinate, axis, lane);
+        }
+        if let Some(Gathered { index, step, extent }) = gathered {
+            let component = match self.module.width() {
+                Width::Scalar => format!("u32(r{index})"),
+                Width::Vector => format!("u32(r{index}[{lane}])"),
+            };
+            // A wrong index is found by a check of its own; here it must only stay inside of the buffer.
+            let highest = self.module.size(*extent as i64 - 1);
+            let clamped = format!("min({component}, {highest})");
+            self.term(&mut terms, &mut conditions, *step, &clamped, map.axes.len(), lane);
+        }
+        if map.offset != 0 || terms.is_empty() {
+            let offset = self.module.size(map.offset);
+            terms.push(offset);
+        }
+        let exists = (!conditions.is_empty()).then(|| conditions.join(" && "));
+        Address { element: terms.join(" + "), exists }
+    }
+
+    /// Adds the part of one axis to an address.
+    fn term(
+        &mut self,
+        terms: &mut Vec<String>,
+        conditions: &mut Vec<String>,
+        Step { stride, guard }: Step,
+        coordinate: &str,
+        axis: usize,
+        lane: usize,
+    ) {
+        let element = match guard {
+            None => coordinate.to_string(),
+            Some(Guard { low, count, step }) => {
+                let low = self.module.size(low as i64);
+                let from_low = self.named(&format!("axis{axis}_{lane}"), &format!("{coordinate} - {low}"));
+                let count = self.module.size(count as i64);
+                if step == 1 {
+                    conditions.push(format!("{from_low} < {count}"));
+                    from_low
+                } else {
+                    let step = self.module.size(step as i64);
+                    conditions.push(format!("{from_low} % {step} == 0u && {from_low} / {step} < {count}"));
+                    format!("{from_low} / {step}")
+                }
+            }
+        };
+        match stride {
+            0 => {}
+            1 => terms.push(element),
+            stride => {
+                let stride = self.module.size(stride);
+                terms.push(format!("({element}) * {stride}"));
+            }
+        }
+    }
+
+    /// Gives a value a name of this register's own.
+    fn named(&mut self, what: &str, value: &str) -> String {
+        let name = format!("r{}_{what}", self.register);
+        let _ = writeln!(self.body, "    let {name} = {value};");
+        name
+    }
+}
+
+/// A number from a parameter's bits.
+fn of_word(word: &str, dtype: DType) -> String {
+    match dtype {
+        DType::Bool => format!("Mask({word} != 0u)"),
+        DType::I32 => format!("Int(bitcast<i32>({word}))"),
+        DType::U32 => format!("Word({word})"),
+        DType::F32 | DType::F64 => format!("Real(bitcast<f32>({word}))"),
+    }
+}
+
+/// An element, or zero in the padding. The address in the padding must not be used.
+fn guarded(array: &str, element: &str, exists: Option<String>, zero: &str) -> String {
+    match exists {
+        None => format!("{array}[{element}]"),
+        Some(exists) => format!("select({zero}, {array}[select(0u, {element}, {exists})], {exists})"),
+    }
+}
+
+/// Whether four elements along the last axis are one aligned vector of the buffer.
+pub(crate) fn loads_vectors(map: &Affine) -> bool {
+    let Some((last, outer)) = map.axes.split_last() else { return false };
+    let aligned = |n: i64| n % 4 == 0;
+    last.stride == 1 && last.guard.is_none() && aligned(map.offset) && outer.iter().all(|step| aligned(step.stride))
+}
+
+/// Whether a map gives the row-major position in a space of these extents.
+fn is_position(map: &Affine, extents: &[usize]) -> bool {
+    let mut expected = 1;
+    map.offset == 0
+        && map.axes.len() == extents.len()
+        && map.axes.iter().zip(extents).rev().all(|(step, &extent)| {
+            let fits = step.guard.is_none() && step.stride == expected;
+            expected *= extent as i64;
+            fits
+        })
+}

@@ -1,0 +1,36 @@
+//! Kernels: what each family of a plan becomes in WGSL. A kernel is one launch, or a few with buffers between them.
+
+mod check;
+mod contract;
+mod elementwise;
+mod reduce;
+mod scatter;
+mod unpack;
+
+use crate::compiler::Compiler;
+use gradus_ir::plan::{Family, Kernel};
+use gradus_ir::{Error, Result};
+
+pub(crate) use check::check;
+pub(crate) use unpack::unpack;
+
+/// Adds the launches of a kernel.
+pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()> {
+    if kernel.outputs.iter().all(|store| compiler.buffers[store.buffer].len == 0) {
+        return Ok(());
+    }
+    match &kernel.family {
+        Family::Elementwise => elementwise::compile(compiler, kernel),
+        Family::Reduce { op, axes } => reduce::compile(compiler, kernel, *op, *axes),
+        Family::Contract { batch, contracted } => contract::compile(compiler, kernel, *batch, *contracted),
+        Family::Scatter { mode, axis } => scatter::compile(compiler, kernel, *mode, *axis),
+    }
+}
+
+/// The only output of a kernel.
+fn only_output(kernel: &Kernel) -> Result<gradus_ir::plan::Store> {
+    match &kernel.outputs[..] {
+        [store] => Ok(store.clone()),
+        _ => Err(Error::Backend(format!("a {} kernel with several outputs", kernel.family_name()))),
+    }
+}

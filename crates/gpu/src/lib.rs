@@ -1,0 +1,175 @@
+//! The GPU backend: plans as WGSL, on any adapter that wgpu reaches.
+//!
+//! Every kernel is a skeleton from [`gradus_shaders`] with hooks generated here: how elements are found, what is computed,
+//! where results go. Sizes are passed at run time or written into the text, by [`Tuning`].
+
+mod affine;
+mod array;
+mod compiler;
+mod error;
+mod executable;
+mod expression;
+mod kernels;
+mod library;
+mod module;
+mod ranges;
+mod slots;
+mod tuning;
+
+pub use gradus_device as device;
+pub use tuning::Tuning;
+
+use array::{Array, bytes};
+use compiler::{Compiler, History};
+pub use error::of_device;
+use executable::GpuExecutable;
+use gradus_device::{Adapter, Device, Options};
+use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Target, plan};
+
+/// A GPU as a backend.
+pub struct Gpu {
+    device: Device,
+    target: Target,
+    tuning: Tuning,
+    history: History,
+}
+
+impl Gpu {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// If the driver does not give a device.
+    pub fn open(adapter: &Adapter, options: &Options) -> Result<Gpu> {
+        Ok(Gpu::new(Device::open(adapter, options).map_err(of_device)?))
+    }
+
+    /// A backend on a device that is open.
+    pub fn new(device: Device) -> Gpu {
+        let tuning = Tuning::of(&device);
+        let dtypes = vec![DType::Bool, DType::I32, DType::U32, DType::F32];
+        Gpu { device, target: Target { dtypes }, tuning, history: History::default() }
+    }
+
+    /// The same with another tuning.
+    pub fn with_tuning(self, tuning: Tuning) -> Gpu {
+        Gpu { tuning, ..self }
+    }
+
+    /// The device below.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The wgpu buffer behind an array of this backend.
+    pub fn wgpu_buffer(buffer: &Buffer) -> Option<&device::wgpu::Buffer> {
+        buffer.get::<Array>().map(|array| array.buffer.wgpu())
+    }
+
+    fn array<'b>(&self, buffer: &'b Buffer) -> Result<&'b Array> {
+        buffer.get().ok_or_else(|| Error::Backend("a buffer of another backend".into()))
+    }
+
+    /// Runs the launch that widens bytes to elements.
+    fn widen(&self, packed: &[u8], dtype: DType) -> Result<device::Buffer> {
+        let output = self.device.allocate(bytes(packed.len())).map_err(of_device)?;
+        if packed.is_empty() {
+            return Ok(output);
+        }
+        let packed_buffer = self.device.upload(packed).map_err(of_device)?;
+        let buffer = |dtype, len| plan::Buffer { dtype, len, input: None };
+        let buffers = vec![buffer(DType::U32, packed.len().div_ceil(4)), buffer(dtype, packed.len())];
+        let mut compiler = Compiler::new(&self.device, &self.history, &self.tuning, buffers);
+        kernels::unpack(&mut compiler, 0, 1, dtype, packed.len())?;
+        for launch in &compiler.launches {
+            let parameters: Vec<u32> = launch.parameters.iter().map(|p| p.known()).collect();
+            let buffers = [&packed_buffer, &output];
+            let (pipeline, workgroups) = (&launch.pipeline, launch.workgroups);
+            let launch = device::Launch { pipeline, buffers: &buffers, parameters: &parameters, workgroups };
+            self.device.launch(&launch).map_err(of_device)?;
+        }
+        Ok(output)
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.device.info().name)
+    }
+}
+
+impl Backend for Gpu {
+    fn description(&self) -> String {
+        self.device.info().to_string()
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.device.lost()
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>> {
+        Ok(Box::new(GpuExecutable::new(&self.device, &self.history, &self.tuning, plan)?))
+    }
+
+    fn upload(&self, data: Data) -> Result<Buffer> {
+        let (dtype, len, range) = (data.dtype(), data.len(), ranges::of_data(&data));
+        let buffer = match &data {
+            Data::Bool(values) => self.widen(bytemuck::cast_slice(values), dtype)?,
+            Data::I32(values) => self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?,
+            Data::U32(values) => self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?,
+            Data::F32(values) => self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?,
+            Data::F64(_) => return Err(Error::NoDType { dtype, device: self.device.info().name.clone() }),
+        };
+        Ok(Buffer::new(Array { buffer, dtype, len, range }))
+    }
+
+    fn upload_bytes(&self, values: &[u8], dtype: DType) -> Result<Buffer> {
+        if !self.target.dtypes.contains(&dtype) {
+            return Err(Error::NoDType { dtype, device: self.device.info().name.clone() });
+        }
+        let bounds = values.iter().min().zip(values.iter().max());
+        let range = bounds.map_or(Some((0, 0)), |(&low, &high)| Some((low.into(), high.into())));
+        let range = range.filter(|_| dtype.is_int());
+        Ok(Buffer::new(Array { buffer: self.widen(values, dtype)?, dtype, len: values.len(), range }))
+    }
+
+    fn download(&self, buffer: &Buffer) -> Download {
+        let (dtype, len) = match self.array(buffer) {
+            Ok(array) => (array.dtype, array.len),
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        match self.array(buffer) {
+            Ok(array) => {
+                let read = self.device.read_async(&array.buffer, bytes(len));
+                Box::pin(async move { Ok(Array::to_data(&read.await.map_err(of_device)?, dtype)) })
+            }
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn read(&self, buffer: &Buffer) -> Result<Data> {
+        let array = self.array(buffer)?;
+        let read = self.device.read(&array.buffer, bytes(array.len)).map_err(of_device)?;
+        Ok(Array::to_data(&read, array.dtype))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.device.flush().map_err(of_device)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        self.device.synchronise().map_err(of_device)
+    }
+
+    fn memory(&self) -> MemoryStats {
+        let memory = self.device.memory();
+        MemoryStats {
+            in_use: memory.in_use as usize,
+            peak: memory.peak as usize,
+            limit: memory.limit.map(|limit| limit as usize),
+        }
+    }
+}

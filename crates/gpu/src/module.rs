@@ -1,0 +1,194 @@
+//! A WGSL module under construction: what it binds, the numbers that it takes, and its text.
+
+use crate::library;
+use gradus_device::{Access, Parameters};
+use gradus_ir::DType;
+use gradus_ir::plan::BufferId;
+use std::fmt::Write;
+
+/// How many neighbouring elements an invocation computes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// One.
+    Scalar,
+    /// Four, as a vector.
+    Vector,
+}
+
+/// What a binding of a launch stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Slot {
+    /// A buffer of the plan.
+    Plan(BufferId),
+
+    /// The words in which checks leave what they found.
+    Status,
+}
+
+/// A word that a launch passes to its kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Parameter {
+    /// Known when the plan is compiled.
+    Word(u32),
+    /// The number in a scalar slot, as a dtype's bits.
+    Scalar(usize, DType),
+    /// The lower half of the random key in a scalar slot.
+    KeyLow(usize),
+    /// The upper half.
+    KeyHigh(usize),
+}
+
+impl Parameter {
+    /// The word, where no run is needed to know it.
+    pub(crate) fn known(self) -> u32 {
+        if let Parameter::Word(word) = self { word } else { 0 }
+    }
+}
+
+struct Binding {
+    slot: Slot,
+    element: String,
+    access: Access,
+}
+
+/// Which sizes (extents, strides, offsets) of a kernel are part of its text, by their position in [`Module::sizes`];
+/// others are parameters.
+pub(crate) type Baked<'a> = &'a [bool];
+
+/// A module under construction.
+pub(crate) struct Module<'a> {
+    width: Width,
+    baked: Baked<'a>,
+    bindings: Vec<Binding>,
+    parameters: Vec<Parameter>,
+    sizes: Vec<u32>,
+    text: String,
+}
+
+/// A module that is complete.
+pub(crate) struct Finished {
+    pub(crate) text: String,
+    pub(crate) bindings: Vec<(Slot, Access)>,
+    pub(crate) parameters: Vec<Parameter>,
+    pub(crate) sizes: Vec<u32>,
+}
+
+/// The name of a dtype's elements in expressions, for either width.
+pub(crate) fn alias(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool => "Mask",
+        DType::I32 => "Int",
+        DType::U32 => "Word",
+        DType::F32 | DType::F64 => "Real",
+    }
+}
+
+/// The scalar WGSL type of a dtype's elements in memory: booleans are words.
+pub(crate) fn stored(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool | DType::U32 => "u32",
+        DType::I32 => "i32",
+        DType::F32 | DType::F64 => "f32",
+    }
+}
+
+impl<'a> Module<'a> {
+    pub(crate) fn new(width: Width, baked: Baked<'a>) -> Module<'a> {
+        Module { width, baked, bindings: Vec::new(), parameters: Vec::new(), sizes: Vec::new(), text: String::new() }
+    }
+
+    pub(crate) fn width(&self) -> Width {
+        self.width
+    }
+
+    /// Adds text at the module's top level.
+    pub(crate) fn add(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    /// Adds a function of one expression.
+    pub(crate) fn function(&mut self, signature: &str, value: &str) {
+        let _ = writeln!(self.text, "fn {signature} {{\n    return {value};\n}}");
+    }
+
+    /// The name of a binding of `slot` as an array of `element`, which may be shared with earlier uses.
+    pub(crate) fn bind(&mut self, slot: Slot, element: &str, access: Access) -> String {
+        let same = |b: &Binding| b.slot == slot && (b.element == element || b.access == Access::ReadWrite);
+        let at = self.bindings.iter().position(same).unwrap_or_else(|| {
+            self.bindings.push(Binding { slot, element: element.into(), access });
+            self.bindings.len() - 1
+        });
+        format!("buffer{at}")
+    }
+
+    /// A size of the kernel. 0 and ±1 shape the text; others are written into it or passed at run time.
+    pub(crate) fn size(&mut self, value: i64) -> String {
+        // Addresses wrap around, so that a negative stride is a large word.
+        let word = value as u32;
+        if value.unsigned_abs() <= 1 {
+            return format!("{word}u");
+        }
+        self.sizes.push(word);
+        let is_baked = self.baked.get(self.sizes.len() - 1).copied().unwrap_or(false);
+        if is_baked { format!("{word}u") } else { self.parameter(Parameter::Word(word)) }
+    }
+
+    /// A word that is passed at run time.
+    pub(crate) fn parameter(&mut self, parameter: Parameter) -> String {
+        let at = self.parameters.iter().position(|p| *p == parameter && !matches!(p, Parameter::Word(_)));
+        let at = at.unwrap_or_else(|| {
+            self.parameters.push(parameter);
+            self.parameters.len() - 1
+        });
+        format!("parameters.word{at}")
+    }
+
+    /// How many words are passed at run time.
+    pub(crate) fn parameter_words(&self) -> usize {
+        self.parameters.len()
+    }
+
+    /// The module's text: aliases, declarations, the skeleton, the hooks added so far, and what they call.
+    pub(crate) fn finish(self, skeleton: &str, declared: Parameters) -> Finished {
+        let mut text = String::new();
+        let types = [("Real", "f32"), ("Int", "i32"), ("Word", "u32"), ("Mask", "bool")];
+        for (alias, scalar) in types {
+            let _ = match self.width {
+                Width::Scalar => writeln!(text, "alias {alias} = {scalar};"),
+                Width::Vector => writeln!(text, "alias {alias} = vec4<{scalar}>;"),
+            };
+        }
+        for (i, Binding { slot, element, access }) in self.bindings.iter().enumerate() {
+            let access = if *access == Access::ReadWrite { "read_write" } else { "read" };
+            let element = if *slot == Slot::Status { "atomic<u32>" } else { element };
+            let _ = writeln!(text, "@group(0) @binding({i}) var<storage, {access}> buffer{i}: array<{element}>;");
+        }
+        if declared != Parameters::None {
+            text.push_str("struct Parameters {\n");
+            for i in 0..self.parameters.len() {
+                let _ = writeln!(text, "    word{i}: u32,");
+            }
+            text.push_str("}\n");
+        }
+        match declared {
+            Parameters::None => {}
+            Parameters::Immediates => text.push_str("var<immediate> parameters: Parameters;\n"),
+            Parameters::Uniform => {
+                text.push_str("@group(1) @binding(0) var<uniform> parameters: Parameters;\n");
+            }
+        }
+        let own = format!("\n{skeleton}\n{}", self.text);
+        for item in library::needed_by(&own) {
+            text.push_str(item);
+            text.push('\n');
+        }
+        text.push_str(&own);
+        Finished {
+            text,
+            bindings: self.bindings.iter().map(|b| (b.slot, b.access)).collect(),
+            parameters: self.parameters,
+            sizes: self.sizes,
+        }
+    }
+}

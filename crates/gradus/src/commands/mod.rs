@@ -1,0 +1,4 @@
+//! The program's commands, one per file.
+
+pub(crate) mod devices;
+mod table;

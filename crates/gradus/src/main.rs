@@ -1,0 +1,25 @@
+//! The program `gradus`.
+
+mod commands;
+
+use clap::{Parser, Subcommand};
+
+/// Trains neural networks on any GPU that wgpu reaches, and on the CPU.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists every adapter of this machine, what it can do, and which one is taken by default.
+    Devices(commands::devices::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Devices(arguments) => commands::devices::run(&arguments),
+    }
+}

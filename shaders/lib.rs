@@ -1,0 +1,44 @@
+//! The hand-written WGSL of gradus: skeletons of kernels, and the functions that they call.
+//!
+//! A skeleton calls hooks that it does not define; who makes a kernel adds them, and those items of [`LIBRARIES`] that
+//! the text mentions. The functions of most libraries are written for the types `Real`, `Int`, `Word` and `Mask`, which
+//! stand for scalars or for vectors of four.
+
+macro_rules! files {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = include_str!($file);)*
+    };
+}
+
+files! {
+    /// One element, or four, of each output per invocation.
+    ELEMENTWISE = "elementwise.wgsl";
+    /// Reductions, an invocation per result.
+    REDUCE_SERIAL = "reduce_serial.wgsl";
+    /// Reductions, a workgroup per result.
+    REDUCE_WORKGROUP = "reduce_workgroup.wgsl";
+    /// Matrix products in registers.
+    MATMUL_DIRECT = "matmul_direct.wgsl";
+    /// Matrix products through workgroup memory.
+    MATMUL_TILED = "matmul_tiled.wgsl";
+    /// Scatter, output-stationary.
+    SCATTER = "scatter.wgsl";
+    /// Bytes widened to elements.
+    UNPACK = "unpack.wgsl";
+}
+
+/// Files of functions, of which a kernel takes what it needs.
+pub const LIBRARIES: &[&str] = &[
+    include_str!("grid.wgsl"),
+    include_str!("best.wgsl"),
+    include_str!("bits.wgsl"),
+    include_str!("compare.wgsl"),
+    include_str!("convert.wgsl"),
+    include_str!("integer.wgsl"),
+    include_str!("math.wgsl"),
+    include_str!("power.wgsl"),
+    include_str!("remainder.wgsl"),
+    include_str!("trigonometry.wgsl"),
+    include_str!("activation.wgsl"),
+    include_str!("random.wgsl"),
+];
