@@ -4,10 +4,10 @@
 
 const GRID_WIDTH = 32768u;
 
-fn workgroup(id: vec3<u32>) -> u32 {
+fn workgroup_index(id: vec3<u32>) -> u32 {
     return id.y * GRID_WIDTH + id.x;
 }
 
 fn invocation(id: vec3<u32>, lane: u32) -> u32 {
-    return workgroup(id) * WORKGROUP + lane;
+    return workgroup_index(id) * WORKGROUP + lane;
 }

@@ -47,7 +47,7 @@ fn store4(part: u32, batch: u32, row: u32, column: u32, sums: Vector) {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let across = (columns() + TILE - 1u) / TILE;
     let down = (rows() + TILE - 1u) / TILE;
-    let tile = workgroup(id);
+    let tile = workgroup_index(id);
     if tile >= across * down * batches() * parts() {
         return;
     }

@@ -42,6 +42,6 @@ fn philox_word(key: vec2<u32>, index: u32) -> u32 {
 }
 
 /// A word as a number in [0, 1): its upper 24 bits.
-fn uniform(word: Word) -> Real {
+fn uniform_f32(word: Word) -> Real {
     return Real(word >> Word(8u)) * (1.0 / 16777216.0);
 }

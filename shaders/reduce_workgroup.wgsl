@@ -9,7 +9,7 @@ var<workgroup> partials: array<Accumulator, WORKGROUP>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = workgroup(id);
+    let i = workgroup_index(id);
     if i >= outer_size() * parts() {
         return;
     }

@@ -139,7 +139,7 @@ impl Device {
         }
         if !written {
             // Without an error: the device is gone.
-            inner.lose_silently()?;
+            return Err(inner.lost_silently());
         }
         let mut stream = inner.stream();
         if stream.uploaded(size.get()) {
@@ -224,12 +224,5 @@ impl Inner {
         // Bind groups would keep them alive.
         let numbers: Vec<u64> = gone.iter().map(|slot| slot.number).collect();
         self.stream().forget(&numbers);
-    }
-
-    /// The error for a call that did nothing and said nothing, as wgpu's do on a lost device.
-    pub(crate) fn lose_silently(&self) -> Result<(), Error> {
-        self.notice()?;
-        self.status.lose("it takes no more work; it was destroyed or reset");
-        self.check()
     }
 }

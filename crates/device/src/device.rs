@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wgpu::Features;
 
+/// The id of devices that a program brings along.
+const EXTERNAL: &str = "external";
+
 /// What a device is opened with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -34,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) wgpu: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) description: Description,
+    /// Whether a program brought it along, so that no callback tells us of its loss.
+    pub(crate) external: bool,
     pub(crate) limits: Limits,
     pub(crate) status: Arc<Status>,
     pub(crate) counters: Counters,
@@ -97,7 +102,7 @@ impl Device {
         queue: wgpu::Queue,
         options: &Options,
     ) -> Result<Device, Error> {
-        let description = Description::of(&adapter.get_info(), "external");
+        let description = Description::of(&adapter.get_info(), EXTERNAL);
         let status = Arc::new(Status::new(&description.name));
         let device = Device::new(device, queue, description, status, options);
         device.0.notice()?;
@@ -117,6 +122,7 @@ impl Device {
             limits: Limits::of(&wgpu, RING_BYTES),
             wgpu,
             queue,
+            external: description.id == EXTERNAL,
             description,
             status,
             counters: Counters::default(),
@@ -183,7 +189,10 @@ impl Device {
 
     /// Why the device is gone, if it is.
     pub fn lost(&self) -> Option<String> {
-        let _ = self.0.poll(wgpu::PollType::Poll);
+        // What is wrong besides is for the next call to say.
+        if self.0.status.lost().is_none() && self.0.is_gone() {
+            self.0.lose();
+        }
         self.0.status.lost().map(str::to_string)
     }
 }
@@ -208,13 +217,6 @@ impl Inner {
         self.status.check()
     }
 
-    /// Asks wgpu how the device is, then checks.
-    pub(crate) fn notice(&self) -> Result<(), Error> {
-        self.check()?;
-        self.poll(wgpu::PollType::Poll)?;
-        self.check()
-    }
-
     /// wgpu's error as ours.
     pub(crate) fn error(&self, error: wgpu::Error, bytes: u64) -> Error {
         let adapter = self.description.name.clone();
@@ -223,7 +225,15 @@ impl Inner {
                 let memory = self.books().memory();
                 Error::OutOfMemory { adapter, bytes, in_use: memory.in_use, limit: memory.limit }
             }
-            other => Error::Invalid { adapter, message: other.to_string().trim().into() },
+            other => self.invalid(other.to_string()),
         }
+    }
+
+    /// The error for something that wgpu refused; on a lost device everything is, and wgpu does not say why.
+    pub(crate) fn invalid(&self, message: String) -> Error {
+        if self.is_gone() {
+            return self.lost_silently();
+        }
+        Error::Invalid { adapter: self.description.name.clone(), message: message.trim().into() }
     }
 }

@@ -271,14 +271,17 @@ impl Inner {
                 None => Ok(pipeline),
             }
         }));
-        let pipeline = attempt.unwrap_or_else(|panic| {
+        let compiled = attempt.unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<String>().cloned();
             let said = said.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default();
             Err(fail(format!("the compiler panicked: {said}"), None))
-        })?;
-        // On a lost device wgpu returns a pipeline that is none, and no error.
-        self.notice()?;
-        Ok(pipeline)
+        });
+        match compiled {
+            // On a lost device wgpu returns a pipeline that is none, and no error; or an error that says nothing.
+            Ok(pipeline) => self.notice().map(|()| pipeline),
+            Err(_) if self.is_gone() => Err(self.lost_silently()),
+            Err(error) => Err(error),
+        }
     }
 
     fn shader_module(&self, label: &str, source: &str, trust: Trust) -> wgpu::ShaderModule {

@@ -4,7 +4,6 @@ use crate::device::{Device, Inner};
 use crate::scope::scoped;
 use crate::staging::PIECE;
 use crate::statistics::count;
-use crate::wait::Progress;
 use crate::{Buffer, Error};
 use bytemuck::Pod;
 use std::collections::VecDeque;
@@ -208,7 +207,7 @@ impl Piece {
     fn take<T: Pod>(self, inner: &Inner, index: &Option<SubmissionIndex>, result: &mut Vec<T>) -> Result<(), Error> {
         inner.wait_if(index.clone())?;
         if !self.wait(inner)? {
-            inner.lose_silently()?;
+            return Err(inner.lost_silently());
         }
         match self.staging.get_mapped_range(..self.bytes.next_multiple_of(4)) {
             Ok(view) => {
@@ -219,10 +218,7 @@ impl Piece {
                     Err(_) => result.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes)),
                 }
             }
-            Err(error) => {
-                let adapter = inner.description.name.clone();
-                return Err(Error::Invalid { adapter, message: error.to_string() });
-            }
+            Err(error) => return Err(inner.invalid(error.to_string())),
         }
         self.staging.unmap();
         inner.staging.put(self.staging);
@@ -245,10 +241,7 @@ impl Piece {
             state = guard;
             if timeout.timed_out() {
                 drop(state);
-                if inner.poll(wgpu::PollType::Poll)? == Progress::Unknown {
-                    return Ok(false);
-                }
-                inner.check()?;
+                inner.notice()?;
                 state = self.mapped.state();
             }
         }

@@ -142,7 +142,7 @@ fn count(adapters: &[&Description], software: bool) -> usize {
 /// What there is, and how to go on.
 fn way_out(adapters: &[&Description]) -> String {
     if adapters.is_empty() {
-        return "install a driver for Vulkan, Metal or DX12, see whether WGPU_BACKEND leaves any back end, or use the CPU"
+        return "install a driver for Vulkan, Metal or DX12, see whether WGPU_BACKEND leaves one, or use the CPU"
             .into();
     }
     let list: Vec<String> = adapters.iter().map(|d| d.to_string()).collect();

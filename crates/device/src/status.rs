@@ -41,6 +41,11 @@ impl Status {
         self.lost.get().map(String::as_str)
     }
 
+    /// The error of every call on a device that is gone.
+    pub(crate) fn lost_error(&self) -> Error {
+        Error::Lost { adapter: self.adapter.clone(), reason: self.lost().unwrap_or_default().into() }
+    }
+
     /// Fails if the device is gone, or has met an error that was not raised yet.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.trouble.load(Ordering::Acquire) { self.raise() } else { Ok(()) }
@@ -48,8 +53,8 @@ impl Status {
 
     #[cold]
     fn raise(&self) -> Result<(), Error> {
-        if let Some(reason) = self.lost() {
-            return Err(Error::Lost { adapter: self.adapter.clone(), reason: reason.into() });
+        if self.lost().is_some() {
+            return Err(self.lost_error());
         }
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         self.trouble.store(false, Ordering::Release);

@@ -86,12 +86,9 @@ impl Device {
             }
         }
         stream.launch(inner, launch)?;
-        if stream.recorded >= LAUNCHES_PER_SUBMIT {
-            let wait = stream.flush(inner)?;
-            drop(stream);
-            inner.wait_if(wait)?;
-        }
-        Ok(())
+        let wait = stream.flush_if_full(inner)?;
+        drop(stream);
+        inner.wait_if(wait)
     }
 
     /// Copies the first `bytes` of a buffer to the start of another, after what was launched before.
@@ -122,7 +119,9 @@ impl Device {
         stream.encoder(inner)?.copy_buffer_to_buffer(from.wgpu(), 0, to.wgpu(), 0, length);
         stream.recorded += 1;
         count(&inner.counters.copies, 1);
-        Ok(())
+        let wait = stream.flush_if_full(inner)?;
+        drop(stream);
+        inner.wait_if(wait)
     }
 
     /// Hands all that was launched and uploaded to the GPU.
@@ -143,13 +142,6 @@ impl Device {
             stream.last.clone()
         };
         inner.wait_if(last)
-    }
-}
-
-impl Inner {
-    /// Waits for a submission, if there is one to wait for.
-    pub(crate) fn wait_if(&self, index: Option<SubmissionIndex>) -> Result<(), Error> {
-        index.map_or(Ok(()), |index| self.wait(index))
     }
 }
 
@@ -301,6 +293,11 @@ impl Stream {
         Ok(())
     }
 
+    /// [`Stream::flush`], if enough is recorded.
+    fn flush_if_full(&mut self, inner: &Inner) -> Result<Option<SubmissionIndex>, Error> {
+        if self.recorded >= LAUNCHES_PER_SUBMIT { self.flush(inner) } else { Ok(None) }
+    }
+
     /// Hands what is recorded to the GPU. Returns a submission that the caller should wait for, once it has let go of
     /// the stream, so that the GPU does not fall too far behind.
     pub(crate) fn flush(&mut self, inner: &Inner) -> Result<Option<SubmissionIndex>, Error> {
@@ -321,13 +318,11 @@ impl Stream {
         if let Some(error) = error {
             return Err(inner.error(error, uploads));
         }
-        if !inner.accepted(&index)? {
-            inner.lose_silently()?;
-        }
         count(&inner.counters.submits, 1);
         self.last = Some(index.clone());
         self.in_flight.push_back((index, uploads));
         self.in_flight_uploads += uploads;
+        inner.notice()?;
         let mut wait = None;
         while self.in_flight.len() > MOST_IN_FLIGHT || self.in_flight_uploads > MOST_UPLOADS_IN_FLIGHT {
             let Some((index, uploads)) = self.in_flight.pop_front() else { break };

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{adapter, affine, bytes, launch_affine, words};
-use gradus_device::{Access, Adapter, Device, Error, Kind, Options, Selector, Trust, select, wgpu};
+use gradus_device::{Adapter, Device, Error, Kind, Options, Selector, Trust, select, wgpu};
 
 #[test]
 fn adapters_have_names_and_can_be_selected() {
@@ -84,5 +84,4 @@ fn work_that_wgpu_refuses_is_an_error_of_the_flush_and_then_over() {
     }));
     assert!(matches!(device.allocate(4), Err(Error::Invalid { .. })));
     assert!(device.allocate(4).is_ok());
-    let _ = Access::Read;
 }

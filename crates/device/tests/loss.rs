@@ -109,11 +109,11 @@ fn reads_under_way_end() {
 fn recorded_work_and_threads_end() {
     let Some(device) = device(&Options::default()) else { return };
     in_time(move || {
+        let pipeline = affine(&device);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     let work = || {
-                        let pipeline = affine(&device);
                         let (a, b) = (device.upload(&[1; 640])?, device.allocate(640)?);
                         launch_affine(&device, &pipeline, &a, &b, [1, 0])?;
                         device.read(&b, 640)

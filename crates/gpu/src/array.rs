@@ -1,8 +1,9 @@
 //! An array on the device.
 
+use crate::error::of_device;
 use crate::ranges::Range;
-use gradus_device::Buffer;
-use gradus_ir::{DType, Data};
+use gradus_device::{Buffer, Device, Error};
+use gradus_ir::{DType, Data, Download};
 
 /// A buffer and what it holds. Booleans are words.
 pub(crate) struct Array {
@@ -19,13 +20,41 @@ pub(crate) fn bytes(len: usize) -> u64 {
 }
 
 impl Array {
-    /// Host data from the device's bytes.
-    pub(crate) fn to_data(bytes: &[u8], dtype: DType) -> Data {
-        match dtype {
-            DType::Bool => Data::Bool(bytemuck::pod_collect_to_vec::<u8, u32>(bytes).iter().map(|&w| w != 0).collect()),
-            DType::I32 => Data::I32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::F32 | DType::F64 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+    /// The elements, once the device has them.
+    pub(crate) fn read(&self, device: &Device) -> Result<Data, Error> {
+        let Array { buffer, len, .. } = self;
+        Ok(match self.dtype {
+            DType::Bool => bools(device.read_as(buffer, *len)?),
+            DType::I32 => Data::I32(device.read_as(buffer, *len)?),
+            DType::U32 => Data::U32(device.read_as(buffer, *len)?),
+            DType::F32 | DType::F64 => Data::F32(device.read_as(buffer, *len)?),
+        })
+    }
+
+    /// The elements, without waiting here.
+    pub(crate) fn download(&self, device: &Device) -> Download {
+        let Array { buffer, len, .. } = self;
+        match self.dtype {
+            DType::Bool => {
+                let words = device.read_as_async(buffer, *len);
+                Box::pin(async move { words.await.map(bools).map_err(of_device) })
+            }
+            DType::I32 => {
+                let values = device.read_as_async(buffer, *len);
+                Box::pin(async move { values.await.map(Data::I32).map_err(of_device) })
+            }
+            DType::U32 => {
+                let values = device.read_as_async(buffer, *len);
+                Box::pin(async move { values.await.map(Data::U32).map_err(of_device) })
+            }
+            DType::F32 | DType::F64 => {
+                let values = device.read_as_async(buffer, *len);
+                Box::pin(async move { values.await.map(Data::F32).map_err(of_device) })
+            }
         }
     }
+}
+
+fn bools(words: Vec<u32>) -> Data {
+    Data::Bool(words.into_iter().map(|word| word != 0).collect())
 }

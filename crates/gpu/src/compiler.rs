@@ -3,11 +3,12 @@
 use crate::error::of_device;
 use crate::module::{Baked, Finished, Module, Parameter, Slot};
 use crate::tuning::Tuning;
+use crate::{Gpu, Observer};
 use gradus_device::{Access, Device, Pipeline, Trust};
 use gradus_ir::plan::{Buffer, BufferId};
 use gradus_ir::{DType, Result};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard};
 
@@ -23,6 +24,7 @@ pub(crate) struct Launch {
 pub(crate) struct Compiler<'a> {
     device: &'a Device,
     history: &'a History,
+    observer: Option<&'a Observer>,
     pub(crate) tuning: &'a Tuning,
     /// The plan's buffers, and those added between the launches of a kernel.
     pub(crate) buffers: Vec<Buffer>,
@@ -44,8 +46,9 @@ impl Shader<'_> {
 }
 
 impl<'a> Compiler<'a> {
-    pub(crate) fn new(device: &'a Device, history: &'a History, tuning: &'a Tuning, buffers: Vec<Buffer>) -> Self {
-        Compiler { device, history, tuning, buffers, launches: Vec::new() }
+    pub(crate) fn new(gpu: &'a Gpu, buffers: Vec<Buffer>) -> Self {
+        let Gpu { device, history, tuning, observer, .. } = gpu;
+        Compiler { device, history, tuning, observer: observer.as_ref(), buffers, launches: Vec::new() }
     }
 
     /// Adds a buffer that the plan does not know.
@@ -68,6 +71,11 @@ impl<'a> Compiler<'a> {
             finished = generate(&shader, &baked);
         }
         let Finished { text, bindings, parameters, .. } = finished;
+        if let Some(observer) = self.observer
+            && self.history.is_new(&text)
+        {
+            observer(label, &text);
+        }
         let accesses: SmallVec<[Access; 8]> = bindings.iter().map(|(_, access)| *access).collect();
         let pipeline =
             self.device.pipeline(label, &text, &accesses, parameters.len(), Trust::Trusted).map_err(of_device)?;
@@ -76,7 +84,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The grid for so many workgroups: `workgroup(id)` in grid.wgsl is its inverse.
+/// The grid for so many workgroups: `workgroup_index(id)` in grid.wgsl is its inverse.
 pub(crate) fn workgroups(count: usize) -> [u32; 3] {
     const WIDTH: usize = 32768;
     [count.min(WIDTH) as u32, count.div_ceil(WIDTH) as u32, 1]
@@ -91,7 +99,15 @@ pub(crate) fn linear(invocations: usize, workgroup: u32) -> [u32; 3] {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     hasher: RandomState,
-    seen: Mutex<HashMap<u64, Vec<SmallVec<[u32; 2]>>>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// By the hash of a text without sizes: the values of each size.
+    sizes: HashMap<u64, Vec<SmallVec<[u32; 2]>>>,
+    /// Hashes of the texts that an observer was told of.
+    observed: HashSet<u64>,
 }
 
 impl History {
@@ -101,7 +117,7 @@ impl History {
             return Vec::new();
         }
         let mut seen = self.lock();
-        let values = seen.entry(self.hasher.hash_one(&generic.text)).or_default();
+        let values = seen.sizes.entry(self.hasher.hash_one(&generic.text)).or_default();
         values.resize(generic.sizes.len(), SmallVec::new());
         let bake = |(values, &size): (&mut SmallVec<[u32; 2]>, &u32)| {
             if values.len() <= most && !values.contains(&size) {
@@ -112,7 +128,12 @@ impl History {
         values.iter_mut().zip(&generic.sizes).map(bake).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Vec<SmallVec<[u32; 2]>>>> {
+    /// Whether a text is met for the first time.
+    fn is_new(&self, text: &str) -> bool {
+        self.lock().observed.insert(self.hasher.hash_one(text))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         // Only values are added: right after every statement.
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

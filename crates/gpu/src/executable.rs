@@ -1,13 +1,12 @@
 //! A plan made ready for the GPU, and its run: buffers first, then launches, in order.
 
-use crate::array::{Array, bytes};
-use crate::compiler::{Compiler, History, Launch};
+use crate::array::Array;
+use crate::compiler::{Compiler, Launch};
 use crate::error::of_device;
-use crate::kernels;
+use crate::{Gpu, kernels};
 use crate::module::{Parameter, Slot};
 use crate::ranges::{self, Range};
 use crate::slots::{Place, Slots};
-use crate::tuning::Tuning;
 use gradus_device::{self as device, Device};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Register};
 use gradus_ir::{Buffer, DType, Element, Error, Executable, Number, Plan, Result};
@@ -47,8 +46,8 @@ struct Check {
 }
 
 impl GpuExecutable {
-    pub(crate) fn new(device: &Device, history: &History, tuning: &Tuning, plan: Plan) -> Result<GpuExecutable> {
-        let mut compiler = Compiler::new(device, history, tuning, plan.buffers.clone());
+    pub(crate) fn new(gpu: &Gpu, plan: Plan) -> Result<GpuExecutable> {
+        let mut compiler = Compiler::new(gpu, plan.buffers.clone());
         let mut steps = Vec::with_capacity(plan.kernels.len());
         let mut checks = 0;
         for kernel in &plan.kernels {
@@ -69,7 +68,7 @@ impl GpuExecutable {
         let slots = Slots::new(&buffers, &launches, &plan.outputs);
         let is_int = |id: &BufferId| plan.buffers[*id].dtype.is_int();
         let needs_ranges = checks > 0 || plan.outputs.iter().any(is_int);
-        Ok(GpuExecutable { device: device.clone(), plan, launches, steps, slots, checks, needs_ranges })
+        Ok(GpuExecutable { device: gpu.device().clone(), plan, launches, steps, slots, checks, needs_ranges })
     }
 }
 
@@ -238,8 +237,7 @@ impl Run<'_> {
     /// Waits for the checks and reads what they found.
     fn verify(&self) -> Result<()> {
         let Some(status) = &self.status else { return Ok(()) };
-        let found = self.executable.device.read(status, bytes(self.executable.checks)).map_err(of_device)?;
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&found);
+        let words: Vec<u32> = self.executable.device.read_as(status, self.executable.checks).map_err(of_device)?;
         let mut checks = self.executable.steps.iter().flat_map(|step| &step.checks);
         match checks.find(|check| words[check.word] != 0) {
             None => Ok(()),

@@ -69,16 +69,18 @@ pub(crate) fn evaluate(
             Instruction::Accumulator => "accumulator".into(),
             Instruction::Unary(op, x) => {
                 let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
-                row(wgsl, *dtype, &[("{x}", x)])
+                row(wgsl, *dtype, &[("{x}", format!("r{x}"))])
             }
             Instruction::Binary(op, a, b) => {
                 let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
-                row(wgsl, *dtype, &[("{a}", a), ("{b}", b)])
+                let hides = dtype.is_float() && share_terms(kernel, a, b);
+                let left = if hides { emitter.hidden(a) } else { format!("r{a}") };
+                row(wgsl, *dtype, &[("{a}", left), ("{b}", format!("r{b}"))])
             }
             Instruction::Compare(op, a, b) => {
                 let operands = kernel.expression.instructions[a].1;
                 let wgsl = if operands.is_float() { op.wgsl() } else { op.wgsl_int() };
-                row(wgsl, operands, &[("{a}", a), ("{b}", b)])
+                row(wgsl, operands, &[("{a}", format!("r{a}")), ("{b}", format!("r{b}"))])
             }
             Instruction::Select(condition, then, otherwise) => format!("select(r{otherwise}, r{then}, r{condition})"),
             Instruction::Cast(x) => match kernel.expression.instructions[x].1 {
@@ -90,10 +92,41 @@ pub(crate) fn evaluate(
     }
 }
 
+/// Whether two operands are made from a common one by arithmetic. Compilers may then cancel it (`x - x` to 0, `x / x` to 1,
+/// `√x √x` to |x|), which loses NaN and infinities.
+fn share_terms(kernel: &Kernel, a: Register, b: Register) -> bool {
+    const DEPTH: usize = 3;
+    let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
+    add_terms(kernel, a, DEPTH, &mut of_a);
+    add_terms(kernel, b, DEPTH, &mut of_b);
+    of_a.iter().any(|term| of_b.contains(term))
+}
+
+/// Adds a register, and those that it is made from. Loads of one element are one term.
+fn add_terms(kernel: &Kernel, register: Register, depth: usize, terms: &mut Vec<Register>) {
+    let instructions = &kernel.expression.instructions;
+    let same = |other: &Register| match (&instructions[*other].0, &instructions[register].0) {
+        (Instruction::Load(one), Instruction::Load(two)) => kernel.loads[*one] == kernel.loads[*two],
+        (one, two) => one == two,
+    };
+    terms.push((0..=register).find(same).unwrap_or(register));
+    if depth == 0 {
+        return;
+    }
+    match instructions[register].0 {
+        Instruction::Unary(_, x) => add_terms(kernel, x, depth - 1, terms),
+        Instruction::Binary(_, a, b) => {
+            add_terms(kernel, a, depth - 1, terms);
+            add_terms(kernel, b, depth - 1, terms);
+        }
+        _ => {}
+    }
+}
+
 /// A row's expression with its operands and types filled in.
-fn row(wgsl: &str, dtype: DType, operands: &[(&str, Register)]) -> String {
+fn row(wgsl: &str, dtype: DType, operands: &[(&str, String)]) -> String {
     let text = wgsl.replace("{T}", alias(dtype)).replace("{t}", dtype.name());
-    operands.iter().fold(text, |text, (name, register)| text.replace(name, &format!("r{register}")))
+    operands.iter().fold(text, |text, (place, name)| text.replace(place, name))
 }
 
 /// What a register looks like in memory.
@@ -186,10 +219,10 @@ impl<'e, 'm> Emitter<'e, 'm> {
             DType::U32 => format!("Word({}u)", number.to_i64() as u32),
             DType::F32 | DType::F64 => {
                 let value = number.to_f64() as f32;
-                if value.is_normal() || value.to_bits() == 0 {
+                if value.is_normal() {
                     format!("Real({value:?}f)")
                 } else {
-                    // WGSL has no words for these.
+                    // WGSL has no words for NaN and infinity, and compilers take 0 · NaN to be 0 if they see the 0.
                     let word = self.module.parameter(Parameter::Word(value.to_bits()));
                     of_word(&word, dtype)
                 }
@@ -219,7 +252,7 @@ impl<'e, 'm> Emitter<'e, 'm> {
             Width::Scalar => format!("philox_word(vec2({low}, {high}), {position})"),
             Width::Vector => format!("philox_block(vec2({low}, {high}), ({position}) / 4u)"),
         };
-        if dtype == DType::U32 { words } else { format!("uniform({words})") }
+        if dtype == DType::U32 { words } else { format!("uniform_f32({words})") }
     }
 
     fn read(&mut self, source: &Source, map: Option<&Affine>, place: &Place<'_>) -> String {
@@ -254,7 +287,7 @@ impl<'e, 'm> Emitter<'e, 'm> {
 
     /// The address of an element, and the condition under which there is one.
     fn address(&mut self, map: &Affine, place: &Place<'_>, gathered: Option<&Gathered>, lane: usize) -> Address {
-        if let (Some(flat), true) = (place.flat, is_position(map, place.extents)) {
+        if let (Some(flat), None, true) = (place.flat, gathered, is_position(map, place.extents)) {
             return Address { element: flat.into(), exists: None };
         }
         let mut terms = Vec::new();
@@ -320,6 +353,12 @@ impl<'e, 'm> Emitter<'e, 'm> {
                 terms.push(format!("({element}) * {stride}"));
             }
         }
+    }
+
+    /// The name of a copy of a register of which a compiler does not know that it is one.
+    fn hidden(&mut self, operand: Register) -> String {
+        let zero = self.module.parameter(Parameter::Word(0));
+        self.named("hidden", &format!("bitcast<Real>(bitcast<Word>(r{operand}) ^ Word({zero}))"))
     }
 
     /// Gives a value a name of this register's own.

@@ -26,12 +26,16 @@ use executable::GpuExecutable;
 use gradus_device::{Adapter, Device, Options};
 use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Target, plan};
 
+/// Called with the label and the WGSL of every kernel that is made.
+pub type Observer = Box<dyn Fn(&str, &str) + Send + Sync>;
+
 /// A GPU as a backend.
 pub struct Gpu {
     device: Device,
     target: Target,
     tuning: Tuning,
     history: History,
+    observer: Option<Observer>,
 }
 
 impl Gpu {
@@ -47,12 +51,17 @@ impl Gpu {
     pub fn new(device: Device) -> Gpu {
         let tuning = Tuning::of(&device);
         let dtypes = vec![DType::Bool, DType::I32, DType::U32, DType::F32];
-        Gpu { device, target: Target { dtypes }, tuning, history: History::default() }
+        Gpu { device, target: Target { dtypes }, tuning, history: History::default(), observer: None }
     }
 
     /// The same with another tuning.
     pub fn with_tuning(self, tuning: Tuning) -> Gpu {
         Gpu { tuning, ..self }
+    }
+
+    /// The same, telling an observer of every new kernel.
+    pub fn observed(self, observer: Observer) -> Gpu {
+        Gpu { observer: Some(observer), ..self }
     }
 
     /// The device below.
@@ -78,7 +87,7 @@ impl Gpu {
         let packed_buffer = self.device.upload(packed).map_err(of_device)?;
         let buffer = |dtype, len| plan::Buffer { dtype, len, input: None };
         let buffers = vec![buffer(DType::U32, packed.len().div_ceil(4)), buffer(dtype, packed.len())];
-        let mut compiler = Compiler::new(&self.device, &self.history, &self.tuning, buffers);
+        let mut compiler = Compiler::new(self, buffers);
         kernels::unpack(&mut compiler, 0, 1, dtype, packed.len())?;
         for launch in &compiler.launches {
             let parameters: Vec<u32> = launch.parameters.iter().map(|p| p.known()).collect();
@@ -111,7 +120,7 @@ impl Backend for Gpu {
     }
 
     fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(GpuExecutable::new(&self.device, &self.history, &self.tuning, plan)?))
+        Ok(Box::new(GpuExecutable::new(self, plan)?))
     }
 
     fn upload(&self, data: Data) -> Result<Buffer> {
@@ -137,23 +146,14 @@ impl Backend for Gpu {
     }
 
     fn download(&self, buffer: &Buffer) -> Download {
-        let (dtype, len) = match self.array(buffer) {
-            Ok(array) => (array.dtype, array.len),
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
         match self.array(buffer) {
-            Ok(array) => {
-                let read = self.device.read_async(&array.buffer, bytes(len));
-                Box::pin(async move { Ok(Array::to_data(&read.await.map_err(of_device)?, dtype)) })
-            }
+            Ok(array) => array.download(&self.device),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
 
     fn read(&self, buffer: &Buffer) -> Result<Data> {
-        let array = self.array(buffer)?;
-        let read = self.device.read(&array.buffer, bytes(array.len)).map_err(of_device)?;
-        Ok(Array::to_data(&read, array.dtype))
+        self.array(buffer)?.read(&self.device).map_err(of_device)
     }
 
     fn flush(&self) -> Result<()> {

@@ -70,7 +70,7 @@ pub trait Executable: Send + Sync {
 pub type Download = Pin<Box<dyn Future<Output = Result<Data>> + Send>>;
 
 /// A device that can run plans.
-pub trait Backend: Send + Sync + fmt::Debug {
+pub trait Backend: Any + Send + Sync + fmt::Debug {
     /// What it is, in words: the adapter, or the processor.
     fn description(&self) -> String;
     /// Why the device is gone, if it is.

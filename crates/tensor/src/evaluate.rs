@@ -30,6 +30,9 @@ pub(crate) struct Planner {
 pub(crate) struct Debug {
     /// `GRADUS_DEBUG=plan`: print every new plan.
     plan: bool,
+    /// `GRADUS_DEBUG=wgsl`: print every new kernel of a GPU.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+    pub(crate) wgsl: bool,
     /// `GRADUS_EAGER=1`: evaluate every op where it is called.
     pub(crate) eager: bool,
 }
@@ -38,6 +41,7 @@ pub(crate) static DEBUG: LazyLock<Debug> = LazyLock::new(|| {
     let words = std::env::var("GRADUS_DEBUG").unwrap_or_default();
     Debug {
         plan: words.split(',').any(|w| w.trim() == "plan"),
+        wgsl: words.split(',').any(|w| w.trim() == "wgsl"),
         eager: std::env::var("GRADUS_EAGER").is_ok_and(|v| v == "1"),
     }
 });

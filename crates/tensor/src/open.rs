@@ -156,10 +156,12 @@ fn say_cpu(why: &str) {
 #[cfg(feature = "gpu")]
 mod gpu {
     use super::{Preference, memory_limit};
+    use crate::evaluate::DEBUG;
     use crate::{Device, Error, Result, Tensor};
     use gradus_gpu::device::{Adapter, Error as DeviceError, Options, Selector, select, wgpu};
     use gradus_gpu::{Gpu, of_device};
     use gradus_ir::Buffer;
+    use std::any::Any;
     use std::ops::Deref;
 
     #[track_caller]
@@ -207,7 +209,15 @@ mod gpu {
             }
         };
         let options = Options { memory_limit: limit.map(|limit| limit as u64), webgpu_limits };
-        Ok(Device::from_backend(adapter.id(), Box::new(Gpu::open(&adapter, &options)?)))
+        Ok(Device::from_backend(adapter.id(), Box::new(debugged(Gpu::open(&adapter, &options)?))))
+    }
+
+    /// With `GRADUS_DEBUG=wgsl`, prints every new kernel.
+    fn debugged(gpu: Gpu) -> Gpu {
+        if !DEBUG.wgsl {
+            return gpu;
+        }
+        gpu.observed(Box::new(|label, text| eprintln!("// {label}\n{text}")))
     }
 
     impl Device {
@@ -220,7 +230,16 @@ mod gpu {
             let limit = memory_limit()?.map(|limit| limit as u64);
             let options = Options { memory_limit: limit, ..Options::default() };
             let device = gradus_gpu::device::Device::from_wgpu(adapter, device, queue, &options).map_err(of_device)?;
-            Ok(Device::from_backend("wgpu", Box::new(Gpu::new(device))))
+            Ok(Device::from_backend("wgpu", Box::new(debugged(Gpu::new(device)))))
+        }
+    }
+
+    impl Device {
+        /// The wgpu device and queue below, if this is a GPU. Tensors hand over what they recorded when they are read, at
+        /// [`Tensor::wgpu_buffer`], or at [`Device::synchronise`].
+        pub fn wgpu(&self) -> Option<(&wgpu::Device, &wgpu::Queue)> {
+            let backend: &dyn Any = self.backend();
+            Some(backend.downcast_ref::<Gpu>()?.device().wgpu())
         }
     }
 

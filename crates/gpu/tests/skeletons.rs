@@ -1,0 +1,75 @@
+//! Every hand-written file, with hooks that do as little as possible, valid and translated for all platforms. No GPU.
+
+#[path = "../../../tests/support/portability.rs"]
+mod portability;
+
+use gradus_shaders as shaders;
+use portability::translate;
+
+const SCALAR: &str = "alias Real = f32; alias Int = i32; alias Word = u32; alias Mask = bool;\n";
+const VECTOR: &str =
+    "alias Real = vec4<f32>; alias Int = vec4<i32>; alias Word = vec4<u32>; alias Mask = vec4<bool>;\n";
+const SIZES: &str = "const WORKGROUP = 64u;\n@group(0) @binding(0) var<storage, read_write> data: array<f32>;\n";
+
+fn check(what: &str, parts: &[&str]) {
+    let text = parts.concat();
+    translate(&text).unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+/// All libraries together, as every kernel may use them.
+fn libraries() -> String {
+    shaders::LIBRARIES.concat()
+}
+
+#[test]
+fn libraries_at_both_widths() {
+    // What argmax compares is one element at a time.
+    let best = "alias Element = f32;\nfn beats(x: f32, y: f32) -> bool { return x > y; }\n";
+    for width in [SCALAR, VECTOR] {
+        check("libraries", &[width, SIZES, best, &libraries()]);
+    }
+}
+
+#[test]
+fn skeletons_with_identity_hooks() {
+    let best = "fn beats(x: f32, y: f32) -> bool { return x > y; }\n";
+    let size = "fn size() -> u32 { return 100u; }\n";
+    let reduction = "alias Element = f32; alias Accumulator = f32; const BLOCK = 128u;
+        fn outer_size() -> u32 { return 10u; } fn inner_size() -> u32 { return 20u; }
+        fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
+        fn identity() -> f32 { return 0.0; } fn combine(a: f32, b: f32) -> f32 { return a + b; }
+        fn fold(a: f32, outer: u32, inner: u32) -> f32 { return a + data[outer * 20u + inner]; }
+        fn store(i: u32, a: f32) { data[i] = a; }\n";
+    let product = "alias Element = f32; alias Vector = vec4<f32>; const A_ALONG_K = true; const B_ALONG_K = false;
+        fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
+        fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
+        fn load_a(batch: u32, row: u32, k: u32) -> f32 { return data[row + k]; }
+        fn load_b(batch: u32, column: u32, k: u32) -> f32 { return data[column + k]; }
+        fn store(part: u32, batch: u32, row: u32, column: u32, sum: f32) { data[row * 3u + column] = sum; }\n";
+    let scatter = "alias Element = f32;
+        fn first() -> u32 { return 0u; } fn last() -> u32 { return 5u; }
+        fn current(i: u32) -> f32 { return data[i]; } fn position(i: u32) -> u32 { return i; }
+        fn index(i: u32, k: u32) -> u32 { return k; } fn update(i: u32, k: u32) -> f32 { return data[k]; }
+        fn combine(a: f32, update: f32) -> f32 { return a + update; } fn store(i: u32, a: f32) { data[i] = a; }\n";
+    let unpack = "alias Element = f32; fn word(i: u32) -> u32 { return u32(data[i]); }
+        fn store(i: u32, bytes: vec4<u32>) { data[i] = f32(bytes.x); }\n";
+    let element = "alias Element = f32; fn element(i: u32) { data[i] = 1.0; }\n";
+    let skeletons: [(&str, &str, &[&str]); 7] = [
+        ("elementwise", shaders::ELEMENTWISE, &[size, element]),
+        ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction]),
+        ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction]),
+        ("matmul_direct", shaders::MATMUL_DIRECT, &[product]),
+        ("matmul_tiled", shaders::MATMUL_TILED, &[product]),
+        ("scatter", shaders::SCATTER, &[size, scatter]),
+        ("unpack", shaders::UNPACK, &[size, unpack]),
+    ];
+    for (name, skeleton, hooks) in skeletons {
+        check(name, &[&[SCALAR, SIZES, best, &libraries(), skeleton], hooks].concat());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    assert!(translate("fn f() -> f32 { return 1u; }").is_err());
+    assert!(translate("fn f() { g(); }").is_err());
+}

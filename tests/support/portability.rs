@@ -1,0 +1,34 @@
+//! Kernels for machines that are not here: naga validates a shader and translates it to SPIR-V, MSL and HLSL, as wgpu
+//! would on Vulkan, Metal and DX12.
+
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+/// Says what is wrong with a shader, if anything is.
+pub(crate) fn translate(source: &str) -> Result<(), String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16;
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .map_err(|error| error.emit_to_string(source))?;
+
+    let words = spv::write_vec(&module, &info, &spv::Options::default(), None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..msl::Options::default() };
+    let (metal, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
+        .map_err(|error| format!("MSL: {error}"))?;
+    let options = hlsl::Options {
+        fake_missing_bindings: true,
+        immediates_target: Some(hlsl::BindTarget::default()),
+        ..hlsl::Options::default()
+    };
+    let mut direct = String::new();
+    hlsl::Writer::new(&mut direct, &options, &hlsl::PipelineOptions::default())
+        .write(&module, &info, None)
+        .map_err(|error| format!("HLSL: {error}"))?;
+    for (language, length) in [("SPIR-V", words.len()), ("MSL", metal.len()), ("HLSL", direct.len())] {
+        if length == 0 {
+            return Err(format!("{language}: nothing was written"));
+        }
+    }
+    Ok(())
+}
