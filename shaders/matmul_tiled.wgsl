@@ -9,8 +9,9 @@
 const TILE = 64u;
 const DEPTH = 16u;
 
+// Scalars, although rows of b are read as vectors: writing one component of a shared vector may touch the others.
 var<workgroup> a_tile: array<Element, 1024>;
-var<workgroup> b_tile: array<Vector, 256>;
+var<workgroup> b_tile: array<Element, 1024>;
 
 // The place in a tile, (line, depth), of the element that an invocation loads in round 0 … 3.
 fn place(lane: u32, round: u32, along_k: bool) -> vec2<u32> {
@@ -70,13 +71,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             let a = place(lane, round, A_ALONG_K);
             a_tile[a.y * TILE + a.x] = load_a_or_zero(batch, row + a.x, first + a.y, end);
             let b = place(lane, round, B_ALONG_K);
-            let value = load_b_or_zero(batch, column + b.x, first + b.y, end);
-            b_tile[b.y * (TILE / 4u) + b.x / 4u][b.x % 4u] = value;
+            b_tile[b.y * TILE + b.x] = load_b_or_zero(batch, column + b.x, first + b.y, end);
         }
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k++) {
             let a = k * TILE + my_row;
-            let b = b_tile[(k * TILE + my_column) / 4u];
+            let c = k * TILE + my_column;
+            let b = Vector(b_tile[c], b_tile[c + 1u], b_tile[c + 2u], b_tile[c + 3u]);
             sums0 += a_tile[a] * b;
             sums1 += a_tile[a + 1u] * b;
             sums2 += a_tile[a + 2u] * b;

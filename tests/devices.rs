@@ -118,7 +118,10 @@ fn bytes_are_widened_on_the_device() {
             let as_dtype = |dtype| Tensor::from_bytes(&bytes, len, (&device, dtype));
             let ints: Vec<i32> = bytes.iter().map(|&b| b as i32).collect();
             assert_eq!(as_dtype(DType::I32).to_vec::<i32>().unwrap(), ints);
-            assert_eq!(as_dtype(DType::U32).to_vec::<u32>().unwrap(), bytes.iter().map(|&b| b as u32).collect::<Vec<_>>());
+            assert_eq!(
+                as_dtype(DType::U32).to_vec::<u32>().unwrap(),
+                bytes.iter().map(|&b| b as u32).collect::<Vec<_>>()
+            );
             let flags = bytes.iter().map(|&b| b != 0).collect::<Vec<_>>();
             assert_eq!(as_dtype(DType::Bool).to_vec::<bool>().unwrap(), flags, "{device} {len}");
         }
@@ -161,7 +164,8 @@ fn a_programs_own_wgpu_device_serves() {
     // The program copies the tensor's buffer with commands of its own.
     let buffer = x.wgpu_buffer().unwrap();
     let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
-    let copy = handle.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false });
+    let copy =
+        handle.create_buffer(&wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false });
     let mut encoder = handle.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(&buffer, 0, &copy, 0, 16);
     queue.submit([encoder.finish()]);

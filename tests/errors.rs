@@ -1,6 +1,10 @@
 //! Misuse: every mistake gives an error that names the op, what did not fit and the line; nothing panics, and nothing is
 //! silently wrong.
 
+#[path = "support/devices.rs"]
+mod devices;
+
+use devices::{devices, gpu_device, has, own_gpu};
 use gradus::tensor::ErrorKind as Kind;
 use gradus::{Cell, DType, Device, Error, Grad, Key, Result, Tensor, assign, cat, custom_gradient, eval, grad, stack};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -115,6 +119,19 @@ fn indices_that_do_not_fit() {
     says(&x.gather(1, &far).eval().unwrap_err(), "gather", "index 3 is out of range for axis 1 of extent 3");
     says(&x.index_select(0, &far.flatten()).exp().eval().unwrap_err(), "gather", "index 3 is out of range for axis 0");
     says(&x.scatter_add(1, &-far, &ones([2, 1])).eval().unwrap_err(), "scatter_add", "index -3 is out of range");
+    // What a device finds out is the same on each.
+    for device in devices() {
+        let (x, far) = (Tensor::ones([2, 3], &device), Tensor::new([[0], [3]], &device));
+        let message = "index 3 is out of range for axis 1 of extent 3";
+        says(&x.gather(1, &far).eval().unwrap_err(), "gather", message);
+        says(&x.scatter_set(1, &far, &Tensor::ones([2, 1], &device)).eval().unwrap_err(), "scatter_set", message);
+        let first = far.to_dtype(DType::U32).flatten();
+        says(&x.index_select(0, &(first - 1)).eval().unwrap_err(), "gather", "index 4294967295 is out of range");
+        // Seen from one that is computed on top of it, and from the next.
+        let error = (x.gather(1, &far) * 2.0).exp().to_vec::<f32>().unwrap_err();
+        assert_eq!(*error.kind(), Kind::Index { index: 3, axis: 1, extent: 3 }, "on {device}");
+        assert_eq!(x.gather(1, &(far - 1).relu()).to_vec::<f32>().unwrap(), [1.0, 1.0]);
+    }
     // The line is the forward op's, also where it is the gradient that fails.
     let w = Cell::parameter(ones([3]));
     let far = Tensor::new([7], &Device::cpu());
@@ -184,8 +201,41 @@ fn values_that_do_not_fit() {
     says(&ones([2, 3]).dims::<3>().unwrap_err(), "dims", "expected rank 3, found rank 2 (shape [2, 3])");
     says(&ones([2]).item::<f32>().unwrap_err(), "item", "expected a single element, found rank 1 (shape [2])");
     says(&ones([0]).item::<f32>().unwrap_err(), "item", "expected a single element, found rank 1 (shape [0])");
-    let error = Device::named("gpu").unwrap_err().to_string();
-    assert!(error.contains("no device \"gpu\": this build has the devices: cpu"), "{error}");
+    let error = Device::named("no such adapter").unwrap_err().to_string();
+    assert!(error.contains("no device \"no such adapter\": "), "{error}");
+}
+
+#[test]
+fn what_a_gpu_has_not() {
+    let Some(gpu) = gpu_device() else { return };
+    assert!(!has(&gpu, DType::F64));
+    let message = "has no f64: use f32, or the device \"cpu\"";
+    fails(&Tensor::zeros([2], (&gpu, DType::F64)), "const", message);
+    fails(&Tensor::new([0.5], (&gpu, DType::F64)), "upload", message);
+    fails(&Tensor::from_vec(vec![0.5f64], [1], (&gpu, DType::F64)), "upload", message);
+    fails(&Tensor::rand([2], Key::new(0), (&gpu, DType::F64)), "random", message);
+    let (x, wide) = (Tensor::ones([2], &gpu), ones([2]).to_dtype(DType::F64));
+    fails(&x.to_dtype(DType::F64), "to_dtype", message);
+    fails(&wide.to_device(&gpu), "upload", message);
+    assert!(matches!(wide.to_device(&gpu).error().unwrap().kind(), Kind::NoDType { dtype: DType::F64, .. }));
+    // What is f64 on the host only becomes what was asked for.
+    let narrow = Tensor::from_vec(vec![0.5f64, -2.0], [2], (&gpu, DType::F32));
+    assert_eq!(narrow.to_vec::<f32>().unwrap(), [0.5, -2.0]);
+    let whole = Tensor::from_vec(vec![0.5f64, -2.0], [2], (&gpu, DType::I32));
+    assert_eq!(whole.to_vec::<i32>().unwrap(), [0, -2]);
+    // Two GPUs are two devices, as a GPU and the CPU are.
+    let another = own_gpu(Some(1 << 20)).unwrap();
+    let message = format!("tensors are on different devices, {gpu} and {another}: move one with to_device");
+    fails(&(&x + Tensor::ones([2], &another)), "add", &message);
+    fails(&(&x + ones([2])), "add", &format!("different devices, {gpu} and cpu"));
+    assert_eq!((&x + ones([2]).to_device(&gpu)).to_vec::<f32>().unwrap(), [2.0, 2.0]);
+    // More than its budget, at once and bit by bit.
+    let out_of_memory = "out of memory: 4194304 bytes asked for";
+    says(&Tensor::ones([1 << 20], &another).exp().eval().unwrap_err(), "exp", out_of_memory);
+    let parts: Vec<Tensor> = (0..8).map(|i| Tensor::full([1 << 16], i, &another) * 2.0).collect();
+    assert!(eval(&parts).unwrap_err().to_string().contains("out of memory"));
+    assert_eq!(another.memory().in_use, 0, "a failed run leaves nothing");
+    assert_eq!(parts[3].max(..).item::<i32>().unwrap_or(6), 6);
 }
 
 #[test]
@@ -428,20 +478,19 @@ impl Whim {
     }
 }
 
-#[test]
-fn nothing_panics() {
-    // A budget keeps large but possible tensors small.
-    let devices = [Device::cpu_with(1, Some(1 << 20)).unwrap(), device()];
+/// Tries bad ideas, mostly on the first device, whose budget keeps large but possible tensors small. Says how many of
+/// them worked, and how many were errors.
+fn whims(devices: [Device; 2], seeds: u64) -> [u64; 2] {
     let devices = [&devices[0], &devices[0], &devices[0], &devices[0], &devices[1]].map(Clone::clone);
     let (mut fine, mut wrong) = (0, 0);
-    for seed in 0..30_000 {
+    for seed in 0..seeds {
         let whim = &mut Whim(seed * 7919, seed % 4 == 0);
         let result = catch_unwind(AssertUnwindSafe(|| {
             let [x, y, z] = [(); 3].map(|_| whim.tensor(&devices));
             let first = whim.op(&x, &y, &z);
             let second = if whim.1 { first.clone() } else { whim.op(&first, &x, &y) };
             let small = |t: &Tensor| t.numel() < 1 << 16 || t.device() == &devices[0];
-            let loss = if second.dtype().is_float() { second.sum(..) } else { second.to_dtype(DType::F64).sum(..) };
+            let loss = if second.dtype().is_float() { second.sum(..) } else { second.to_dtype(DType::F32).sum(..) };
             let gradient = Grad::of(&loss).allow_unused().wrt([&x, &first]);
             let text = if small(&second) { second.to_string() } else { String::new() };
             let errors = gradient.err().map_or(0, |e| e.to_string().len());
@@ -449,10 +498,21 @@ fn nothing_panics() {
         }));
         match result {
             Ok((failed, _)) => *if failed == 1 { &mut wrong } else { &mut fine } += 1,
-            Err(_) => panic!("seed {seed} panics"),
+            Err(_) => panic!("seed {seed} panics on {}", devices[0]),
         }
     }
+    [fine, wrong]
+}
+
+#[test]
+fn nothing_panics() {
+    let [fine, wrong] = whims([Device::cpu_with(1, Some(1 << 20)).unwrap(), device()], 30_000);
     assert!(fine > 3000 && wrong > 3000, "{fine} fine, {wrong} wrong");
+    // Every idea that works is a kernel or more to make.
+    if let Some(gpu) = own_gpu(Some(1 << 20)) {
+        let [fine, wrong] = whims([gpu, device()], 200);
+        assert!(fine > 20 && wrong > 20, "{fine} fine, {wrong} wrong");
+    }
 }
 
 #[test]

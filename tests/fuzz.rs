@@ -2,15 +2,18 @@
 //! this carries along. A failure is shrunk and printed with its seed. And a test of the fuzzer itself: faults planted
 //! in plans must be caught.
 //!
-//! `GRADUS_FUZZ=100000` tries so many graphs instead of 2000, `GRADUS_FUZZ_SEED=n` tries only this seed.
+//! `GRADUS_FUZZ=100000` tries so many graphs in every way instead of 2000 on the CPU and 300 on a GPU,
+//! `GRADUS_FUZZ_SEED=n` tries only this seed.
 
+#[path = "support/devices.rs"]
+mod devices;
 #[path = "support/mutations.rs"]
 mod mutations;
 #[path = "support/shrink.rs"]
 mod shrink;
 mod support;
 
-use gradus_cpu::Cpu;
+use devices::{Tested, cpu, tunings};
 use gradus_cpu::reference::Array;
 use gradus_ir::op::{BinaryOp, CompareOp, Op, ReduceOp, ScatterMode, UnaryOp};
 use gradus_ir::{Backend, DType, Graph, NodeId, Number, Plan, Shape, plan};
@@ -24,13 +27,28 @@ const LARGEST: usize = 3000;
 
 /// A way to run a graph: a backend, and how the plan for it is made.
 struct Way {
-    name: &'static str,
-    backend: Box<dyn Backend>,
+    name: String,
+    on: Tested,
     plan: fn(&Graph) -> Plan,
+    /// How many graphs to try, if nothing else is asked for.
+    graphs: u64,
 }
 
 fn ways() -> Vec<Way> {
-    vec![Way { name: "cpu", backend: Box::new(Cpu::new(None, None).unwrap()), plan }]
+    let way = |on: Tested| Way { name: on.name.into(), graphs: if on.thorough { 2000 } else { 300 }, on, plan };
+    tunings().into_iter().map(way).collect()
+}
+
+impl Way {
+    /// A random graph with its data, of the dtypes that the backend has.
+    fn generate(&self, seed: u64) -> Case {
+        Generator::generate(seed, &self.on.backend.target().dtypes)
+    }
+
+    /// What is wrong with a case, if anything is.
+    fn failure(&self, case: &Case, expected: &[Array]) -> Option<String> {
+        failure(self.on.backend, (self.plan)(&case.graph), case, expected)
+    }
 }
 
 /// What is wrong when a backend runs a case by this plan, if anything is.
@@ -51,15 +69,17 @@ struct Generator {
     case: Case,
     /// Whether shapes may be large.
     large: bool,
+    /// Whether there is f64; f32 takes its place.
+    wide: bool,
 }
 
 impl Generator {
     /// A random graph with its data.
-    fn generate(seed: u64) -> Case {
+    fn generate(seed: u64, dtypes: &[DType]) -> Case {
         let mut rng = Rng(seed);
         let large = rng.chance(0.15);
         let size = 3 + rng.below(23);
-        let mut generator = Generator { rng, case: Case::default(), large };
+        let mut generator = Generator { rng, case: Case::default(), large, wide: dtypes.contains(&DType::F64) };
         while generator.case.graph.nodes().len() < size {
             generator.step();
         }
@@ -95,7 +115,10 @@ impl Generator {
 
     fn dtype(&mut self) -> DType {
         use DType::{Bool, F32, F64, I32, U32};
-        self.rng.pick(&[F32, F32, F32, F32, F64, I32, I32, U32, Bool])
+        match self.rng.pick(&[F32, F32, F32, F32, F64, I32, I32, U32, Bool]) {
+            F64 if !self.wide => F32,
+            dtype => dtype,
+        }
     }
 
     fn number(&mut self, dtype: DType) -> Number {
@@ -334,49 +357,50 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn random_graphs_agree_with_the_reference() {
-    let seeds = match setting("GRADUS_FUZZ_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..setting("GRADUS_FUZZ").unwrap_or(2000),
-    };
-    let ways = ways();
-    let (mut elements, mut decided) = (0, 0);
-    for seed in seeds {
-        let case = Generator::generate(seed);
-        let expected = case.reference().unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", Listing(&case)));
-        let errors = expected.iter().flat_map(|array| &array.errors);
-        decided += errors.filter(|error| error.is_finite()).count();
-        elements += expected.iter().map(|array| array.values.len()).sum::<usize>();
-        for Way { name, backend, plan } in &ways {
-            let fails = |case: &Case| failure(&**backend, plan(&case.graph), case, &case.reference().ok()?);
-            if failure(&**backend, plan(&case.graph), &case, &expected).is_some() {
+    for way in &ways() {
+        let Way { name, on, plan, graphs, .. } = way;
+        let seeds = match setting("GRADUS_FUZZ_SEED") {
+            Some(seed) => seed..seed + 1,
+            None => 0..setting("GRADUS_FUZZ").unwrap_or(*graphs),
+        };
+        let (mut elements, mut decided) = (0, 0);
+        for seed in seeds {
+            let case = way.generate(seed);
+            let expected = case.reference(on.tolerance);
+            let expected = expected.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", Listing(&case)));
+            let errors = expected.iter().flat_map(|array| &array.errors);
+            decided += errors.filter(|error| error.is_finite()).count();
+            elements += expected.iter().map(|array| array.values.len()).sum::<usize>();
+            if way.failure(&case, &expected).is_some() {
+                let fails = |case: &Case| way.failure(case, &case.reference(on.tolerance).ok()?);
                 let case = shrink(case, |case| fails(case).is_some());
                 let what = fails(&case).unwrap_or_default();
                 panic!("seed {seed} on {name}: {what}\n{}\n{}", Listing(&case), plan(&case.graph));
             }
         }
+        let share = decided as f64 / elements as f64;
+        println!("{name}: {elements} elements, {:.0}% with a finite bound", share * 100.0);
+        assert!(share > 0.5 || setting("GRADUS_FUZZ_SEED").is_some(), "most comparisons say nothing");
     }
-    let share = decided as f64 / elements as f64;
-    println!("{elements} elements, {:.0}% with a finite bound", share * 100.0);
-    assert!(share > 0.5 || setting("GRADUS_FUZZ_SEED").is_some(), "most comparisons say nothing");
 }
 
 /// Plants each kind of fault in the plans of random graphs. Not every fault shows (operands may be equal, a value may
 /// not matter), but each kind must be caught, and most faults.
 #[test]
 fn planted_faults_are_caught() {
-    let Way { backend, plan, .. } = ways().remove(0);
+    let on = cpu();
     let (mut all_planted, mut all_caught) = (0, 0);
     for (name, mutants) in MUTATIONS {
         let (mut planted, mut caught) = (0, 0);
         for seed in 0..400 {
-            let case = Generator::generate(seed);
+            let case = Generator::generate(seed, &DType::ALL);
             let mutants = mutants(&plan(&case.graph));
             if mutants.is_empty() {
                 continue;
             }
             let mutant = mutants[Rng(seed).below(mutants.len())].clone();
             planted += 1;
-            caught += failure(&*backend, mutant, &case, &case.reference().unwrap()).is_some() as usize;
+            caught += failure(on.backend, mutant, &case, &case.reference(on.tolerance).unwrap()).is_some() as usize;
         }
         println!("{name}: {caught} of {planted} caught");
         assert!(caught > 0, "{name}: none of {planted} caught");

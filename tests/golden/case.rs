@@ -1,6 +1,8 @@
 //! A case and its outcome, and the comparison of numbers.
 
+use crate::devices::{has, is_cpu};
 use anyhow::{Result, bail};
+use gradus::{DType, Device};
 
 /// A case that was run.
 pub(crate) struct Case {
@@ -13,6 +15,13 @@ impl Case {
     pub(crate) fn new(kind: impl Into<String>, run: impl FnOnce() -> Result<()>) -> Case {
         Case { kind: kind.into(), outcome: run() }
     }
+}
+
+/// The precisions in which a device computes values and gradients: dtype, suffix of the fields, and tolerance.
+pub(crate) fn precisions(device: &Device) -> Vec<(DType, &'static str, f64)> {
+    let single = if is_cpu(device) { 1e-6 } else { 1e-5 };
+    let all = [(DType::F64, "f64", 1e-12), (DType::F32, "f32", single)];
+    all.into_iter().filter(|&(dtype, ..)| has(device, dtype)).collect()
 }
 
 /// How far two numbers may be apart: `absolute + relative · |expected|`.

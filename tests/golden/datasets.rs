@@ -3,6 +3,7 @@
 use crate::case::{Case, Check, Tolerance};
 use crate::{DEFAULT_FOLDER, ROOT, folder, json};
 use anyhow::{Context, Result, bail, ensure};
+use gradus::Device;
 use gradus::data::{CsvOptions, Table};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ pub(crate) fn recognises(file: &Value) -> bool {
     file.as_object().is_some_and(|sets| sets.values().any(|set| set["X"] != Value::Null && set["shape"].is_array()))
 }
 
-pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
+pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
     let sets = file.as_object().context("no object")?.iter().filter(|(_, set)| set.is_object());
     Ok(sets.map(|(name, set)| Case::new(name, || check(name, set))).collect())
 }

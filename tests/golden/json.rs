@@ -66,13 +66,14 @@ pub(crate) fn numbers(value: &Value) -> Result<Vec<f64>> {
     Ok(array(value)?.0)
 }
 
-/// An [`array`] as a tensor on the CPU.
-pub(crate) fn tensor(value: &Value, dtype: DType) -> Result<Tensor> {
+/// An [`array`] as a tensor.
+pub(crate) fn tensor(value: &Value, (device, dtype): (&Device, DType)) -> Result<Tensor> {
     let (data, shape) = array(value)?;
-    Ok(Tensor::from_vec(data, shape, (&Device::cpu(), dtype)))
+    // Rounded on the CPU: a GPU has no f64.
+    Ok(Tensor::from_vec(data, shape, (&Device::cpu(), dtype)).to_device(device))
 }
 
 /// The elements of a float tensor.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(DType::F64).to_vec()?)
+    Ok(tensor.to_device(&Device::cpu()).to_dtype(DType::F64).to_vec()?)
 }

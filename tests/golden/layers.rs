@@ -1,6 +1,6 @@
 //! Layers and composed ops: outputs, and the gradients of Σ output · cotangent.
 
-use crate::case::{Case, Check, Tolerance};
+use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail, ensure};
 use gradus::nn::{Init, Layer, Linear, Module};
@@ -8,22 +8,23 @@ use gradus::{DType, Device, Tensor, grad};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
+pub(crate) fn cases(file: &Value, device: &Device) -> Result<Vec<Case>> {
     let cases = json::list(file, "cases")?.iter();
-    cases.map(|case| Ok(Case::new(json::text(case, "layer")?, || run(case)))).collect()
+    cases.map(|case| Ok(Case::new(json::text(case, "layer")?, || run(case, device)))).collect()
 }
 
 type Tensors = BTreeMap<String, Tensor>;
 
 /// The tensors of a field.
-fn tensors(case: &Value, key: &str, dtype: DType) -> Result<Tensors> {
+fn tensors(case: &Value, key: &str, at: (&Device, DType)) -> Result<Tensors> {
     let entries = json::entries(case, key)?.iter();
-    entries.map(|(name, value)| Ok((name.clone(), json::tensor(value, dtype)?))).collect()
+    entries.map(|(name, value)| Ok((name.clone(), json::tensor(value, at)?))).collect()
 }
 
 /// What a case gives.
 struct Given<'a> {
     case: &'a Value,
+    device: &'a Device,
     dtype: DType,
     inputs: Tensors,
     parameters: Tensors,
@@ -39,7 +40,7 @@ impl Given<'_> {
     }
 
     fn indices(&self, name: &str) -> Result<Tensor> {
-        json::tensor(json::field(json::field(self.case, "int_inputs")?, name)?, DType::I32)
+        json::tensor(json::field(json::field(self.case, "int_inputs")?, name)?, (self.device, DType::I32))
     }
 
     fn attribute(&self, name: &str) -> Result<&Value> {
@@ -62,16 +63,19 @@ impl Given<'_> {
     }
 }
 
-fn run(case: &Value) -> Result<()> {
+fn run(case: &Value, device: &Device) -> Result<()> {
     let mut check = Check::default();
-    for dtype in [DType::F64, DType::F32] {
+    for (dtype, ..) in precisions(device) {
         let tracked = |key| -> Result<Tensors> {
-            Ok(tensors(case, key, dtype)?.into_iter().map(|(name, tensor)| (name, tensor.tracked())).collect())
+            Ok(tensors(case, key, (device, dtype))?
+                .into_iter()
+                .map(|(name, tensor)| (name, tensor.tracked()))
+                .collect())
         };
-        let mut given = Given { case, dtype, inputs: tracked("inputs")?, parameters: tracked("params")? };
+        let mut given = Given { case, device, dtype, inputs: tracked("inputs")?, parameters: tracked("params")? };
         let outputs = forward(&mut given)?;
         ensure!(case.get("state_after").is_none(), "the state after it is not compared");
-        let cotangents = tensors(case, "cotangent", dtype)?;
+        let cotangents = tensors(case, "cotangent", (device, dtype))?;
         let weighted = |(name, output): &(&str, Tensor)| {
             let cotangent = cotangents.get(*name).with_context(|| format!("no cotangent {name:?}"))?;
             Ok((output * cotangent).sum(..))
@@ -100,7 +104,7 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
                 [outputs, inputs] => (outputs, inputs),
                 _ => bail!("a weight is a matrix"),
             };
-            let init = Init::new(0, &Device::cpu()).dtype(given.dtype);
+            let init = Init::new(0, given.device).dtype(given.dtype);
             let bias = given.parameters.contains_key("bias");
             let new = if bias { Linear::new } else { Linear::without_bias };
             given.load(new(inputs, outputs, &init))?.forward(given.input("x")?)

@@ -1,21 +1,21 @@
 //! Losses: values and gradients per reduction.
 
-use crate::case::{Case, Check, Tolerance};
+use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail};
 use gradus::nn::{CrossEntropy, Reduction, bce_with_logits_reduced, mse_loss_reduced};
-use gradus::{DType, Tensor, grad};
+use gradus::{DType, Device, Tensor, grad};
 use serde_json::Value;
 
-pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
+pub(crate) fn cases(file: &Value, device: &Device) -> Result<Vec<Case>> {
     let cases = json::list(file, "cases")?.iter();
-    cases.map(|case| Ok(Case::new(json::text(case, "loss")?, || run(case)))).collect()
+    cases.map(|case| Ok(Case::new(json::text(case, "loss")?, || run(case, device)))).collect()
 }
 
-fn run(case: &Value) -> Result<()> {
+fn run(case: &Value, device: &Device) -> Result<()> {
     let mut check = Check::default();
-    for (dtype, suffix, tolerance) in [(DType::F64, "f64", 1e-12), (DType::F32, "f32", 1e-6)] {
-        let input = json::tensor(json::field(case, "input")?, dtype)?.tracked();
+    for (dtype, suffix, tolerance) in precisions(device) {
+        let input = json::tensor(json::field(case, "input")?, (device, dtype))?.tracked();
         let loss = loss(case, &input)?;
         // The gradient of unreduced losses is that of their sum.
         let gradient = &grad(&loss.sum(..), [&input])?[0];
@@ -35,7 +35,7 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
         "sum" => Reduction::Sum,
         other => bail!("no reduction is called {other:?}"),
     };
-    let target = |dtype| json::tensor(json::field(case, "target")?, dtype);
+    let target = |dtype| json::tensor(json::field(case, "target")?, (input.device(), dtype));
     Ok(match json::text(case, "loss")? {
         "mse" | "mse_extreme" => mse_loss_reduced(input, &target(input.dtype())?, reduction),
         "bce_with_logits" => bce_with_logits_reduced(input, &target(input.dtype())?, reduction),
@@ -46,7 +46,7 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
                     "label_smoothing" => loss.label_smoothing(json::number(value)?),
                     "ignore_index" => loss.ignore_index(value.as_i64().context("an index is a whole number")?),
                     "weight" if value.is_null() => loss,
-                    "weight" => loss.weight(&json::tensor(value, input.dtype())?),
+                    "weight" => loss.weight(&json::tensor(value, (input.device(), input.dtype()))?),
                     _ => bail!("cross-entropy has no option {option:?}"),
                 };
             }

@@ -1,4 +1,4 @@
-//! Golden numbers: what other libraries computed, against what gradus computes.
+//! Golden numbers: what other libraries computed, against what gradus computes, on every device.
 //!
 //! Every JSON file of a folder is read and every case in it is run, dispatched by the file's keys and the case's kind.
 //! The folder is `GRADUS_GOLDEN` (a relative path means from the workspace's root), by default `tests/golden`.
@@ -6,6 +6,8 @@
 mod activations;
 mod case;
 mod datasets;
+#[path = "../support/devices.rs"]
+mod devices;
 mod json;
 mod layers;
 mod losses;
@@ -16,6 +18,8 @@ mod regression;
 
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
+use devices::{devices, has, is_cpu};
+use gradus::{DType, Device};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,47 +27,106 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const DEFAULT_FOLDER: &str = "tests/golden";
 
-/// A kind of file: its name, the key that tells it, and what runs it.
+/// A kind of file: its name, the key that tells it, what runs it, and where.
 struct Schema {
     name: &'static str,
     recognises: fn(&Value) -> bool,
-    cases: fn(&Value) -> Result<Vec<Case>>,
+    cases: fn(&Value, &Device) -> Result<Vec<Case>>,
+    needs: Needs,
+}
+
+/// What the cases of a schema need of a device.
+#[derive(Clone, Copy, PartialEq)]
+enum Needs {
+    /// Nothing is computed on a device, so that one is enough.
+    Nothing,
+    F32,
+    /// Coefficients to more digits than f32 has.
+    F64,
+}
+
+impl Needs {
+    fn are_met(self, device: &Device) -> bool {
+        match self {
+            Needs::Nothing => is_cpu(device),
+            Needs::F32 => has(device, DType::F32),
+            Needs::F64 => has(device, DType::F64),
+        }
+    }
 }
 
 const SCHEMAS: &[Schema] = &[
-    Schema { name: "activations", recognises: |file| file["elementwise"].is_object(), cases: activations::cases },
-    Schema { name: "losses", recognises: |file| file["cases"][0]["loss"].is_string(), cases: losses::cases },
-    Schema { name: "layers", recognises: |file| file["cases"][0]["layer"].is_string(), cases: layers::cases },
-    Schema { name: "optimizers", recognises: |file| file["runs"].is_array(), cases: optimizers::cases },
-    Schema { name: "datasets", recognises: datasets::recognises, cases: datasets::cases },
-    Schema { name: "regression", recognises: |file| file["standardise"].is_string(), cases: regression::cases },
-    Schema { name: "metrics", recognises: |file| file["metrics"].is_object(), cases: metrics::cases },
+    Schema {
+        name: "activations",
+        recognises: |file| file["elementwise"].is_object(),
+        cases: activations::cases,
+        needs: Needs::F32,
+    },
+    Schema {
+        name: "losses",
+        recognises: |file| file["cases"][0]["loss"].is_string(),
+        cases: losses::cases,
+        needs: Needs::F32,
+    },
+    Schema {
+        name: "layers",
+        recognises: |file| file["cases"][0]["layer"].is_string(),
+        cases: layers::cases,
+        needs: Needs::F32,
+    },
+    Schema {
+        name: "optimizers",
+        recognises: |file| file["runs"].is_array(),
+        cases: optimizers::cases,
+        needs: Needs::F32,
+    },
+    Schema { name: "datasets", recognises: datasets::recognises, cases: datasets::cases, needs: Needs::Nothing },
+    Schema {
+        name: "regression",
+        recognises: |file| file["standardise"].is_string(),
+        cases: regression::cases,
+        needs: Needs::F64,
+    },
+    Schema {
+        name: "metrics",
+        recognises: |file| file["metrics"].is_object(),
+        cases: metrics::cases,
+        needs: Needs::Nothing,
+    },
 ];
 
 #[test]
 fn golden() {
     let mut failures = Vec::new();
-    println!("{:<28} {:<42} {:>5} {:>6}", "file", "kind", "cases", "passed");
-    for path in files(&folder()).unwrap_or_else(|error| panic!("{error:#}")) {
-        let file = path.file_stem().unwrap_or_default().to_string_lossy();
-        match run(&path, &file) {
-            Ok((schema, cases)) => failures.extend(judge(&file, schema, cases)),
-            Err(error) => failures.push(format!("{file}: {error:#}")),
+    for device in devices() {
+        println!("\non {device}\n{:<28} {:<42} {:>5} {:>6}", "file", "kind", "cases", "passed");
+        for path in files(&folder()).unwrap_or_else(|error| panic!("{error:#}")) {
+            let file = path.file_stem().unwrap_or_default().to_string_lossy();
+            let wrong = match run(&path, &file, &device) {
+                Ok(Some((schema, cases))) => judge(&file, schema, cases),
+                Ok(None) => vec![],
+                Err(error) => vec![format!("{file}: {error:#}")],
+            };
+            failures.extend(wrong.into_iter().map(|failure| format!("on {device}: {failure}")));
         }
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The cases of a file, run, and the name of its schema; a file of no known schema is one case that fails.
-fn run<'a>(path: &Path, file: &'a str) -> Result<(&'a str, Vec<Case>)> {
+/// The cases of a file, run on a device that can, and the name of its schema; a file of no known schema is one case that
+/// fails.
+fn run<'a>(path: &Path, file: &'a str, device: &Device) -> Result<Option<(&'a str, Vec<Case>)>> {
     let json = json::read(path)?;
     match SCHEMAS.iter().find(|schema| (schema.recognises)(&json)) {
-        Some(schema) => {
-            let cases = (schema.cases)(&json)?;
+        Some(schema) if schema.needs.are_met(device) => {
+            let cases = (schema.cases)(&json, device)?;
             ensure!(!cases.is_empty(), "no cases");
-            Ok((schema.name, cases))
+            Ok(Some((schema.name, cases)))
         }
-        None => Ok((file, vec![Case::new("*", || bail!("no schema fits this file"))])),
+        None if Needs::Nothing.are_met(device) => {
+            Ok(Some((file, vec![Case::new("*", || bail!("no schema fits this file"))])))
+        }
+        _ => Ok(None),
     }
 }
 

@@ -3,10 +3,11 @@
 use crate::case::{Case, Check, Tolerance};
 use crate::json;
 use anyhow::{Context, Result, bail};
+use gradus::Device;
 use gradus::train::metrics::{ConfusionMatrix, log_loss, roc_auc};
 use serde_json::Value;
 
-pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
+pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (task, case) in json::entries(file, "metrics")? {
         let names = case.as_object().context("no metrics")?.keys();

@@ -16,7 +16,7 @@ use serde_json::Value;
 /// How still parameters must stand where coefficients are compared to 5 digits, small ones too.
 const PRECISE: f64 = 1e-10;
 
-pub(crate) fn cases(file: &Value) -> Result<Vec<Case>> {
+pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (section, content) in file.as_object().context("no object")?.iter().filter(|(_, content)| content.is_object()) {
         match content.get("models").and_then(Value::as_object) {

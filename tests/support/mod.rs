@@ -1,13 +1,10 @@
 //! What the conformance tests and the fuzzer share: graphs with their data, running them on a backend, and the
 //! comparison with the reference.
 
-use gradus_cpu::reference::{self, Array};
+use gradus_cpu::reference::{self, Array, Tolerance};
 use gradus_ir::op::{Op, PadAxis, SliceAxis, Type};
 use gradus_ir::{Backend, Buffer, DType, Data, Graph, NodeId, Number, Plan, Result, Shape, with_dtype};
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 /// A graph and what its slots hold.
 #[derive(Clone, Debug, Default)]
@@ -48,9 +45,9 @@ impl Case {
         &self.graph.nodes()[id].ty
     }
 
-    /// The outputs by the reference, with bounds.
-    pub(crate) fn reference(&self) -> Result<Vec<Array>> {
-        reference::run_with_bounds(&self.graph, &self.inputs, &self.scalars)
+    /// The outputs by the reference, with bounds for a backend of this tolerance.
+    pub(crate) fn reference(&self, tolerance: Tolerance) -> Result<Vec<Array>> {
+        reference::run_with_bounds(&self.graph, &self.inputs, &self.scalars, tolerance)
     }
 
     /// Uploads every input.
@@ -62,7 +59,7 @@ impl Case {
     pub(crate) fn run(&self, backend: &dyn Backend, plan: Plan) -> Result<Vec<Data>> {
         let executable = backend.compile(plan)?;
         let outputs = executable.run(&mut self.upload(backend)?, &self.scalars)?;
-        outputs.iter().map(|buffer| wait(backend.download(buffer))).collect()
+        outputs.iter().map(|buffer| backend.read(buffer)).collect()
     }
 }
 
@@ -73,17 +70,6 @@ pub(crate) fn tiled(values: &[Number], dtype: DType, len: usize) -> Data {
 
 fn wrap<T: gradus_ir::Element>(values: impl Iterator<Item = T>) -> Data {
     T::wrap(values.collect())
-}
-
-/// Polls a future to its end.
-pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return value;
-        }
-        std::thread::yield_now();
-    }
 }
 
 /// The first element of a backend's outputs that the reference does not allow.

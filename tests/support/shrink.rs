@@ -1,6 +1,7 @@
 //! Making a failing case small, and showing it.
 
 use crate::support::Case;
+use gradus_cpu::reference::Tolerance;
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Data, Element, Graph, Node, NodeId, Number, with_dtype};
 use std::fmt;
@@ -84,7 +85,7 @@ fn smaller(case: &Case) -> Vec<Case> {
 fn values(case: &Case) -> Option<Vec<Data>> {
     let mut case = case.clone();
     case.graph.outputs = (0..case.graph.nodes().len()).collect();
-    let arrays = case.reference().ok()?;
+    let arrays = case.reference(Tolerance::CPU).ok()?;
     let data = arrays.iter().map(|array| {
         with_dtype!(array.ty.dtype, T => <T as Element>::wrap(
             array.values.iter().map(|&x| Element::from_number(Number::Float(x))).collect()

@@ -3,10 +3,10 @@
 use crate::array::Array;
 use crate::compiler::{Compiler, Launch};
 use crate::error::of_device;
-use crate::{Gpu, kernels};
 use crate::module::{Parameter, Slot};
 use crate::ranges::{self, Range};
 use crate::slots::{Place, Slots};
+use crate::{Gpu, kernels};
 use gradus_device::{self as device, Device};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Register};
 use gradus_ir::{Buffer, DType, Element, Error, Executable, Number, Plan, Result};
@@ -192,6 +192,7 @@ impl Run<'_> {
             Slot::Plan(id) => match self.executable.slots.places[id] {
                 Place::Input(slot) => &self.inputs[slot],
                 Place::Slot(slot) => &self.slots[slot],
+                Place::Nowhere => unreachable!("launches and outputs have places"),
             },
             Slot::Status => self.status.as_ref().expect("the status is made before the first check"),
         }

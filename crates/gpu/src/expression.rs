@@ -102,11 +102,15 @@ fn share_terms(kernel: &Kernel, a: Register, b: Register) -> bool {
     of_a.iter().any(|term| of_b.contains(term))
 }
 
-/// Adds a register, and those that it is made from. Loads of one element are one term.
+/// Adds a register, and those that it is made from. Reads of one buffer are one term: they may meet.
 fn add_terms(kernel: &Kernel, register: Register, depth: usize, terms: &mut Vec<Register>) {
     let instructions = &kernel.expression.instructions;
-    let same = |other: &Register| match (&instructions[*other].0, &instructions[register].0) {
-        (Instruction::Load(one), Instruction::Load(two)) => kernel.loads[*one] == kernel.loads[*two],
+    let read = |r: Register| match instructions[r].0 {
+        Instruction::Load(load) | Instruction::Gather { load, .. } => Some(kernel.loads[load].buffer),
+        _ => None,
+    };
+    let same = |&other: &Register| match (read(other), read(register)) {
+        (None, None) => instructions[other] == instructions[register],
         (one, two) => one == two,
     };
     terms.push((0..=register).find(same).unwrap_or(register));

@@ -13,6 +13,8 @@ pub(crate) enum Place {
     Input(usize),
     /// A slot of the run.
     Slot(usize),
+    /// Nothing reads or writes it: a kernel writes over one of its inputs instead.
+    Nowhere,
 }
 
 /// The slots of a plan.
@@ -51,10 +53,11 @@ impl Slots {
                 }
             }
         }
-        // Buffers without elements are in no launch.
-        slots.places = (0..buffers.len())
-            .map(|id| places[id].unwrap_or_else(|| Place::Slot(slots.take(&mut free, buffers[id].len))))
-            .collect();
+        // An output without elements is in no launch.
+        for &id in outputs {
+            places[id].get_or_insert_with(|| Place::Slot(slots.take(&mut free, buffers[id].len)));
+        }
+        slots.places = places.into_iter().map(|place| place.unwrap_or(Place::Nowhere)).collect();
         slots
     }
 

@@ -8,7 +8,7 @@ use crate::module::{Baked, Module, Slot, Width, stored};
 use gradus_device::Access;
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{Family, Instruction, Kernel, Load};
-use gradus_ir::{DType, Result, View};
+use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
 
 /// An operand: its axes in three groups, each with a flat index.
@@ -61,13 +61,17 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, batch: usize
     let b = Operand::new(&kernel.loads[1], batch, contracted);
     let (batches, rows, columns, inner) = (a.size(0), a.size(1), b.size(1), a.size(2));
     let results = batches * rows * columns;
+    // Indices and the ends of segments are words.
+    if inner > 1 << 31 {
+        return Err(Error::TooLarge { shape: kernel.loads[0].view.shape() });
+    }
     let dtype = compiler.buffers[kernel.loads[0].buffer].dtype;
     let tiled = compiler.tuning.cooperates;
     let (height, width) = if tiled { (64, 64) } else { (4, 4) };
     let tiles = batches * rows.div_ceil(height) * columns.div_ceil(width);
     // A workgroup of the tiled kernel is 256 invocations.
     let busy = if tiled { compiler.tuning.busy / 256 } else { compiler.tuning.busy };
-    let (parts, segment) = reduce::parts(busy, tiles, inner);
+    let (parts, segment) = reduce::parts(busy, tiles, inner, reduce::SHORTEST);
     // Parts are stored as they are; the expression is applied to their sum.
     let target = if parts > 1 { compiler.add_buffer(dtype, parts * results) } else { store.buffer };
 

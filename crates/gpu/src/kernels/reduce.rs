@@ -16,11 +16,14 @@ const BLOCK: usize = 128;
 /// Elements that one invocation folds at most: software adapters end loops after 65,535 steps.
 const LONGEST: usize = 32768;
 /// Elements that are worth an invocation of their own.
-const SHORTEST: usize = 256;
+pub(super) const SHORTEST: usize = 256;
+/// Elements that are worth a workgroup of their own.
+const SHORTEST_ROW: usize = 4096;
 /// Rows of neighbours from this length on are worth a workgroup.
 const WORKGROUP_ROW: usize = 64;
 
 /// A reduction, or one of the two that a long one is made of.
+#[derive(Clone, Copy)]
 struct Reduction<'k> {
     kernel: &'k Kernel,
     op: ReduceOp,
@@ -30,6 +33,8 @@ struct Reduction<'k> {
     parts: usize,
     /// How many elements a part has.
     segment: usize,
+    /// Whether a workgroup computes each part, or an invocation.
+    by_workgroup: bool,
     /// Where the parts of an argmax have left their indices: `(buffer, parts, results)`.
     candidates: Option<(BufferId, usize, usize)>,
 }
@@ -39,11 +44,16 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, op: ReduceOp
     let split = kernel.space.len() - axes;
     let outer: usize = kernel.space[..split].iter().product();
     let inner: usize = kernel.space[split..].iter().product();
-    if u32::try_from(inner).is_err() {
+    // Indices and the ends of segments are words.
+    if inner > 1 << 31 {
         return Err(Error::TooLarge { shape: kernel.space.clone() });
     }
-    let (parts, segment) = parts(compiler.tuning.busy, outer, inner);
-    let whole = Reduction { kernel, op, axes, output, parts, segment, candidates: None };
+    let by_workgroup = compiler.tuning.cooperates && inner >= WORKGROUP_ROW && reads_rows(kernel, split);
+    let (parts, segment) = match by_workgroup {
+        true => parts(compiler.tuning.busy / compiler.tuning.workgroup as usize, outer, inner, SHORTEST_ROW),
+        false => parts(compiler.tuning.busy, outer, inner, SHORTEST),
+    };
+    let whole = Reduction { kernel, op, axes, output, parts, segment, by_workgroup, candidates: None };
     if parts == 1 {
         return whole.compile(compiler);
     }
@@ -52,7 +62,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, op: ReduceOp
     Reduction { output: partial, ..whole }.compile(compiler)?;
     if op.gives_index() {
         let candidates = Some((partial, parts, outer));
-        return Reduction { kernel, op, axes, output, parts: 1, segment: parts, candidates }.compile(compiler);
+        let second = Reduction { parts: 1, segment: parts, by_workgroup: false, candidates, ..whole };
+        return second.compile(compiler);
     }
     compile(compiler, &sum_of_parts(op, partial, parts, outer, dtype, output), op, 1)
 }
@@ -78,15 +89,15 @@ pub(super) fn sum_of_parts(
 }
 
 /// Into how many parts to cut each result, and their length.
-pub(super) fn parts(busy: usize, results: usize, inner: usize) -> (usize, usize) {
+pub(super) fn parts(busy: usize, results: usize, inner: usize, shortest: usize) -> (usize, usize) {
     let wanted = busy.div_ceil(results.max(1));
-    let segment = inner.div_ceil(wanted.max(1)).clamp(SHORTEST, LONGEST).next_multiple_of(BLOCK);
+    let segment = inner.div_ceil(wanted.max(1)).clamp(shortest, LONGEST).next_multiple_of(BLOCK);
     (inner.div_ceil(segment).max(1), segment)
 }
 
 impl Reduction<'_> {
     fn compile(&self, compiler: &mut Compiler<'_>) -> Result<()> {
-        let Reduction { kernel, op, parts, segment, .. } = *self;
+        let Reduction { kernel, op, parts, segment, by_workgroup, .. } = *self;
         let split = kernel.space.len() - self.axes;
         let (outer_axes, inner_axes) = kernel.space.split_at(split);
         let mut maps = expression::maps(kernel, &kernel.space);
@@ -96,8 +107,6 @@ impl Reduction<'_> {
             Some((_, parts, _)) => parts,
             None => inner_axes.iter().product(),
         };
-        let is_row = self.candidates.is_none() && reads_rows(&space, &maps);
-        let by_workgroup = compiler.tuning.cooperates && is_row && inner.min(segment) >= WORKGROUP_ROW;
         let last = kernel.expression.instructions.len() - 1;
         let dtype = kernel.expression.instructions[last].1;
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
@@ -148,8 +157,11 @@ impl Reduction<'_> {
     }
 }
 
-/// Whether neighbours along the reduced axes are neighbours in memory.
-fn reads_rows(space: &Space, maps: &[Affine]) -> bool {
+/// Whether neighbours along the axes from `split` on, which are reduced, are neighbours in memory.
+fn reads_rows(kernel: &Kernel, split: usize) -> bool {
+    let (outer_axes, inner_axes) = kernel.space.split_at(split);
+    let mut maps = expression::maps(kernel, &kernel.space);
+    let space = Space::simplified(&[outer_axes, inner_axes], &mut maps);
     let (outer, inner) = (space.axes(0).last(), space.axes(1).last());
     let stride = |map: &Affine, axis: Option<usize>| axis.map_or(0, |axis| map.axes[axis].stride.unsigned_abs());
     let across = maps.iter().filter(|map| stride(map, outer) == 1 && stride(map, inner) != 1).count();

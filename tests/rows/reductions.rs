@@ -1,0 +1,81 @@
+//! Sums, products, extremes and their places.
+
+use crate::layout::Layout;
+use crate::support::{Case, Rng, tiled};
+use crate::{NUMBERS, check, layout_of_turn, tunings};
+use gradus_ir::op::{Op, ReduceOp};
+use gradus_ir::{DType, Data, NodeId, Number};
+
+/// Elements for a reduction: ties among numbers of moderate size, and a few NaN if wanted.
+fn reducible(dtype: DType, len: usize, nan: bool) -> Data {
+    let mut rng = Rng(len as u64);
+    let numbers: Vec<Number> = (0..len)
+        .map(|_| match rng.below(if nan { 40 } else { 39 }) {
+            39 => Number::Float(f64::NAN),
+            // Near ±1, so that products keep their size; integers are large, so that sums wrap.
+            n if dtype.is_float() => Number::Float((1.0 + (n as f64 - 19.0) / 20_000.0) * [1.0, -1.0][n % 2]),
+            n => Number::Int((n as i64 - if dtype == DType::I32 { 19 } else { 0 }) * 100_000_007),
+        })
+        .collect();
+    tiled(&numbers, dtype, len)
+}
+
+/// Operands' shapes, and the axes to reduce: nothing at all, one element, lengths around a block, few long rows, many
+/// short rows, long and short columns, and several axes.
+const REDUCTIONS: [(&[usize], &[usize]); 26] = [
+    (&[], &[]),
+    (&[3, 4], &[]),
+    (&[0], &[0]),
+    (&[3, 0, 2], &[1]),
+    (&[0, 4], &[1]),
+    (&[1], &[0]),
+    (&[7], &[0]),
+    (&[1024], &[0]),
+    (&[1025], &[0]),
+    (&[100_000], &[0]),
+    (&[3, 40_000], &[1]),
+    (&[40_000, 3], &[0]),
+    (&[5000, 9], &[1]),
+    (&[9, 5000], &[0]),
+    (&[40, 1025], &[1]),
+    (&[130, 1025], &[0]),
+    (&[4, 5, 6], &[0]),
+    (&[4, 5, 6], &[1]),
+    (&[4, 5, 6], &[2]),
+    (&[4, 5, 6], &[0, 1]),
+    (&[4, 5, 6], &[0, 2]),
+    (&[4, 5, 6], &[2, 1]),
+    (&[4, 5, 6], &[0, 1, 2]),
+    (&[2, 1, 3, 1], &[1, 2]),
+    (&[9, 30, 40], &[1]),
+    (&[9, 30, 40], &[2, 0]),
+];
+
+#[test]
+fn reductions() {
+    for on in &tunings() {
+        for (i, (shape, axes)) in REDUCTIONS.into_iter().enumerate() {
+            let small = shape.iter().product::<usize>() < 2000;
+            for (j, dtype) in on.of(&NUMBERS).into_iter().enumerate() {
+                let layouts = match on.thorough {
+                    true if small => Layout::ALL.to_vec(),
+                    true => Layout::ALL[..2].to_vec(),
+                    false => vec![layout_of_turn(i + j)],
+                };
+                for (layout, nan) in layouts.into_iter().flat_map(|layout| [false, true].map(|nan| (layout, nan))) {
+                    if nan && !dtype.is_float() {
+                        continue;
+                    }
+                    let mut case = Case::default();
+                    let x = layout.operand(&mut case, shape, |len| reducible(dtype, len, nan));
+                    let all = ReduceOp::ALL.map(|op| Op::Reduce(op, axes.into()));
+                    // Max and min of nothing do not exist, nor does the index of the best along several axes.
+                    let ty = case.ty(x).clone();
+                    let valid: Vec<Op> = all.into_iter().filter(|op| op.infer(&[&ty], &ty).is_ok()).collect();
+                    let outputs: Vec<NodeId> = valid.iter().map(|op| case.op(op.clone(), &[x])).collect();
+                    check(on, case, &outputs, (valid, dtype, layout, shape, if nan { "with NaN" } else { "" }));
+                }
+            }
+        }
+    }
+}
