@@ -78,8 +78,11 @@ pub(crate) fn cpu() -> Tested {
     Tested { name: "cpu", backend: &*CPU, tolerance: Tolerance::CPU, thorough: true }
 }
 
-/// The GPU's name and backend, or why there is none.
-static GPU: LazyLock<Result<(String, Box<dyn Backend>), String>> = LazyLock::new(|| {
+/// A GPU's name and backend.
+type Gpu = (String, Box<dyn Backend>);
+
+/// The GPU, or why there is none.
+static GPU: LazyLock<Result<Gpu, String>> = LazyLock::new(|| {
     let named = std::env::var("GRADUS_TEST_DEVICE").ok().filter(|name| !name.is_empty());
     if named.as_deref() == Some("cpu") {
         return Err("GRADUS_TEST_DEVICE=cpu".into());
