@@ -16,7 +16,7 @@ mod support;
 use devices::{Tested, cpu, tunings};
 use gradus_cpu::reference::Array;
 use gradus_ir::op::{BinaryOp, CompareOp, Op, ReduceOp, ScatterMode, UnaryOp};
-use gradus_ir::{Backend, DType, Graph, NodeId, Number, Plan, Shape, plan};
+use gradus_ir::{Backend, DType, Graph, NodeId, Number, Plan, Shape, plan, plan_unfused};
 use mutations::MUTATIONS;
 use shrink::{Listing, shrink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,8 +35,14 @@ struct Way {
 }
 
 fn ways() -> Vec<Way> {
-    let way = |on: Tested| Way { name: on.name.into(), graphs: if on.thorough { 2000 } else { 300 }, on, plan };
-    tunings().into_iter().map(way).collect()
+    let plans: [(&str, fn(&Graph) -> Plan); 2] = [("", plan), (", unfused", plan_unfused)];
+    let way = |on: Tested, (suffix, plan): (&str, fn(&Graph) -> Plan)| Way {
+        name: format!("{}{suffix}", on.name),
+        graphs: if on.thorough { 2000 } else { 150 },
+        on,
+        plan,
+    };
+    tunings().into_iter().flat_map(|on| plans.map(|plan| way(Tested { ..on }, plan))).collect()
 }
 
 impl Way {

@@ -319,7 +319,11 @@ fn assignments_that_fail_late_change_nothing() {
         let updates: [&dyn Fn(Tensor) -> Tensor; 3] = [
             &|w| (w * 0.5 + 1.0) * Tensor::ones([1], &device).gather(0, &far),
             &|w| (w * 0.5).reshape([N, 1]).gather(1, &far.broadcast_to([N, 1])).reshape([N]),
-            &|w| (w * 0.5).unsqueeze(0) + Tensor::ones([4, N], &device).exp().sum_keepdim(0),
+            &|w| {
+                // Read twice, so that it is stored.
+                let large = Tensor::ones([4, N], &device).exp();
+                (w * 0.5).unsqueeze(0) + large.sum_keepdim(0) + large.max_keepdim(0)
+            },
         ];
         for update in updates {
             w.set(update(w.tensor()).reshape([N])).unwrap_err();

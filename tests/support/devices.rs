@@ -59,6 +59,8 @@ pub(crate) struct Tested {
     /// Whether kernels cost nothing to make. Where each new one is compiled, for tens of milliseconds on a software
     /// adapter, tests choose among combinations.
     pub(crate) thorough: bool,
+    /// Whether its kernels suit another kind of adapter, so that they may take long.
+    pub(crate) slow: bool,
 }
 
 impl Tested {
@@ -75,7 +77,7 @@ impl Tested {
 /// The CPU.
 pub(crate) fn cpu() -> Tested {
     static CPU: LazyLock<Cpu> = LazyLock::new(|| Cpu::new(None, None).expect("the global thread pool needs no set-up"));
-    Tested { name: "cpu", backend: &*CPU, tolerance: Tolerance::CPU, thorough: true }
+    Tested { name: "cpu", backend: &*CPU, tolerance: Tolerance::CPU, thorough: true, slow: false }
 }
 
 /// A GPU's name and backend.
@@ -133,7 +135,8 @@ fn note_skipped(reason: &str) {
 
 /// The backends to test: the CPU first.
 pub(crate) fn backends() -> Vec<Tested> {
-    let gpu = gpu().map(|(name, backend)| Tested { name, backend, tolerance: Tolerance::GPU, thorough: false });
+    let gpu =
+        gpu().map(|(name, backend)| Tested { name, backend, tolerance: Tolerance::GPU, thorough: false, slow: false });
     [cpu()].into_iter().chain(gpu).collect()
 }
 
@@ -143,7 +146,7 @@ pub(crate) fn tunings() -> Vec<Tested> {
         LazyLock::new(|| gpu().map(|(name, _)| open(name, true).expect("it opened before")));
     let mut all = backends();
     if let (Some(gpu), Some(other)) = (all.get(1), &*OTHER) {
-        all.push(Tested { name: "the GPU, tuned otherwise", backend: &**other, ..*gpu });
+        all.push(Tested { name: "the GPU, tuned otherwise", backend: &**other, slow: true, ..*gpu });
     }
     all
 }

@@ -134,6 +134,12 @@ impl<'a> Module<'a> {
         if is_baked { format!("{word}u") } else { self.parameter(Parameter::Word(word)) }
     }
 
+    /// How many invocations have work. A single one is not told to the compiler: Mesa 22.3's lavapipe gets some arithmetic
+    /// wrong where it knows that there is only one.
+    pub(crate) fn count(&mut self, value: usize) -> String {
+        if value == 1 { self.parameter(Parameter::Word(1)) } else { self.size(value as i64) }
+    }
+
     /// A word that is passed at run time.
     pub(crate) fn parameter(&mut self, parameter: Parameter) -> String {
         let at = self.parameters.iter().position(|p| *p == parameter && !matches!(p, Parameter::Word(_)));

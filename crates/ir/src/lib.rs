@@ -31,7 +31,7 @@ pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Target};
 pub use dtype::{DType, Data, Element, Number};
 pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId};
-pub use passes::plan;
+pub use passes::{plan, plan_unfused};
 pub use plan::Plan;
 pub use shape::Shape;
 pub use view::{Guard, View, ViewAxis};

@@ -33,6 +33,8 @@ pub(crate) struct Debug {
     /// `GRADUS_DEBUG=wgsl`: print every new kernel of a GPU.
     #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
     pub(crate) wgsl: bool,
+    /// Unless `GRADUS_FUSE=0`: several ops may share a kernel.
+    fuse: bool,
     /// `GRADUS_EAGER=1`: evaluate every op where it is called.
     pub(crate) eager: bool,
 }
@@ -42,6 +44,7 @@ pub(crate) static DEBUG: LazyLock<Debug> = LazyLock::new(|| {
     Debug {
         plan: words.split(',').any(|w| w.trim() == "plan"),
         wgsl: words.split(',').any(|w| w.trim() == "wgsl"),
+        fuse: std::env::var("GRADUS_FUSE").map_or(true, |v| v != "0"),
         eager: std::env::var("GRADUS_EAGER").is_ok_and(|v| v == "1"),
     }
 });
@@ -416,7 +419,7 @@ fn compile<'a>(
     if let Some(executable) = planner.plans.get(graph) {
         return Ok(executable.clone());
     }
-    let plan = gradus_ir::plan(graph);
+    let plan = if DEBUG.fuse { gradus_ir::plan(graph) } else { gradus_ir::plan_unfused(graph) };
     if DEBUG.plan {
         eprintln!("plan for {device}:\n{plan}");
         for (node, buffer) in outputs.zip(&plan.outputs) {

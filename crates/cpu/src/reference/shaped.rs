@@ -139,12 +139,16 @@ fn arg_best(values: &[f64], errors: &[f64], sign: f64) -> (f64, f64) {
 
 fn contract(batch: usize, contracted: usize, a: &Array, b: &Array, ty: &Type) -> Array {
     let a_free = a.ty.shape.len() - batch - contracted;
-    let summed: Shape = a.ty.shape[batch + a_free..].iter().copied().collect();
+    let summed = a.ty.shape[batch + a_free..].iter().product::<usize>();
+    // The summed axes are the last ones of both operands: those before them number its rows.
+    let rows = |x: &Array| -> Shape { x.ty.shape[..x.ty.shape.len() - contracted].iter().copied().collect() };
+    let (a_rows, b_rows) = (rows(a), rows(b));
     let element = |index: Vec<usize>| {
         let (mut sum, mut wrapped, mut terms, mut error) = (0.0, 0i64, Vec::new(), 0.0);
-        for k in indices(&summed) {
-            let pa = flat(&a.ty.shape, &[&index[..batch + a_free], &k].concat());
-            let pb = flat(&b.ty.shape, &[&index[..batch], &index[batch + a_free..], &k].concat());
+        let a_row = flat(&a_rows, &index[..batch + a_free]);
+        let b_row = flat(&b_rows, &[&index[..batch], &index[batch + a_free..]].concat());
+        for k in 0..summed {
+            let (pa, pb) = (a_row * summed + k, b_row * summed + k);
             let (va, vb, ea, eb) = (a.values[pa], b.values[pb], a.errors[pa], b.errors[pb]);
             sum += va * vb;
             wrapped = wrapped.wrapping_add((va as i64).wrapping_mul(vb as i64));

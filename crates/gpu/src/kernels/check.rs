@@ -24,7 +24,7 @@ pub(crate) fn check(
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
         let mut module = Module::new(Width::Scalar, baked);
         let status = module.bind(Slot::Status, "", Access::ReadWrite);
-        let size = module.size(elements as i64);
+        let size = module.count(elements);
         module.function("size() -> u32", &size);
         let mut body = String::from("fn element(i: u32) {\n");
         let coordinates = expression::coordinates(&mut module, &mut body, "i", "axis", &space.extents);

@@ -26,7 +26,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
                 (array, dtype, store.register)
             })
             .collect();
-        let size = module.size(invocations as i64);
+        let size = module.count(invocations);
         module.function("size() -> u32", &size);
         let mut body = String::from("fn element(i: u32) {\n");
         let flat = if width == Width::Vector { "first" } else { "i" };

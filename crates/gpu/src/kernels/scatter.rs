@@ -45,7 +45,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, mode: Scatte
             let mut module = Module::new(Width::Scalar, baked);
             let element = stored(dtype);
             let array = module.bind(Slot::Plan(output), element, Access::ReadWrite);
-            let size = module.size(shape.numel() as i64);
+            let size = module.count(shape.numel());
             module.function("size() -> u32", &size);
             for (name, value) in [("first", first), ("last", last)] {
                 let word = module.parameter(Parameter::Word(value as u32));

@@ -20,7 +20,7 @@ pub(crate) fn unpack(
         let words_array = module.bind(Slot::Plan(bytes), "u32", Access::Read);
         let stored = crate::expression::stored_at(dtype, Width::Vector);
         let array = module.bind(Slot::Plan(output), &stored, Access::ReadWrite);
-        let size = module.size(words as i64);
+        let size = module.count(words);
         module.function("size() -> u32", &size);
         module.function("word(i: u32) -> u32", &format!("{words_array}[i]"));
         module.add(&format!("fn store(i: u32, bytes: Word) {{\n    {array}[i] = {stored}(bytes);\n}}"));
