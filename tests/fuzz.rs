@@ -25,18 +25,20 @@ use support::{Case, Mismatch, Rng, random_view, tiled};
 /// The most elements of a node.
 const LARGEST: usize = 3000;
 
+type Planner = fn(&Graph) -> Plan;
+
 /// A way to run a graph: a backend, and how the plan for it is made.
 struct Way {
     name: String,
     on: Tested,
-    plan: fn(&Graph) -> Plan,
+    plan: Planner,
     /// How many graphs to try, if nothing else is asked for.
     graphs: u64,
 }
 
 fn ways() -> Vec<Way> {
-    let plans: [(&str, fn(&Graph) -> Plan); 2] = [("", plan), (", unfused", plan_unfused)];
-    let way = |on: Tested, (suffix, plan): (&str, fn(&Graph) -> Plan)| Way {
+    let plans: [(&str, Planner); 2] = [("", plan), (", unfused", plan_unfused)];
+    let way = |on: Tested, (suffix, plan): (&str, Planner)| Way {
         name: format!("{}{suffix}", on.name),
         graphs: if on.thorough { 2000 } else { 150 },
         on,
