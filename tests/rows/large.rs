@@ -110,6 +110,23 @@ fn long_reductions() {
     }
 }
 
+/// Remainders and powers loop themselves: their turns must not add up in the loop of a reduction.
+#[test]
+fn long_reductions_of_what_loops() {
+    let n = 1 << 18;
+    for on in &tunings() {
+        for dtype in [DType::U32, DType::F32] {
+            let mut case = Case::default();
+            let x = case.input(n, data((0..n).map(|_| 8), dtype));
+            let [three, five] = [3, 5].map(|i| case.typed(Op::Const(Number::Int(i)), &[], n, dtype));
+            let two = case.op(Op::Binary(BinaryOp::Rem), &[x, three]);
+            let power = case.op(Op::Binary(BinaryOp::Pow), &[two, five]);
+            let sum = case.op(Op::Reduce(ReduceOp::Sum, [0].as_slice().into()), &[power]);
+            gives(on, case, &[("a sum of powers", sum, vec![32 * n as i64])]);
+        }
+    }
+}
+
 #[test]
 fn reductions_of_very_much() {
     // Not with kernels for hardware on a software adapter: they may take more turns than it can.

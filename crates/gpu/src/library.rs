@@ -38,7 +38,8 @@ impl Library {
             debug_assert!(earlier.is_none(), "two library items are called {name}");
             library.items.push(Item { text, needs: Vec::new() });
         }
-        for i in 0..library.items.len() {
+        let count = library.items.len();
+        for i in 0..count {
             let needs = library.mentioned(library.items[i].text).filter(|&other| other != i).collect();
             library.items[i].needs = needs;
         }

@@ -114,6 +114,13 @@ impl Builder {
         self.expression.instructions.iter().any(|(instruction, _)| bound(instruction))
     }
 
+    /// Whether an instruction loops on a GPU. A reduction over it would count its turns many times over, and some adapters
+    /// end what takes 65,535 of them in all.
+    fn loops(&self) -> bool {
+        let loops = |i: &Instruction| matches!(i, Instruction::Binary(BinaryOp::Pow | BinaryOp::Rem, ..));
+        self.expression.instructions.iter().any(|(instruction, _)| loops(instruction))
+    }
+
     /// The same values seen through a view op, if every load can be.
     fn through(&self, op: &Op, shape: &Shape) -> Option<Builder> {
         // Padding is zero, not what the expression makes of zeros.
@@ -358,7 +365,8 @@ impl Lowering<'_> {
         let mut builder = Builder::new(order.iter().map(|&axis| from.shape[axis]).collect());
         let mut value = self.value(operand);
         let is_in_order = order.iter().copied().eq(0..order.len());
-        if !is_in_order && matches!(&value, Value::Computed(computed) if computed.is_bound_to_its_space()) {
+        let is_fit = |computed: &Builder| !computed.loops() && (is_in_order || !computed.is_bound_to_its_space());
+        if matches!(&value, Value::Computed(computed) if !is_fit(computed)) {
             value = self.settled(value, &from);
         }
         let turn = |view: &mut View| view.axes = order.iter().map(|&axis| view.axes[axis]).collect();
