@@ -241,7 +241,7 @@ fn training_goes_on_after_a_device_was_lost() {
 
 /// Run by the test below, in a process of its own: it destroys the device that tests share.
 #[test]
-#[ignore]
+#[ignore = "another test runs it, in a process of its own"]
 fn the_shared_device_is_lost() {
     let device = gpu_device().unwrap();
     let x = Tensor::ones([4], &device);

@@ -113,7 +113,7 @@ fn long_reductions() {
 /// Remainders and powers loop themselves: their turns must not add up in the loop of a reduction.
 #[test]
 fn long_reductions_of_what_loops() {
-    let n = 1 << 18;
+    let n = 1 << 22;
     for on in &tunings() {
         for dtype in [DType::U32, DType::F32] {
             let mut case = Case::default();
