@@ -13,9 +13,9 @@ macro_rules! files {
 files! {
     /// One element, or four, of each output per invocation.
     ELEMENTWISE = "elementwise.wgsl";
-    /// Reductions, an invocation per result.
+    /// Row programs, an invocation per row.
     REDUCE_SERIAL = "reduce_serial.wgsl";
-    /// Reductions, a workgroup per result.
+    /// Row programs, a workgroup per row.
     REDUCE_WORKGROUP = "reduce_workgroup.wgsl";
     /// Matrix products in registers.
     MATMUL_DIRECT = "matmul_direct.wgsl";

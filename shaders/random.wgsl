@@ -3,7 +3,6 @@
 
 const PHILOX_MULTIPLIERS = vec2<u32>(0xd2511f53u, 0xcd9e8d57u);
 const PHILOX_WEYL = vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
-const PHILOX_ROUNDS = 10u;
 
 /// The upper halves of two 64-bit products, from products of 16-bit halves.
 fn philox_high(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
@@ -14,19 +13,28 @@ fn philox_high(a: vec2<u32>, b: vec2<u32>) -> vec2<u32> {
     return (a >> half) * (b >> half) + (first >> half) + (second >> half);
 }
 
+struct Philox {
+    even: vec2<u32>,
+    odd: vec2<u32>,
+    key: vec2<u32>,
+}
+
+fn philox_round(state: Philox) -> Philox {
+    let high = philox_high(PHILOX_MULTIPLIERS, state.even);
+    let low = PHILOX_MULTIPLIERS * state.even;
+    return Philox(high.yx ^ state.odd ^ state.key, low.yx, state.key + PHILOX_WEYL);
+}
+
+/// Two of the ten rounds. They are no loop: in a loop over elements, some adapters count its turns too.
+fn philox_rounds(state: Philox) -> Philox {
+    return philox_round(philox_round(state));
+}
+
 /// Four random words for a counter and a key.
 fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
-    var even = counter.xz;
-    var odd = counter.yw;
-    var round_key = key;
-    for (var i = 0u; i < PHILOX_ROUNDS; i++) {
-        let high = philox_high(PHILOX_MULTIPLIERS, even);
-        let low = PHILOX_MULTIPLIERS * even;
-        even = high.yx ^ odd ^ round_key;
-        odd = low.yx;
-        round_key += PHILOX_WEYL;
-    }
-    return vec4<u32>(even.x, odd.x, even.y, odd.y);
+    let start = philox_rounds(philox_rounds(Philox(counter.xz, counter.yw, key)));
+    let end = philox_rounds(philox_rounds(philox_rounds(start)));
+    return vec4<u32>(end.even.x, end.odd.x, end.even.y, end.odd.y);
 }
 
 /// The four words of elements 4 · block … 4 · block + 3.

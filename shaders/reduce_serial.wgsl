@@ -1,28 +1,35 @@
-// Reductions, an invocation for each result: for short rows, for columns, and where barriers are dear.
+// Row programs, an invocation for each row: for short rows, for columns, and where barriers are dear.
 //
-// Long rows are cut into segments, whose results a second kernel combines. A segment is folded in blocks, so that
-// rounding errors of a sum grow with the length of a block and their number instead of their product.
+// A pass walks along the row once; what it has reduced is known to the next one. Long rows of a single pass are cut into
+// segments, whose results a second kernel combines. A segment is folded in blocks, so that rounding errors of a sum grow
+// with the length of a block and their number instead of their product.
 //
-// Hooks: `outer_size()`, `inner_size()`, `parts()`, `segment()`; `identity()`, `fold(a, outer, inner)`, `combine(a, b)`,
-// `store(i, a)`. Constants: BLOCK.
+// Hooks: `rows()`, `row_size()`, `parts()`, `segment()`; `program(i, row, first, last)`, which calls the passes on the
+// elements from `first` up to `last` of a row, and stores what there is one of for each row at `i`. Constants: BLOCK.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = invocation(id, lane);
-    if i >= outer_size() * parts() {
+    if i >= rows() * parts() {
         return;
     }
-    let outer = i % outer_size();
-    let first = (i / outer_size()) * segment();
-    let last = min(first + segment(), inner_size());
-    var total = identity();
+    let first = (i / rows()) * segment();
+    program(i, i % rows(), first, min(first + segment(), row_size()));
+}
+
+// Once for each pass, whose number stands in place of N.
+//
+// Hooks: `Partial_N`, `identity_N()`, `fold_N(partial, row, element)`, which may store elements, and `combine_N(a, b)`.
+
+fn pass_N(row: u32, first: u32, last: u32) -> Partial_N {
+    var total = identity_N();
     for (var block = first; block < last; block += BLOCK) {
         let end = min(block + BLOCK, last);
-        var partial = identity();
-        for (var inner = block; inner < end; inner++) {
-            partial = fold(partial, outer, inner);
+        var partial = identity_N();
+        for (var element = block; element < end; element++) {
+            partial = fold_N(partial, row, element);
         }
-        total = combine(total, partial);
+        total = combine_N(total, partial);
     }
-    store(i, total);
+    return total;
 }

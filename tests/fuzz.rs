@@ -16,33 +16,41 @@ mod support;
 use devices::{Tested, cpu, tunings};
 use gradus_cpu::reference::Array;
 use gradus_ir::op::{BinaryOp, CompareOp, Op, ReduceOp, ScatterMode, UnaryOp};
-use gradus_ir::{Backend, DType, Graph, NodeId, Number, Plan, Shape, plan, plan_unfused};
+use gradus_ir::{Backend, DType, Graph, NodeId, Number, Plan, Shape, Target, plan, plan_unfused};
 use mutations::MUTATIONS;
 use shrink::{Listing, shrink};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use support::{Case, Mismatch, Rng, random_view, tiled};
 
 /// The most elements of a node.
 const LARGEST: usize = 3000;
 
-type Planner = fn(&Graph) -> Plan;
+type Planner = fn(&Graph, &Target) -> Plan;
 
 /// A way to run a graph: a backend, and how the plan for it is made.
 struct Way {
     name: String,
     on: Tested,
     plan: Planner,
+    target: Target,
     /// How many graphs to try, if nothing else is asked for.
     graphs: u64,
 }
 
 fn ways() -> Vec<Way> {
-    let plans: [(&str, Planner); 2] = [("", plan), (", unfused", plan_unfused)];
-    let way = |on: Tested, (suffix, plan): (&str, Planner)| Way {
-        name: format!("{}{suffix}", on.name),
-        graphs: if on.thorough { 2000 } else { 150 },
-        on,
-        plan,
+    let plans: [(&str, Planner, bool); 3] =
+        [("", plan, false), (", unfused", plan_unfused, false), (", with narrow limits", plan, true)];
+    let way = |on: Tested, (suffix, plan, narrow): (&str, Planner, bool)| {
+        let own = on.backend.target().clone();
+        Way {
+            name: format!("{}{suffix}", on.name),
+            plan,
+            // As little as a kernel can do with, so that it is met often.
+            target: if narrow { Target { bindings: 5, longest_row: 6, ..own } } else { own },
+            graphs: if on.thorough { 2000 } else { 100 },
+            on,
+        }
     };
     tunings().into_iter().flat_map(|on| plans.map(|plan| way(Tested { ..on }, plan))).collect()
 }
@@ -55,7 +63,11 @@ impl Way {
 
     /// What is wrong with a case, if anything is.
     fn failure(&self, case: &Case, expected: &[Array]) -> Option<String> {
-        failure(self.on.backend, (self.plan)(&case.graph), case, expected)
+        let planned = catch_unwind(AssertUnwindSafe(|| (self.plan)(&case.graph, &self.target)));
+        match planned {
+            Ok(plan) => failure(self.on.backend, plan, case, expected),
+            Err(panic) => Some(words(&panic)),
+        }
     }
 }
 
@@ -64,11 +76,14 @@ fn failure(backend: &dyn Backend, plan: Plan, case: &Case, expected: &[Array]) -
     match catch_unwind(AssertUnwindSafe(|| case.run(backend, plan))) {
         Ok(Ok(got)) => Mismatch::find(expected, &got).map(|mismatch| mismatch.to_string()),
         Ok(Err(error)) => Some(format!("error: {error}")),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Some(format!("panic: {}", text.unwrap_or("?")))
-        }
+        Err(panic) => Some(words(&panic)),
     }
+}
+
+/// What a panic says.
+fn words(panic: &Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    format!("panic: {}", text.unwrap_or("?"))
 }
 
 /// A graph under construction.
@@ -249,7 +264,7 @@ impl Generator {
 
     /// Adds an op with what it needs.
     fn step(&mut self) {
-        match self.rng.below(24) {
+        match self.rng.below(28) {
             0..4 => {
                 let op = self.rng.pick(UnaryOp::ALL);
                 let x = self.accepted(|dtype| op.accepts().contains(dtype));
@@ -289,11 +304,36 @@ impl Generator {
                 let (x, after) = (self.any(), self.any());
                 self.case.op(Op::Barrier, &[x, after]);
             }
+            23..27 => self.row(),
             _ => {
                 let (shape, dtype) = (self.shape(), self.dtype());
                 self.source(&shape, dtype);
             }
         }
+    }
+
+    /// A reduction along trailing axes, and what every element makes of its row's result: a step of a softmax or of a
+    /// normalisation.
+    fn row(&mut self) {
+        let x = self.accepted(|dtype| dtype != DType::Bool);
+        let ty = self.case.ty(x).clone();
+        let rank = ty.shape.len();
+        let axes: Vec<usize> = (rank - self.rng.below(rank.min(2) + 1)..rank).collect();
+        let reduce = Op::Reduce(self.rng.pick(&[ReduceOp::Sum, ReduceOp::Sum, ReduceOp::Max]), axes.as_slice().into());
+        if reduce.infer(&[&ty], &ty).is_err() {
+            return;
+        }
+        let mut result = self.case.op(reduce, &[x]);
+        if self.rng.chance(0.3) {
+            let kept = ty.shape.without(&axes);
+            let flat = self.case.typed(Op::Reshape, &[result], kept, ty.dtype);
+            let changed = self.case.op(Op::Unary(UnaryOp::Square), &[flat]);
+            result = self.case.typed(Op::Reshape, &[changed], ty.shape.with_ones(&axes), ty.dtype);
+        }
+        let spread = self.case.typed(Op::Expand, &[result], ty.shape.clone(), ty.dtype);
+        let op = self.rng.pick(&[BinaryOp::Sub, BinaryOp::Mul, BinaryOp::Add]);
+        let other = if self.rng.chance(0.7) { x } else { self.operand(&ty.shape, ty.dtype) };
+        self.case.op(Op::Binary(op), &[other, spread]);
     }
 
     /// An op of two operands of one shape and dtype.
@@ -366,7 +406,7 @@ fn setting(name: &str) -> Option<u64> {
 #[test]
 fn random_graphs_agree_with_the_reference() {
     for way in &ways() {
-        let Way { name, on, plan, graphs, .. } = way;
+        let Way { name, on, plan, target, graphs } = way;
         let seeds = match setting("GRADUS_FUZZ_SEED") {
             Some(seed) => seed..seed + 1,
             None => 0..setting("GRADUS_FUZZ").unwrap_or(*graphs),
@@ -383,7 +423,8 @@ fn random_graphs_agree_with_the_reference() {
                 let fails = |case: &Case| way.failure(case, &case.reference(on.tolerance).ok()?);
                 let case = shrink(case, |case| fails(case).is_some());
                 let what = fails(&case).unwrap_or_default();
-                panic!("seed {seed} on {name}: {what}\n{}\n{}", Listing(&case), plan(&case.graph));
+                let plan = catch_unwind(AssertUnwindSafe(|| plan(&case.graph, target).to_string()));
+                panic!("seed {seed} on {name}: {what}\n{}\n{}", Listing(&case), plan.unwrap_or_else(|p| words(&p)));
             }
         }
         let share = decided as f64 / elements as f64;
@@ -402,7 +443,7 @@ fn planted_faults_are_caught() {
         let (mut planted, mut caught) = (0, 0);
         for seed in 0..400 {
             let case = Generator::generate(seed, &DType::ALL);
-            let mutants = mutants(&plan(&case.graph));
+            let mutants = mutants(&plan(&case.graph, on.backend.target()));
             if mutants.is_empty() {
                 continue;
             }

@@ -88,12 +88,12 @@ fn donated_inputs_are_updated_in_place() {
             let mut case = Case::default();
             let x = case.input([30, 40], factors(DType::F32, 1200, 7));
             case.graph.outputs = build(&mut case, x);
-            let kept = case.run(backend, plan(&case.graph)).unwrap();
+            let kept = case.run(backend, plan(&case.graph, backend.target())).unwrap();
             let mismatch = Mismatch::find(&case.reference(tolerance).unwrap(), &kept);
             assert_eq!(mismatch.map(|m| m.to_string()), None, "{what}");
 
             case.graph.donated[0] = true;
-            assert_eq!(case.run(backend, plan(&case.graph)).unwrap(), kept, "{what}: donation changed the result");
+            assert_eq!(case.run(backend, plan(&case.graph, backend.target())).unwrap(), kept, "{what}: donation changed the result");
 
             let executable = backend.compile(plan(&case.graph)).unwrap();
             for shared in [false, true] {
@@ -196,7 +196,7 @@ fn every_run_gives_the_same_bits() {
     for on in backends() {
         let has = |case: &Case| case.graph.nodes().iter().all(|node| on.dtypes().contains(&node.ty.dtype));
         for (what, case) in much_work().into_iter().filter(|(_, case)| has(case)) {
-            let run = || case.run(on.backend, plan(&case.graph)).unwrap();
+            let run = || case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap();
             let first = run();
             assert!(run() == first && run() == first, "{what} on {}", on.name);
         }

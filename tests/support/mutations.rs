@@ -104,25 +104,33 @@ pub(crate) const MUTATIONS: [(&str, Mutants); 9] = [
     }),
     ("another reduction", |plan| {
         each_kernel(plan, |kernel| {
-            let Family::Reduce { op, axes } = &mut kernel.family else {
-                return None;
-            };
-            let reduced = &kernel.space[kernel.space.len() - *axes..];
-            if reduced.iter().product::<usize>() == 1 {
+            if kernel.row_len() == 1 {
                 return None;
             }
-            *op = match op {
-                ReduceOp::Sum => ReduceOp::Prod,
-                ReduceOp::Prod => ReduceOp::Sum,
-                ReduceOp::Max => ReduceOp::Min,
-                ReduceOp::Min => ReduceOp::Max,
-                ReduceOp::ArgMax => ReduceOp::ArgMin,
-                ReduceOp::ArgMin => ReduceOp::ArgMax,
+            let reduction = |(instruction, _): &mut (Instruction, _)| match instruction {
+                Instruction::Reduce(op, _) => {
+                    *op = other(*op);
+                    Some(())
+                }
+                _ => None,
             };
-            Some(())
+            kernel.expression.instructions.iter_mut().find_map(reduction)
         })
     }),
 ];
+
+/// The reduction that is the most like another one.
+fn other(op: ReduceOp) -> ReduceOp {
+    match op {
+        ReduceOp::Sum => ReduceOp::Prod,
+        ReduceOp::Prod => ReduceOp::Sum,
+        ReduceOp::Max => ReduceOp::Min,
+        ReduceOp::Min => ReduceOp::Max,
+        ReduceOp::ArgMax => ReduceOp::ArgMin,
+        ReduceOp::ArgMin => ReduceOp::ArgMax,
+    }
+}
+
 
 /// A mutant for each kernel that the fault can be planted in. (In a kernel that writes nothing it would not show.)
 fn each_kernel(plan: &Plan, plant: impl Fn(&mut Kernel) -> Option<()>) -> Vec<Plan> {

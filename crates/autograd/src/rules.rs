@@ -76,7 +76,7 @@ fn primitive(node: &NodeRef, operands: &[NodeRef], wanted: &[bool], g: &Tensor) 
             gradients[0] = Some(g.clone());
             Ok(gradients)
         }
-        Op::Compare(_) => Err(not_differentiable(node)),
+        Op::Compare(_) | Op::Index { .. } => Err(not_differentiable(node)),
         Op::Input(_) | Op::Scalar(_) | Op::Const(_) | Op::Iota(_) | Op::Random(_) => Ok(Vec::new()),
     }
 }

@@ -1,14 +1,18 @@
 //! Expressions, evaluated one cache-sized block of the iteration space at a time.
 
 use crate::address::{Strided, runs};
+use crate::parallel;
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::slice::{Slice, SliceMut, with_slice};
-use gradus_ir::plan::{BufferId, Instruction, Kernel, Register};
+use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, philox, with_dtype};
 
 /// Elements per block: a handful of registers of this size stay in the first-level cache. A multiple of 4, so that
 /// blocks of random numbers start at a Philox block.
 pub(crate) const BLOCK: usize = 1024;
+
+/// Elements per task.
+const TASK: usize = 16 * BLOCK;
 
 /// An expression made ready for its space.
 #[derive(Debug)]
@@ -16,47 +20,86 @@ pub(crate) struct Program {
     instructions: Vec<(Instruction, DType)>,
     space: Shape,
     loads: Vec<PreparedLoad>,
-    /// Registers that need memory of their own (others are read straight from a buffer).
+    /// Registers that need memory of their own (others are read straight from a buffer, or written straight to one).
     needs_scratch: Vec<bool>,
+    /// The output that a register is written straight to.
+    direct: Vec<Option<usize>>,
+    /// Registers that are copied to outputs at the end of a block.
+    copied: Vec<(Register, usize)>,
+}
+
+/// A load of a program.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// How an index finds its element.
+    pub(crate) view: View,
+    /// Whether elements are counted from the beginning of the piece of work and not of the space.
+    pub(crate) local: bool,
+    /// The output that is updated in place, if this is one.
+    pub(crate) output: Option<usize>,
 }
 
 #[derive(Debug)]
 struct PreparedLoad {
-    buffer: BufferId,
-    view: View,
+    source: Source,
     strided: Strided,
 }
 
-/// What a program reads: the buffers of its loads (`None` for the buffer updated in place) and the numbers.
+/// What a program reads: an array for each load (`None` for one that is updated in place) and the numbers.
+#[derive(Clone)]
 pub(crate) struct Operands<'a> {
     pub(crate) loads: Vec<Option<Slice<'a>>>,
     pub(crate) scalars: &'a [Number],
 }
 
-impl Program {
-    /// Prepares a kernel's expression.
-    pub(crate) fn new(kernel: &Kernel) -> Program {
-        let loads: Vec<PreparedLoad> = kernel
-            .loads
-            .iter()
-            .map(|l| PreparedLoad { buffer: l.buffer, view: l.view.clone(), strided: Strided::new(&l.view) })
-            .collect();
-        let written = |buffer| kernel.outputs.iter().any(|s| s.buffer == buffer);
-        let needs_scratch = kernel.expression.instructions.iter().map(|(instruction, _)| match instruction {
-            Instruction::Load(l) => loads[*l].strided.contiguous_from.is_none() || written(loads[*l].buffer),
-            _ => true,
-        });
-        Program {
-            instructions: kernel.expression.instructions.clone(),
-            space: kernel.space.clone(),
-            needs_scratch: needs_scratch.collect(),
-            loads,
-        }
-    }
+/// A stretch of the space, row-major.
+#[derive(Clone, Copy)]
+pub(crate) struct Block {
+    /// The first element.
+    pub(crate) start: usize,
+    /// How many.
+    pub(crate) len: usize,
+    /// The first element of the piece of work that it belongs to.
+    pub(crate) base: usize,
+}
 
-    /// The buffers of the loads.
-    pub(crate) fn buffers(&self) -> impl Iterator<Item = BufferId> + '_ {
-        self.loads.iter().map(|l| l.buffer)
+impl Program {
+    /// Prepares an expression, some of whose registers are outputs, and some are asked for after a block.
+    pub(crate) fn new(
+        space: &Shape,
+        loads: Vec<Source>,
+        expression: &Expression,
+        outputs: &[Register],
+        asked: &[Register],
+    ) -> Program {
+        let instructions = expression.instructions.clone();
+        let loads: Vec<PreparedLoad> =
+            loads.into_iter().map(|source| PreparedLoad { strided: Strided::new(&source.view), source }).collect();
+        let is_read = |r: Register| {
+            asked.contains(&r) || instructions.iter().any(|(instruction, _)| instruction.operands().contains(&r))
+        };
+        // A load that is one stretch of its array is read where it is.
+        let is_stretch = |load: &PreparedLoad| load.strided.contiguous_from.is_some();
+        let is_ready = |r: Register| match instructions[r].0 {
+            Instruction::Load(l) => is_stretch(&loads[l]) || loads[l].source.output.is_some(),
+            _ => false,
+        };
+        let mut direct = vec![None; instructions.len()];
+        let mut copied = Vec::new();
+        for (output, &register) in outputs.iter().enumerate() {
+            let is_only = outputs.iter().filter(|&&other| other == register).count() == 1;
+            if is_only && !is_read(register) && !is_ready(register) {
+                direct[register] = Some(output);
+            } else {
+                copied.push((register, output));
+            }
+        }
+        let needs_scratch = instructions.iter().zip(&direct).map(|((instruction, _), direct)| match instruction {
+            Instruction::Load(l) if is_stretch(&loads[*l]) => loads[*l].source.output.is_some(),
+            _ => direct.is_none(),
+        });
+        let needs_scratch = needs_scratch.collect();
+        Program { instructions, space: space.clone(), loads, needs_scratch, direct, copied }
     }
 
     /// The last register.
@@ -64,14 +107,39 @@ impl Program {
         self.instructions.len() - 1
     }
 
-    /// Registers for blocks of up to `len` elements, with the numbers already in place. A register in `direct` is
-    /// written straight to an output and gets none.
-    pub(crate) fn scratch(&self, operands: &Operands, len: usize, direct: Option<Register>) -> Vec<Data> {
+    /// The dtype of a register.
+    pub(crate) fn dtype(&self, register: Register) -> DType {
+        self.instructions[register].1
+    }
+
+    /// Evaluates the whole space into `outs`.
+    pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
+        let elements = self.space.numel();
+        let mut tasks: Vec<Vec<SliceMut<'_>>> = (0..elements.div_ceil(TASK)).map(|_| Vec::new()).collect();
+        for out in outs {
+            let chunks = SliceMut::of(out).chunks(TASK);
+            tasks.iter_mut().zip(chunks).for_each(|(task, chunk)| task.push(chunk));
+        }
+        let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
+            let len = outs.first().map_or(0, SliceMut::len);
+            let mut scratch = self.scratch(operands.scalars, len);
+            for at in (0..len).step_by(BLOCK) {
+                let block = Block { start: task * TASK + at, len: BLOCK.min(len - at), base: 0 };
+                let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
+                self.evaluate(operands, &mut scratch, block, None, &mut outs)?;
+            }
+            Ok(())
+        };
+        parallel::map(tasks.into_iter().enumerate().collect(), elements, run).map(|_| ())
+    }
+
+    /// Registers for blocks of up to `len` elements, with the numbers already in place.
+    pub(crate) fn scratch(&self, scalars: &[Number], len: usize) -> Vec<Data> {
         let len = len.min(BLOCK);
         let registers = self.instructions.iter().enumerate().map(|(r, (instruction, dtype))| {
-            let len = if self.needs_scratch[r] && direct != Some(r) { len } else { 0 };
+            let len = if self.needs_scratch[r] { len } else { 0 };
             let number = match instruction {
-                Instruction::Scalar(slot) => operands.scalars[*slot],
+                Instruction::Scalar(slot) => scalars[*slot],
                 Instruction::Const(number) => *number,
                 _ => Number::Int(0),
             };
@@ -86,40 +154,50 @@ impl Program {
         operands: &Operands<'a>,
         scratch: &'a [Data],
         register: Register,
-        start: usize,
-        len: usize,
+        block: Block,
     ) -> Slice<'a> {
         match &self.instructions[register].0 {
             Instruction::Load(l) if !self.needs_scratch[register] => {
                 let from = self.loads[*l].strided.contiguous_from.unwrap_or(0);
                 let source = operands.loads[*l].expect("only a buffer updated in place is missing");
-                source.range(from + start, len)
+                source.range(from + self.loads[*l].first(block), block.len)
             }
-            _ => Slice::of(&scratch[register]).range(0, len),
+            _ => Slice::of(&scratch[register]).range(0, block.len),
         }
     }
 
-    /// Evaluates elements `start..start + len` of the space. The register `direct` is written to `out`, the others to
-    /// `scratch`. On entry `out` holds the block of the buffer that is updated in place, if one is.
+    /// Evaluates a block: the registers in `mask`, or all. Outputs are written to `outs`, each as long as the block; on
+    /// entry an output that is updated in place holds what it replaces.
     pub(crate) fn evaluate(
         &self,
         operands: &Operands,
         scratch: &mut [Data],
-        start: usize,
-        len: usize,
-        mut out: Option<(Register, SliceMut<'_>)>,
+        block: Block,
+        mask: Option<&[bool]>,
+        outs: &mut [SliceMut<'_>],
     ) -> Result<()> {
+        let Block { start, len, .. } = block;
+        let is_wanted = |r: Register| mask.is_none_or(|mask| mask[r]);
+        // What is overwritten is read first.
+        for (r, (instruction, _)) in self.instructions.iter().enumerate() {
+            if let (Instruction::Load(l), true) = (instruction, is_wanted(r))
+                && let Some(output) = self.loads[*l].source.output
+            {
+                let mut target = SliceMut::of(&mut scratch[r]);
+                let source = outs[output].as_slice();
+                with_slice!(SliceMut, target.range(0, len), t => t.copy_from_slice(source.range(0, len).typed()));
+            }
+        }
         for (r, (instruction, dtype)) in self.instructions.iter().enumerate() {
-            if !self.needs_scratch[r] && !matches!(&out, Some((direct, _)) if *direct == r) {
+            if !is_wanted(r) || (self.direct[r].is_none() && !self.needs_scratch[r]) {
                 continue;
             }
             let (earlier, later) = scratch.split_at_mut(r);
-            let previous = |register: Register| self.register(operands, earlier, register, start, len);
-            let is_direct = matches!(&out, Some((direct, _)) if *direct == r);
-            let (mut target, in_place) = match &mut out {
-                Some((_, out)) if is_direct => (out.range(0, len), None),
-                Some((_, out)) => (SliceMut::of(&mut later[0]), Some(out.as_slice())),
-                None => (SliceMut::of(&mut later[0]), None),
+            let previous = |register: Register| self.register(operands, earlier, register, block);
+            let is_direct = self.direct[r].is_some();
+            let mut target = match self.direct[r] {
+                Some(output) => outs[output].range(0, len),
+                None => SliceMut::of(&mut later[0]),
             };
             let target = target.range(0, len);
             match instruction {
@@ -127,17 +205,13 @@ impl Program {
                 Instruction::Scalar(_) | Instruction::Const(_) if !is_direct => {}
                 Instruction::Scalar(slot) => fill(target, operands.scalars[*slot]),
                 Instruction::Const(number) => fill(target, *number),
-                Instruction::Load(l) => match operands.loads[*l] {
-                    Some(source) => {
-                        with_slice!(SliceMut, target, t => self.loads[*l].strided.fill(source.typed(), start, t));
+                Instruction::Load(l) => {
+                    let load = &self.loads[*l];
+                    // What is updated in place has been read before.
+                    if let Some(source) = operands.loads[*l].filter(|_| load.source.output.is_none()) {
+                        with_slice!(SliceMut, target, t => load.strided.fill(source.typed(), load.first(block), t));
                     }
-                    // A copy onto itself has nothing to do.
-                    None => {
-                        if let Some(source) = in_place {
-                            with_slice!(SliceMut, target, t => t.copy_from_slice(source.range(0, len).typed()));
-                        }
-                    }
-                },
+                }
                 Instruction::Iota(axis) => iota(&self.space, *axis, start, target),
                 Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, start, target),
                 Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: previous(*x), out: target }),
@@ -153,15 +227,33 @@ impl Program {
                 Instruction::Cast(x) => loops::cast(previous(*x), target),
                 Instruction::Gather { load, axis, index } => {
                     let source = operands.loads[*load].expect("a gathered buffer is never updated in place");
-                    let view = &self.loads[*load].view;
+                    let view = &self.loads[*load].source.view;
                     gather(source, view, *axis, previous(*index), &self.space, start, target)?;
                 }
-                Instruction::Accumulator => {
-                    return Err(Error::Backend(format!("an accumulator of {dtype} outside of a reduction")));
+                Instruction::Index { index, axis, extent } => {
+                    let values = previous(*index);
+                    for index in indices(values) {
+                        position(index, *axis, *extent)?;
+                    }
+                    with_slice!(SliceMut, target, t => t.copy_from_slice(values.typed()));
+                }
+                Instruction::Accumulator | Instruction::Reduce(..) => {
+                    return Err(Error::Backend(format!("a {dtype} value that the kernel's family does not give")));
                 }
             }
         }
+        for &(register, output) in self.copied.iter().filter(|(register, _)| is_wanted(*register)) {
+            let source = self.register(operands, scratch, register, block);
+            with_slice!(SliceMut, outs[output].range(0, len), t => t.copy_from_slice(source.typed()));
+        }
         Ok(())
+    }
+}
+
+impl PreparedLoad {
+    /// Where a block begins in what the load's view shows.
+    fn first(&self, block: Block) -> usize {
+        if self.source.local { block.start - block.base } else { block.start }
     }
 }
 

@@ -1,28 +1,39 @@
-//! The general matrix product, on the `gemm` crate.
+//! The general matrix product, on the `gemm` crate, with what is done to its operands before and to its sums after.
 
-use crate::address::Strided;
+use crate::block::{Operands, Program, Source};
+use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
-use gradus_ir::plan::{Instruction, Kernel, Load};
+use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Result, Shape, View};
+use std::sync::Arc;
 
 /// A product made ready: for each batch index an `m × k` matrix times a `k × n` one.
 #[derive(Debug)]
 pub(crate) struct Contraction {
-    left: Matrices,
-    right: Matrices,
+    operands: [Operand; 2],
+    dtype: DType,
     batch: Shape,
     m: usize,
     n: usize,
     k: usize,
+    /// What is made of the sums, unless they are the only output. They are its last load.
+    epilogue: Option<Program>,
+}
+
+/// An operand: a load as it is, or one that a program writes to an array of its own first.
+#[derive(Debug)]
+struct Operand {
+    load: usize,
+    program: Option<Program>,
+    matrices: Matrices,
+    len: usize,
 }
 
 /// One operand: rows are the free axes, columns the contracted ones.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Matrices {
-    /// Set where the operand must be copied first, because an axis group has no single stride or is padded.
-    copy: Option<(Strided, usize)>,
     batch: Vec<isize>,
     row: isize,
     column: isize,
@@ -30,25 +41,56 @@ struct Matrices {
 }
 
 impl Contraction {
-    /// Prepares a kernel of two loads with `batch` leading and `contracted` trailing axes.
-    pub(crate) fn new(kernel: &Kernel, batch: usize, contracted: usize) -> Result<Contraction> {
-        let [(Instruction::Accumulator, _)] = kernel.expression.instructions[..] else {
-            return Err(Error::Backend("a matrix product with an epilogue".into()));
-        };
-        let shape = |load: &Load| load.view.shape();
-        let (a, b) = (shape(&kernel.loads[0]), shape(&kernel.loads[1]));
-        Ok(Contraction {
-            left: Matrices::new(&kernel.loads[0].view, batch, contracted),
-            right: Matrices::new(&kernel.loads[1].view, batch, contracted),
+    /// Prepares a kernel with `batch` leading and `contracted` trailing axes. `sources` are its loads.
+    pub(crate) fn new(
+        kernel: &Kernel,
+        batch: usize,
+        contracted: usize,
+        expressions: &[Expression; 2],
+        sources: &[Source],
+    ) -> Contraction {
+        let operand = |expression: &Expression| Operand::new(expression, sources, batch, contracted);
+        let operands = [operand(&expressions[0]), operand(&expressions[1])];
+        let shape = |operand: &Operand| sources[operand.load].view.shape();
+        let (a, b) = (shape(&operands[0]), shape(&operands[1]));
+        let dtype = expressions[0].instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
+        let is_sums = matches!(kernel.expression.instructions[..], [(Instruction::Accumulator, _)]);
+        Contraction {
+            dtype,
             batch: Shape::new(&a[..batch]),
             m: a[batch..a.len() - contracted].iter().product(),
             n: b[batch..b.len() - contracted].iter().product(),
             k: a[a.len() - contracted..].iter().product(),
-        })
+            operands,
+            epilogue: (!is_sums || kernel.outputs.len() != 1).then(|| epilogue(kernel, sources)),
+        }
     }
 
-    /// Multiplies.
-    pub(crate) fn run(&self, left: Slice<'_>, right: Slice<'_>, out: &mut Data) -> Result<()> {
+    /// The bytes that a run takes for itself.
+    pub(crate) fn scratch(&self) -> usize {
+        let copies = self.operands.iter().filter(|operand| operand.program.is_some()).map(|operand| operand.len);
+        let sums = self.epilogue.as_ref().map_or(0, |_| self.batch.numel() * self.m * self.n);
+        (copies.sum::<usize>() + sums) * self.dtype.size()
+    }
+
+    /// Multiplies. `outs` are the kernel's outputs.
+    pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data], memory: &Arc<Memory>) -> Result<()> {
+        let copies = [self.operands[0].copy(operands, memory)?, self.operands[1].copy(operands, memory)?];
+        let slice = |side: usize| match &copies[side] {
+            Some(copy) => Ok(Slice::of(&copy.data)),
+            None => operands.loads[self.operands[side].load]
+                .ok_or_else(|| Error::Backend("a matrix product over its own operand".into())),
+        };
+        let (a, b) = (slice(0)?, slice(1)?);
+        let Some(epilogue) = &self.epilogue else { return self.multiply(a, b, &mut outs[0]) };
+        let mut sums = memory.allocate(self.dtype, self.batch.numel() * self.m * self.n)?;
+        self.multiply(a, b, &mut sums.data)?;
+        let mut operands = operands.clone();
+        operands.loads.push(Some(Slice::of(&sums.data)));
+        epilogue.run(&operands, outs)
+    }
+
+    fn multiply(&self, left: Slice<'_>, right: Slice<'_>, out: &mut Data) -> Result<()> {
         match SliceMut::of(out) {
             SliceMut::F32(out) => self.typed(left.typed(), right.typed(), out, gemm_product::<f32>),
             SliceMut::F64(out) => self.typed(left.typed(), right.typed(), out, gemm_product::<f64>),
@@ -69,14 +111,11 @@ impl Contraction {
             out.fill(T::default());
             return Ok(());
         }
-        let (mut left_copy, mut right_copy) = (Vec::new(), Vec::new());
-        let left = self.left.source(left, &mut left_copy)?;
-        let right = self.right.source(right, &mut right_copy)?;
         let work = self.m * self.n * self.k;
         let inner_parallel = work > parallel::PRODUCTS;
         let one = |(index, out): (usize, &mut [T])| {
-            let a = self.left.matrix(left, &self.batch, index, self.m, self.k);
-            let b = self.right.matrix(right, &self.batch, index, self.n, self.k);
+            let a = self.operands[0].matrices.matrix(left, &self.batch, index, self.m, self.k);
+            let b = self.operands[1].matrices.matrix(right, &self.batch, index, self.n, self.k);
             product(a, b, out, inner_parallel);
             Ok(())
         };
@@ -91,10 +130,54 @@ impl Contraction {
     }
 }
 
+/// The program that makes the outputs of a product's sums.
+fn epilogue(kernel: &Kernel, sources: &[Source]) -> Program {
+    let mut sources = sources.to_vec();
+    // Operands have another shape; the program does not read them.
+    let sums = Source { view: View::contiguous(&kernel.space), local: false, output: None };
+    sources.push(sums);
+    let mut expression = kernel.expression.clone();
+    for (instruction, _) in &mut expression.instructions {
+        if *instruction == Instruction::Accumulator {
+            *instruction = Instruction::Load(sources.len() - 1);
+        }
+    }
+    let outputs: Vec<_> = kernel.outputs.iter().map(|store| store.register).collect();
+    Program::new(&kernel.space, sources, &expression, &outputs, &[])
+}
+
+impl Operand {
+    fn new(expression: &Expression, sources: &[Source], batch: usize, contracted: usize) -> Operand {
+        let load = expression.instructions.iter().find_map(|(i, _)| i.load()).unwrap_or_default();
+        let view = &sources[load].view;
+        let shape = view.shape();
+        let whole = || Matrices::new(&View::contiguous(&shape), batch, contracted);
+        let as_it_is = match expression.instructions[..] {
+            [(Instruction::Load(_), _)] => Matrices::new(view, batch, contracted),
+            _ => None,
+        };
+        let program = as_it_is.is_none().then(|| {
+            let last = expression.instructions.len() - 1;
+            Program::new(&shape, sources.to_vec(), expression, &[last], &[])
+        });
+        let matrices = as_it_is.or_else(whole).unwrap_or_default();
+        Operand { load, program, matrices, len: shape.numel() }
+    }
+
+    /// The operand as an array of its own, where a product cannot read it where it is.
+    fn copy(&self, operands: &Operands, memory: &Arc<Memory>) -> Result<Option<Array>> {
+        let Some(program) = &self.program else { return Ok(None) };
+        let mut copy = memory.allocate(program.dtype(program.last()), self.len)?;
+        program.run(operands, std::slice::from_mut(&mut copy.data))?;
+        Ok(Some(copy))
+    }
+}
+
 impl Matrices {
-    fn new(view: &View, batch: usize, contracted: usize) -> Matrices {
+    /// `None` where an axis group has no single stride or is padded.
+    fn new(view: &View, batch: usize, contracted: usize) -> Option<Matrices> {
         let rank = view.axes.len();
-        let group = |view: &View, range: std::ops::Range<usize>| -> Option<isize> {
+        let group = |range: std::ops::Range<usize>| -> Option<isize> {
             let axes: Vec<_> = view.axes[range].iter().filter(|a| a.extent != 1 || a.guard.is_some()).collect();
             // What has no elements is never read, so any stride will do.
             let empty = axes.iter().any(|a| a.extent == 0);
@@ -103,35 +186,12 @@ impl Matrices {
             (merges && plain).then(|| axes.last().map_or(1, |a| a.stride))
         };
         let plain_batch = view.axes[..batch].iter().all(|a| a.guard.is_none());
-        let row = group(view, batch..rank - contracted);
-        let column = group(view, rank - contracted..rank);
-        match (row, column, plain_batch) {
-            (Some(row), Some(column), true) => Matrices {
-                copy: None,
-                batch: view.axes[..batch].iter().map(|a| a.stride).collect(),
-                row,
-                column,
-                offset: view.offset,
-            },
-            _ => {
-                let whole = Matrices::new(&View::contiguous(&view.shape()), batch, contracted);
-                Matrices { copy: Some((Strided::new(view), view.shape().numel())), ..whole }
-            }
-        }
-    }
-
-    fn source<'a, T: Typed>(&self, source: &'a [T], copy: &'a mut Vec<T>) -> Result<&'a [T]> {
-        let Some((strided, len)) = &self.copy else {
-            return Ok(source);
-        };
-        const PIECE: usize = 1 << 14;
-        copy.resize(*len, T::default());
-        let piece = |(i, out): (usize, &mut [T])| {
-            strided.fill(source, i * PIECE, out);
-            Ok(())
-        };
-        parallel::each_chunk(copy, PIECE, *len, piece)?;
-        Ok(copy)
+        Some(Matrices {
+            batch: view.axes[..batch].iter().map(|a| a.stride).collect(),
+            row: group(batch..rank - contracted)?,
+            column: group(rank - contracted..rank)?,
+            offset: plain_batch.then_some(view.offset)?,
+        })
     }
 
     /// The matrix of one batch index.

@@ -1,18 +1,16 @@
 //! Running a plan: kernels in order, each into its buffer, and every buffer freed after its last reader.
 
-use crate::block::{BLOCK, Operands, Program};
+use crate::block::{Operands, Program, Source};
 use crate::contract::Contraction;
 use crate::memory::{Array, Memory};
 use crate::parallel;
-use crate::reduce::Reduction;
+use crate::rows::RowProgram;
 use crate::scatter::Scatter;
-use crate::slice::{Slice, SliceMut};
-use gradus_ir::plan::{BufferId, Family, Kernel, Register};
-use gradus_ir::{Buffer, DType, Data, Error, Executable, Number, Plan, Result};
+use crate::slice::Slice;
+use gradus_ir::plan::{BufferId, Family, Kernel};
+use gradus_ir::{Buffer, Data, Error, Executable, Number, Plan, Result};
+use smallvec::SmallVec;
 use std::sync::Arc;
-
-/// Elements of an element-wise kernel per task.
-const TASK: usize = 16 * BLOCK;
 
 /// A plan made ready for the CPU.
 pub(crate) struct CpuExecutable {
@@ -30,14 +28,14 @@ pub(crate) struct CpuExecutable {
 struct Step {
     work: Work,
     loads: Vec<BufferId>,
-    output: BufferId,
+    outputs: SmallVec<[BufferId; 2]>,
     /// Buffers that no later kernel reads.
     freed: Vec<BufferId>,
 }
 
 enum Work {
-    Elementwise(Program, Register),
-    Reduce(Reduction, DType),
+    Elementwise(Program),
+    Rows(RowProgram),
     Contract(Contraction),
     Scatter(Scatter),
 }
@@ -61,37 +59,23 @@ impl CpuExecutable {
             alive[output] = true;
         }
         for kernel in plan.kernels.iter().rev() {
-            let [store] = &kernel.outputs[..] else {
-                return Err(Error::Backend("a kernel with several outputs".into()));
-            };
-            let work = match &kernel.family {
-                Family::Elementwise => Work::Elementwise(Program::new(kernel), store.register),
-                Family::Reduce { op, axes } => {
-                    let input = kernel.expression.instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
-                    Work::Reduce(Reduction::new(kernel, *op, *axes), input)
-                }
-                Family::Contract { batch, contracted } => {
-                    Work::Contract(Contraction::new(kernel, *batch, *contracted)?)
-                }
-                Family::Scatter { mode, axis } => Work::Scatter(Scatter::new(kernel, *mode, *axis)?),
-            };
-            let loads: Vec<BufferId> = match &work {
-                Work::Elementwise(program, _) => program.buffers().collect(),
-                Work::Reduce(reduction, _) => reduction.program().buffers().collect(),
-                _ => kernel.loads.iter().map(|l| l.buffer).collect(),
-            };
+            let work = Work::new(kernel)?;
+            let loads: Vec<BufferId> = kernel.loads.iter().map(|load| load.buffer).collect();
+            let outputs: SmallVec<[BufferId; 2]> = kernel.outputs.iter().map(|store| store.buffer).collect();
             let mut freed = Vec::new();
-            for &buffer in loads.iter().chain([&store.buffer]) {
+            for &buffer in loads.iter().chain(&outputs) {
                 if !alive[buffer] {
                     alive[buffer] = true;
                     freed.push(buffer);
                 }
             }
             // Walking backwards: before its first writer a buffer holds nothing (but an input is there from the start).
-            if !loads.contains(&store.buffer) && plan.buffers[store.buffer].input.is_none() {
-                alive[store.buffer] = false;
+            for &output in &outputs {
+                if !loads.contains(&output) && plan.buffers[output].input.is_none() {
+                    alive[output] = false;
+                }
             }
-            steps.push(Step { work, loads, output: store.buffer, freed });
+            steps.push(Step { work, loads, outputs, freed });
         }
         steps.reverse();
         let overwriting = overwriting(&steps, &plan.buffers);
@@ -114,25 +98,34 @@ impl CpuExecutable {
             {
                 self.memory.ensure(bytes)?;
             }
-            let mut out = if step.is_in_place() {
-                self.take(&mut held, step.output, inputs)?
-            } else {
-                let info = &self.buffers[step.output];
-                self.memory.allocate(info.dtype, info.len)?
-            };
+            let mut outs: SmallVec<[Array; 2]> = SmallVec::with_capacity(step.outputs.len());
+            for &output in &step.outputs {
+                let info = &self.buffers[output];
+                outs.push(match step.loads.contains(&output) {
+                    true => self.take(&mut held, output, inputs)?,
+                    false => self.memory.allocate(info.dtype, info.len)?,
+                });
+            }
             let loads = step
                 .loads
                 .iter()
-                .map(|&b| if b == step.output { Ok(None) } else { slice(&held[b]).map(Some) })
+                .map(|b| if step.outputs.contains(b) { Ok(None) } else { slice(&held[*b]).map(Some) })
                 .collect::<Result<Vec<_>>>()?;
-            if let Err(error) = step.work.run(Operands { loads, scalars }, &mut out.data) {
+            let mut written: SmallVec<[Data; 2]> = outs.iter_mut().map(Array::take).collect();
+            let result = step.work.run(Operands { loads, scalars }, &mut written, &self.memory);
+            outs.iter_mut().zip(written).for_each(|(out, data)| out.data = data);
+            if let Err(error) = result {
                 // Nothing has been written: indices are checked first.
-                if let Some(slot) = self.buffers[step.output].input {
-                    inputs[slot] = Some(Buffer::new(out));
+                for (out, &output) in outs.into_iter().zip(&step.outputs) {
+                    if let Some(slot) = self.buffers[output].input {
+                        inputs[slot] = Some(Buffer::new(out));
+                    }
                 }
                 return Err(error);
             }
-            held[step.output] = Held::Made(out);
+            for (out, &output) in outs.into_iter().zip(&step.outputs) {
+                held[output] = Held::Made(out);
+            }
             for &buffer in &step.freed {
                 held[buffer] = Held::Nothing;
             }
@@ -192,21 +185,24 @@ fn is_parallel(kernel: &Kernel) -> bool {
 }
 
 impl Step {
-    fn is_in_place(&self) -> bool {
-        self.loads.contains(&self.output)
+    /// The buffers that it writes over.
+    fn in_place(&self) -> impl Iterator<Item = BufferId> + '_ {
+        self.outputs.iter().copied().filter(|output| self.loads.contains(output))
+    }
+
+    fn made(&self) -> impl Iterator<Item = BufferId> + '_ {
+        self.outputs.iter().copied().filter(|output| !self.loads.contains(output))
     }
 }
 
 /// The first step that overwrites an input, and the most bytes that the steps from there on hold beyond those before.
 fn overwriting(steps: &[Step], buffers: &[gradus_ir::plan::Buffer]) -> Option<(usize, usize)> {
-    let first = steps.iter().position(|s| s.is_in_place() && buffers[s.output].input.is_some())?;
+    let first = steps.iter().position(|step| step.in_place().any(|output| buffers[output].input.is_some()))?;
     let bytes = |b: BufferId| (buffers[b].len * buffers[b].dtype.size()) as isize;
     let (mut held, mut most) = (0, 0);
     for step in &steps[first..] {
-        if !step.is_in_place() {
-            held += bytes(step.output);
-        }
-        most = most.max(held);
+        held += step.made().map(bytes).sum::<isize>();
+        most = most.max(held + step.work.scratch() as isize);
         held -= step.freed.iter().filter(|&&b| buffers[b].input.is_none()).map(|&b| bytes(b)).sum::<isize>();
     }
     Some((first, most as usize))
@@ -222,43 +218,48 @@ impl Executable for CpuExecutable {
 }
 
 impl Work {
-    fn run(&self, operands: Operands, out: &mut Data) -> Result<()> {
-        match self {
-            Work::Elementwise(program, register) => elementwise(program, *register, &operands, out),
-            Work::Reduce(reduction, dtype) => reduction.run(*dtype, &operands, out),
-            Work::Contract(contraction) => {
-                let [Some(left), Some(right)] = operands.loads[..] else {
-                    return Err(Error::Backend("a matrix product in place".into()));
-                };
-                contraction.run(left, right, out)
+    fn new(kernel: &Kernel) -> Result<Work> {
+        let output_of = |buffer: BufferId| kernel.outputs.iter().position(|store| store.buffer == buffer);
+        let source = |load: &gradus_ir::plan::Load| Source {
+            view: load.view.clone(),
+            local: false,
+            output: output_of(load.buffer),
+        };
+        let sources: Vec<Source> = kernel.loads.iter().map(source).collect();
+        let registers: Vec<usize> = kernel.outputs.iter().map(|store| store.register).collect();
+        Ok(match &kernel.family {
+            Family::Elementwise => {
+                Work::Elementwise(Program::new(&kernel.space, sources, &kernel.expression, &registers, &[]))
             }
+            Family::Reduce { axes } => Work::Rows(RowProgram::new(kernel, *axes)),
+            Family::Contract { batch, contracted, operands } => {
+                Work::Contract(Contraction::new(kernel, *batch, *contracted, operands, &sources))
+            }
+            Family::Scatter { mode, axis } => Work::Scatter(Scatter::new(kernel, *mode, *axis)?),
+        })
+    }
+
+    fn run(&self, operands: Operands, outs: &mut [Data], memory: &Arc<Memory>) -> Result<()> {
+        match self {
+            Work::Elementwise(program) => program.run(&operands, outs),
+            Work::Rows(program) => program.run(&operands, outs),
+            Work::Contract(contraction) => contraction.run(&operands, outs, memory),
             Work::Scatter(scatter) => {
                 let [base, Some(index), Some(updates)] = operands.loads[..] else {
                     return Err(Error::Backend("a scatter over its own updates".into()));
                 };
-                scatter.run(base, index, updates, out)
+                scatter.run(base, index, updates, &mut outs[0])
             }
         }
     }
-}
 
-fn elementwise(program: &Program, register: Register, operands: &Operands, out: &mut Data) -> Result<()> {
-    let task = |(task, mut out): (usize, SliceMut<'_>)| {
-        let mut scratch = program.scratch(operands, out.len(), Some(register));
-        for start in (0..out.len()).step_by(BLOCK) {
-            let len = BLOCK.min(out.len() - start);
-            program.evaluate(
-                operands,
-                &mut scratch,
-                task * TASK + start,
-                len,
-                Some((register, out.range(start, len))),
-            )?;
+    /// The bytes that it takes for itself while it runs.
+    fn scratch(&self) -> usize {
+        match self {
+            Work::Contract(contraction) => contraction.scratch(),
+            Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) => 0,
         }
-        Ok(())
-    };
-    let elements = out.len();
-    parallel::map(SliceMut::of(out).chunks(TASK).into_iter().enumerate().collect(), elements, task).map(|_| ())
+    }
 }
 
 fn array(buffer: &Buffer) -> Result<&Array> {

@@ -8,11 +8,12 @@ mod address;
 mod block;
 mod contract;
 mod executable;
+mod fold;
 mod loops;
 mod memory;
 mod parallel;
-mod reduce;
 pub mod reference;
+mod rows;
 mod scatter;
 mod slice;
 
@@ -40,7 +41,7 @@ impl Cpu {
             }
         };
         let memory = Arc::new(Memory::with_limit(memory_limit));
-        Ok(Cpu { target: Target { dtypes: DType::ALL.to_vec() }, memory, threads })
+        Ok(Cpu { target: Target { dtypes: DType::ALL.to_vec(), bindings: 32, longest_row: usize::MAX }, memory, threads })
     }
 }
 

@@ -146,6 +146,13 @@ pub(crate) struct Array {
     memory: Arc<Memory>,
 }
 
+impl Array {
+    /// Its elements, to be put back.
+    pub(crate) fn take(&mut self) -> Data {
+        std::mem::replace(&mut self.data, Data::Bool(Vec::new()))
+    }
+}
+
 impl Drop for Array {
     fn drop(&mut self) {
         let data = std::mem::replace(&mut self.data, Data::Bool(Vec::new()));

@@ -44,6 +44,11 @@ macro_rules! slices {
                 }
             }
 
+            /// No elements.
+            pub(crate) fn empty() -> SliceMut<'a> {
+                SliceMut::Bool(&mut [])
+            }
+
             /// The array in pieces of `size` elements; the last may be shorter.
             pub(crate) fn chunks(self, size: usize) -> Vec<SliceMut<'a>> {
                 match self {

@@ -79,15 +79,17 @@ fn indices(kernel: &Kernel) -> Vec<(Kernel, Register, usize, usize)> {
     }
     let mut found = Vec::new();
     for (instruction, _) in &kernel.expression.instructions {
-        if let Instruction::Gather { load, axis, index } = *instruction {
-            let extent = kernel.loads[load].view.axes[axis].extent;
-            found.push((Kernel { family: Family::Elementwise, ..kernel.clone() }, index, axis, extent));
-        }
+        let (index, axis, extent) = match *instruction {
+            Instruction::Gather { load, axis, index } => (index, axis, kernel.loads[load].view.axes[axis].extent),
+            Instruction::Index { index, axis, extent } => (index, axis, extent),
+            _ => continue,
+        };
+        found.push((Kernel { family: Family::Elementwise, ..kernel.clone() }, index, axis, extent));
     }
     if let Family::Scatter { axis, .. } = kernel.family {
         let extent = kernel.loads[0].view.axes[axis].extent;
         // Bounds do not depend on the dtype, nor does the comparison of bits with an extent.
-        let expression = Expression { instructions: vec![(Instruction::Load(1), DType::U32)] };
+        let expression = Expression::of_load(1, DType::U32);
         found.push((Kernel { family: Family::Elementwise, expression, ..kernel.clone() }, 0, axis, extent));
     }
     found

@@ -22,6 +22,14 @@ pub(crate) fn maps(kernel: &Kernel, space: &Shape) -> Vec<Affine> {
     kernel.expression.instructions.iter().filter_map(|(instruction, _)| map(kernel, instruction, space)).collect()
 }
 
+/// Whether an instruction looks at the index.
+fn has_map(instruction: &Instruction) -> bool {
+    matches!(
+        instruction,
+        Instruction::Load(_) | Instruction::Iota(_) | Instruction::Random(_) | Instruction::Gather { .. }
+    )
+}
+
 fn map(kernel: &Kernel, instruction: &Instruction, space: &Shape) -> Option<Affine> {
     match *instruction {
         Instruction::Load(load) => Some(Affine::of(&kernel.loads[load].view)),
@@ -37,36 +45,62 @@ fn map(kernel: &Kernel, instruction: &Instruction, space: &Shape) -> Option<Affi
     }
 }
 
-/// Appends the statements that compute registers `0 ..= last` to `body`; register `n` is called `r{n}`. `maps` are
-/// those of [`maps`], simplified; the registers that the family hands over are called `accumulator`.
+/// What to do about a register.
+pub(crate) enum Emit {
+    /// It is not needed.
+    Skip,
+    /// It is computed here.
+    Compute,
+    /// It was computed before, and is this.
+    Given(String),
+}
+
+/// Emits what some registers need.
+pub(crate) fn needed(kernel: &Kernel, registers: impl IntoIterator<Item = Register>) -> impl Fn(Register) -> Emit {
+    let needed = kernel.expression.needed(registers);
+    move |register| if needed[register] { Emit::Compute } else { Emit::Skip }
+}
+
+/// Appends the statements that compute registers to `body`; register `n` is called `r{n}`. `maps` are those of [`maps`],
+/// simplified; the register that the family hands over is called `accumulator`.
 pub(crate) fn evaluate(
     module: &mut Module<'_>,
     body: &mut String,
     kernel: &Kernel,
-    last: Register,
+    emit: impl Fn(Register) -> Emit,
     maps: &[Affine],
     place: &Place<'_>,
 ) {
     let mut maps = maps.iter();
-    for (register, (instruction, dtype)) in kernel.expression.instructions.iter().enumerate().take(last + 1) {
+    for (register, (instruction, dtype)) in kernel.expression.instructions.iter().enumerate() {
+        let map = if has_map(instruction) { maps.next() } else { None };
+        match emit(register) {
+            Emit::Skip => continue,
+            Emit::Given(value) => {
+                let _ = writeln!(body, "    let r{register} = {value};");
+                continue;
+            }
+            Emit::Compute => {}
+        }
         let mut emitter = Emitter::new(module, body, register);
         let value = match *instruction {
             Instruction::Load(load) => {
                 let source = Source { slot: Slot::Plan(kernel.loads[load].buffer), dtype: *dtype, gathered: None };
-                emitter.read(&source, maps.next(), place)
+                emitter.read(&source, map, place)
             }
             Instruction::Gather { load, axis, index } => {
                 let view = &kernel.loads[load].view.axes[axis];
                 let step = Step { stride: view.stride as i64, guard: view.guard };
                 let gathered = Some(Gathered { index, step, extent: view.extent });
                 let source = Source { slot: Slot::Plan(kernel.loads[load].buffer), dtype: *dtype, gathered };
-                emitter.read(&source, maps.next(), place)
+                emitter.read(&source, map, place)
             }
             Instruction::Scalar(slot) => emitter.scalar(slot, *dtype),
             Instruction::Const(number) => emitter.constant(number, *dtype),
-            Instruction::Iota(_) => emitter.iota(maps.next(), place, *dtype),
-            Instruction::Random(slot) => emitter.random(slot, maps.next(), place, *dtype),
-            Instruction::Accumulator => "accumulator".into(),
+            Instruction::Iota(_) => emitter.iota(map, place, *dtype),
+            Instruction::Random(slot) => emitter.random(slot, map, place, *dtype),
+            Instruction::Accumulator | Instruction::Reduce(..) => "accumulator".into(),
+            Instruction::Index { index, .. } => format!("r{index}"),
             Instruction::Unary(op, x) => {
                 let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
                 row(wgsl, *dtype, &[("{x}", format!("r{x}"))])
@@ -256,7 +290,13 @@ impl<'e, 'm> Emitter<'e, 'm> {
             Width::Scalar => format!("philox_word(vec2({low}, {high}), {position})"),
             Width::Vector => format!("philox_block(vec2({low}, {high}), ({position}) / 4u)"),
         };
-        if dtype == DType::U32 { words } else { format!("uniform_f32({words})") }
+        if dtype == DType::U32 {
+            return words;
+        }
+        // Mesa 22.3 makes wrong numbers of what it knows to be a fraction that it has drawn itself.
+        let number = self.named("drawn", &format!("uniform_f32({words})"));
+        let zero = self.module.parameter(Parameter::Word(0));
+        format!("bitcast<Real>(bitcast<Word>({number}) ^ Word({zero}))")
     }
 
     fn read(&mut self, source: &Source, map: Option<&Affine>, place: &Place<'_>) -> String {

@@ -51,12 +51,14 @@ impl Gpu {
     pub fn new(device: Device) -> Gpu {
         let tuning = Tuning::of(&device);
         let dtypes = vec![DType::Bool, DType::I32, DType::U32, DType::F32];
-        Gpu { device, target: Target { dtypes }, tuning, history: History::default(), observer: None }
+        let target = Target { dtypes, bindings: device.limits().storage_buffers, longest_row: tuning.longest_row };
+        Gpu { device, target, tuning, history: History::default(), observer: None }
     }
 
     /// The same with another tuning.
     pub fn with_tuning(self, tuning: Tuning) -> Gpu {
-        Gpu { tuning, ..self }
+        let target = Target { longest_row: tuning.longest_row, ..self.target };
+        Gpu { tuning, target, ..self }
     }
 
     /// The same, telling an observer of every new kernel.

@@ -51,7 +51,13 @@ pub(crate) fn of_registers(kernel: &Kernel, ranges: &[Range], scalars: &[Number]
                 DType::Bool => Some((0, 1)),
                 _ => registers[x],
             },
-            Instruction::Compare(..) | Instruction::Random(_) | Instruction::Accumulator => None,
+            Instruction::Reduce(ReduceOp::ArgMax | ReduceOp::ArgMin, _) => Some((0, kernel.row_len().max(1) as i64 - 1)),
+            Instruction::Reduce(ReduceOp::Max | ReduceOp::Min, x) => registers[x],
+            Instruction::Index { index, extent, .. } => match registers[index] {
+                Some((low, high)) => Some((low.max(0), high.min(extent as i64 - 1))),
+                None => Some((0, extent.max(1) as i64 - 1)),
+            },
+            Instruction::Reduce(..) | Instruction::Compare(..) | Instruction::Random(_) | Instruction::Accumulator => None,
         };
         registers.push(range.filter(|&range| !dtype.is_float() && fits(range, *dtype)));
     }
@@ -60,19 +66,13 @@ pub(crate) fn of_registers(kernel: &Kernel, ranges: &[Range], scalars: &[Number]
 
 fn of_output(kernel: &Kernel, register: usize, ranges: &[Range], scalars: &[Number]) -> Range {
     match kernel.family {
-        Family::Elementwise => of_registers(kernel, ranges, scalars)[register],
-        Family::Reduce { op, axes } => match op {
-            ReduceOp::ArgMax | ReduceOp::ArgMin => {
-                let inner: usize = kernel.space[kernel.space.len() - axes..].iter().product();
-                Some((0, inner.max(1) as i64 - 1))
-            }
-            ReduceOp::Max | ReduceOp::Min => of_registers(kernel, ranges, scalars)[register],
-            ReduceOp::Sum | ReduceOp::Prod => None,
-        },
+        Family::Elementwise | Family::Reduce { .. } | Family::Contract { .. } => {
+            of_registers(kernel, ranges, scalars)[register]
+        }
         Family::Scatter { mode: gradus_ir::op::ScatterMode::Set, .. } => {
             union(of_load(&kernel.loads[0], ranges), of_load(&kernel.loads[2], ranges))
         }
-        Family::Scatter { .. } | Family::Contract { .. } => None,
+        Family::Scatter { .. } => None,
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Tuning {
     /// Invocations that keep the adapter busy: fewer results than this are computed in parts, where there is enough to
     /// do for each.
     pub busy: usize,
+    /// How long a row may be that one kernel walks along more than once, or writes while it reduces it.
+    pub longest_row: usize,
     /// The most different values of a size (extent, stride, offset) that become part of a kernel's text; from then on
     /// the size is passed at run time. 0: always passed.
     pub baked_values: usize,
@@ -19,9 +21,9 @@ pub struct Tuning {
 
 impl Tuning {
     /// Few threads with wide vectors; barriers and new kernels are dear.
-    pub const SOFTWARE: Tuning = Tuning { workgroup: 64, cooperates: false, busy: 128, baked_values: 0 };
+    pub const SOFTWARE: Tuning = Tuning { workgroup: 64, cooperates: false, busy: 128, longest_row: 4096, baked_values: 0 };
     /// Very many threads.
-    pub const GPU: Tuning = Tuning { workgroup: 128, cooperates: true, busy: 1 << 16, baked_values: 2 };
+    pub const GPU: Tuning = Tuning { workgroup: 128, cooperates: true, busy: 1 << 16, longest_row: 8192, baked_values: 2 };
 
     /// What suits this device.
     pub fn of(device: &Device) -> Tuning {

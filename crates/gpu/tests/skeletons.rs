@@ -34,12 +34,18 @@ fn libraries_at_both_widths() {
 fn skeletons_with_identity_hooks() {
     let best = "fn beats(x: f32, y: f32) -> bool { return x > y; }\n";
     let size = "fn size() -> u32 { return 100u; }\n";
-    let reduction = "alias Element = f32; alias Accumulator = f32; const BLOCK = 128u;
-        fn outer_size() -> u32 { return 10u; } fn inner_size() -> u32 { return 20u; }
+    let reduction = "alias Element = f32; const BLOCK = 128u; struct Partial_N { sum: f32 }
+        fn rows() -> u32 { return 10u; } fn row_size() -> u32 { return 20u; }
         fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
-        fn identity() -> f32 { return 0.0; } fn combine(a: f32, b: f32) -> f32 { return a + b; }
-        fn fold(a: f32, outer: u32, inner: u32) -> f32 { return a + data[outer * 20u + inner]; }
-        fn store(i: u32, a: f32) { data[i] = a; }\n";
+        fn identity_N() -> Partial_N { return Partial_N(0.0); }
+        fn combine_N(a: Partial_N, b: Partial_N) -> Partial_N { return Partial_N(a.sum + b.sum); }
+        fn fold_N(partial: Partial_N, row: u32, element: u32) -> Partial_N {
+            return Partial_N(partial.sum + data[row * 20u + element]);
+        }\n";
+    let serial = "fn program(i: u32, row: u32, first: u32, last: u32) { data[i] = pass_N(row, first, last).sum; }\n";
+    let shared = "fn program(i: u32, row: u32, first: u32, last: u32, lane: u32) {
+        data[i] = pass_N(row, first, last, lane).sum;
+    }\n";
     let product = "alias Element = f32; alias Vector = vec4<f32>; const A_ALONG_K = true; const B_ALONG_K = false;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
@@ -56,8 +62,8 @@ fn skeletons_with_identity_hooks() {
     let element = "alias Element = f32; fn element(i: u32) { data[i] = 1.0; }\n";
     let skeletons: [(&str, &str, &[&str]); 7] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
-        ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction]),
-        ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction]),
+        ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),
+        ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction, shared]),
         ("matmul_direct", shaders::MATMUL_DIRECT, &[product]),
         ("matmul_tiled", shaders::MATMUL_TILED, &[product]),
         ("scatter", shaders::SCATTER, &[size, scatter]),

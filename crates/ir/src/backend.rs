@@ -45,6 +45,17 @@ impl fmt::Debug for Buffer {
 pub struct Target {
     /// The dtypes that the device stores and computes.
     pub dtypes: Vec<DType>,
+    /// How many buffers a kernel may read and write at most.
+    pub bindings: usize,
+    /// How long a row may be that one kernel walks along more than once, or writes while it reduces it.
+    pub longest_row: usize,
+}
+
+impl Default for Target {
+    /// All dtypes, and WebGPU's limits.
+    fn default() -> Target {
+        Target { dtypes: DType::ALL.to_vec(), bindings: 8, longest_row: 4096 }
+    }
 }
 
 /// Bytes of a device's buffers.

@@ -3,14 +3,14 @@
 //!
 //! ```
 //! use gradus_ir::op::{BinaryOp, Op, Type};
-//! use gradus_ir::{DType, Graph, Shape, plan};
+//! use gradus_ir::{DType, Graph, Shape, Target, plan};
 //!
 //! let mut graph = Graph::new();
 //! let x = graph.input([2, 3], DType::F32, false);
 //! let ty = Type { shape: Shape::new(&[2, 3]), dtype: DType::F32 };
 //! let y = graph.add(Op::Binary(BinaryOp::Mul), &[x, x], ty)?;
 //! graph.outputs.push(y);
-//! assert_eq!(plan(&graph).kernels.len(), 1);
+//! assert_eq!(plan(&graph, &Target::default()).kernels.len(), 1);
 //! # Ok::<(), gradus_ir::Error>(())
 //! ```
 
@@ -31,7 +31,7 @@ pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Target};
 pub use dtype::{DType, Data, Element, Number};
 pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId};
-pub use passes::{plan, plan_unfused};
+pub use passes::{Lifetime, PlanMemory, plan, plan_in_order, plan_unfused, share_places};
 pub use plan::Plan;
 pub use shape::Shape;
 pub use view::{Guard, View, ViewAxis};

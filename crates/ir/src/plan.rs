@@ -1,8 +1,9 @@
 //! Plans: lists of kernels over buffers, ready for a backend.
 
+use crate::graph::NodeId;
 use crate::op::{BinaryOp, CompareOp, ReduceOp, ScatterMode, UnaryOp};
 use crate::{DType, Number, Shape, View};
-use std::fmt;
+use smallvec::SmallVec;
 
 /// The position of a buffer in its plan.
 pub type BufferId = usize;
@@ -32,7 +33,7 @@ pub struct Buffer {
     pub input: Option<usize>,
 }
 
-/// One launch: for every index of `space`, loads, an expression, and what the family does with its value.
+/// One launch: for every index of `space`, loads, an expression, and what the family does around it.
 #[derive(Clone, Debug)]
 pub struct Kernel {
     /// What happens around the expression.
@@ -45,6 +46,8 @@ pub struct Kernel {
     pub expression: Expression,
     /// What is written.
     pub outputs: Vec<Store>,
+    /// The nodes of the graph that are computed here, for tables and messages.
+    pub nodes: Vec<NodeId>,
 }
 
 /// The algorithm of a kernel.
@@ -52,20 +55,22 @@ pub struct Kernel {
 pub enum Family {
     /// Each index of the space writes one element of each output.
     Elementwise,
-    /// The expression's last register is combined over the `axes` trailing axes of the space.
+    /// A row program: the `axes` trailing axes of the space are a row, along which [`Instruction::Reduce`] combines
+    /// elements; other instructions may read what it gives, at each element of the row or once for the row.
     Reduce {
-        /// How values combine.
-        op: ReduceOp,
-        /// How many trailing axes are reduced.
+        /// How many trailing axes make up a row.
         axes: usize,
     },
-    /// Load 0 `[batch…, free_a…, contracted…]` times load 1 `[batch…, free_b…, contracted…]`. The space is
-    /// `[batch…, free_a…, free_b…]`; the expression is applied to each sum.
+    /// The general matrix product of two operands, `[batch…, free_a…, contracted…]` and `[batch…, free_b…, contracted…]`,
+    /// each an expression over loads of that shape. The space is `[batch…, free_a…, free_b…]`; the kernel's expression
+    /// is applied to each sum.
     Contract {
         /// How many leading axes are batch axes.
         batch: usize,
-        /// How many trailing axes of both loads are summed over.
+        /// How many trailing axes of both operands are summed over.
         contracted: usize,
+        /// What is multiplied.
+        operands: [Expression; 2],
     },
     /// Load 0 copied, with load 2 (updates) added or set where load 1 (index) says. The space is the updates'.
     Scatter {
@@ -92,6 +97,8 @@ pub struct Store {
     pub buffer: BufferId,
     /// Which register.
     pub register: Register,
+    /// Whether it is written once for each row and not for each element.
+    pub per_row: bool,
 }
 
 /// Instructions in order; each reads earlier registers and fills its own.
@@ -135,13 +142,129 @@ pub enum Instruction {
         /// The index.
         index: Register,
     },
+    /// The elements of a register along the row combined: one value for the row. An index counts elements of the row.
+    Reduce(ReduceOp, Register),
+    /// An index as it is; one outside of `0 .. extent` is an error of the run.
+    Index {
+        /// The index.
+        index: Register,
+        /// The axis that it indexes, for messages.
+        axis: usize,
+        /// The extent of this axis.
+        extent: usize,
+    },
+}
+
+impl Instruction {
+    /// The registers that it reads.
+    pub fn operands(&self) -> SmallVec<[Register; 3]> {
+        match *self {
+            Instruction::Load(_)
+            | Instruction::Scalar(_)
+            | Instruction::Const(_)
+            | Instruction::Iota(_)
+            | Instruction::Random(_)
+            | Instruction::Accumulator => SmallVec::new(),
+            Instruction::Unary(_, x) | Instruction::Cast(x) | Instruction::Reduce(_, x) => [x].as_slice().into(),
+            Instruction::Gather { index, .. } | Instruction::Index { index, .. } => [index].as_slice().into(),
+            Instruction::Binary(_, a, b) | Instruction::Compare(_, a, b) => [a, b].as_slice().into(),
+            Instruction::Select(condition, then, other) => [condition, then, other].as_slice().into(),
+        }
+    }
+
+    /// The load that it reads.
+    pub fn load(&self) -> Option<usize> {
+        match *self {
+            Instruction::Load(load) | Instruction::Gather { load, .. } => Some(load),
+            _ => None,
+        }
+    }
+
+    /// The same with its loads and registers found where they are now.
+    pub fn renumbered(&self, load: impl Fn(usize) -> usize, r: impl Fn(Register) -> Register) -> Instruction {
+        match *self {
+            Instruction::Load(at) => Instruction::Load(load(at)),
+            Instruction::Unary(op, x) => Instruction::Unary(op, r(x)),
+            Instruction::Binary(op, a, b) => Instruction::Binary(op, r(a), r(b)),
+            Instruction::Compare(op, a, b) => Instruction::Compare(op, r(a), r(b)),
+            Instruction::Select(condition, then, other) => Instruction::Select(r(condition), r(then), r(other)),
+            Instruction::Cast(x) => Instruction::Cast(r(x)),
+            Instruction::Gather { load: at, axis, index } => {
+                Instruction::Gather { load: load(at), axis, index: r(index) }
+            }
+            Instruction::Reduce(op, x) => Instruction::Reduce(op, r(x)),
+            Instruction::Index { index, axis, extent } => Instruction::Index { index: r(index), axis, extent },
+            Instruction::Scalar(_)
+            | Instruction::Const(_)
+            | Instruction::Iota(_)
+            | Instruction::Random(_)
+            | Instruction::Accumulator => self.clone(),
+        }
+    }
 }
 
 impl Expression {
-    /// Adds an instruction and gives its register.
+    /// The element of load `load`, as it is.
+    pub fn of_load(load: usize, dtype: DType) -> Expression {
+        Expression { instructions: vec![(Instruction::Load(load), dtype)] }
+    }
+
+    /// Adds an instruction and gives its register; one that is there already is not added again.
     pub fn push(&mut self, instruction: Instruction, dtype: DType) -> Register {
-        self.instructions.push((instruction, dtype));
-        self.instructions.len() - 1
+        let entry = (instruction, dtype);
+        self.instructions.iter().position(|other| *other == entry).unwrap_or_else(|| {
+            self.instructions.push(entry);
+            self.instructions.len() - 1
+        })
+    }
+
+    /// The dtype of a register.
+    pub fn dtype(&self, register: Register) -> DType {
+        self.instructions[register].1
+    }
+
+    /// Which registers are needed to know some of them.
+    pub fn needed(&self, registers: impl IntoIterator<Item = Register>) -> Vec<bool> {
+        let mut needed = vec![false; self.instructions.len()];
+        registers.into_iter().for_each(|register| needed[register] = true);
+        for register in (0..needed.len()).rev().collect::<Vec<_>>() {
+            if needed[register] {
+                self.instructions[register].0.operands().iter().for_each(|&operand| needed[operand] = true);
+            }
+        }
+        needed
+    }
+
+    /// For each register, how many reductions follow one upon the other before it is known: the number of times that a
+    /// row has to be walked along.
+    pub fn passes(&self) -> Vec<usize> {
+        let mut passes: Vec<usize> = Vec::with_capacity(self.instructions.len());
+        for (instruction, _) in &self.instructions {
+            let before = instruction.operands().iter().map(|&r| passes[r]).max().unwrap_or(0);
+            passes.push(before + matches!(instruction, Instruction::Reduce(..)) as usize);
+        }
+        passes
+    }
+
+    /// For each register, whether it is the same along a row of the axes from `split` on, to judge by what it is made of.
+    pub fn per_row(&self, loads: &[Load], split: usize) -> Vec<bool> {
+        let stands = |load: usize| {
+            let rest = loads[load].view.axes.get(split..).unwrap_or_default();
+            rest.iter().all(|axis| axis.stride == 0 && axis.guard.is_none())
+        };
+        let mut per_row: Vec<bool> = Vec::with_capacity(self.instructions.len());
+        for (instruction, _) in &self.instructions {
+            let same = match *instruction {
+                Instruction::Reduce(..) | Instruction::Scalar(_) | Instruction::Const(_) => true,
+                Instruction::Random(_) | Instruction::Accumulator => false,
+                Instruction::Load(load) => stands(load),
+                Instruction::Iota(axis) => axis < split,
+                Instruction::Gather { load, axis, index } => per_row[index] && axis < split && stands(load),
+                _ => instruction.operands().iter().all(|&r| per_row[r]),
+            };
+            per_row.push(same);
+        }
+        per_row
     }
 }
 
@@ -155,6 +278,19 @@ impl Kernel {
             Family::Scatter { .. } => "scatter",
         }
     }
+
+    /// The loads that each index of the space reads, by its expression: not those of a product's operands.
+    pub fn direct_loads(&self) -> impl Iterator<Item = usize> + '_ {
+        self.expression.instructions.iter().filter_map(|(instruction, _)| instruction.load())
+    }
+
+    /// How many of the space's indices a row has; 1 outside of row programs.
+    pub fn row_len(&self) -> usize {
+        match self.family {
+            Family::Reduce { axes } => self.space[self.space.len() - axes..].iter().product(),
+            _ => 1,
+        }
+    }
 }
 
 impl Plan {
@@ -165,28 +301,9 @@ impl Plan {
             None => format!("b{id}"),
         }
     }
-}
 
-impl fmt::Display for Plan {
-    /// A table: one line per kernel with family, space, what it reads, computes and writes.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |id: BufferId| self.buffer_name(id);
-        for (i, kernel) in self.kernels.iter().enumerate() {
-            let loads: Vec<String> =
-                kernel.loads.iter().map(|l| format!("{}{}", name(l.buffer), l.view.shape())).collect();
-            let stores: Vec<String> = kernel.outputs.iter().map(|s| name(s.buffer)).collect();
-            let work: Vec<String> = kernel.expression.instructions.iter().map(|(i, _)| format!("{i:?}")).collect();
-            writeln!(
-                f,
-                "{i:4}  {:<11} {:<20} {} <- {}  [{}]",
-                kernel.family_name(),
-                kernel.space.to_string(),
-                stores.join(" "),
-                loads.join(" "),
-                work.join("; ")
-            )?;
-        }
-        let outputs: Vec<String> = self.outputs.iter().map(|&b| name(b)).collect();
-        write!(f, "      outputs {}", outputs.join(" "))
+    /// The bytes of a buffer.
+    pub fn bytes(&self, id: BufferId) -> usize {
+        self.buffers[id].len * self.buffers[id].dtype.size()
     }
 }

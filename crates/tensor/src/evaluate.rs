@@ -419,7 +419,8 @@ fn compile<'a>(
     if let Some(executable) = planner.plans.get(graph) {
         return Ok(executable.clone());
     }
-    let plan = if DEBUG.fuse { gradus_ir::plan(graph) } else { gradus_ir::plan_unfused(graph) };
+    let target = device.backend().target();
+    let plan = if DEBUG.fuse { gradus_ir::plan(graph, target) } else { gradus_ir::plan_unfused(graph, target) };
     if DEBUG.plan {
         eprintln!("plan for {device}:\n{plan}");
         for (node, buffer) in outputs.zip(&plan.outputs) {

@@ -91,6 +91,7 @@ fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: Option<
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast => {
                 map::evaluate(&node.op, &operands, &node.ty, tolerance)
             }
+            Op::Index { axis, extent } => shaped::checked(operands[0], *axis, *extent)?,
             Op::Barrier => operands[0].clone(),
             shaped => shaped::evaluate(shaped, &operands, &node.ty, tolerance)?,
         };

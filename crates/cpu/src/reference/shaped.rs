@@ -171,6 +171,12 @@ fn product_error(a: f64, ea: f64, b: f64, eb: f64) -> f64 {
     times(a.abs(), eb) + times(b.abs(), ea) + times(ea, eb)
 }
 
+/// An index as it is, if all of it is in range.
+pub(super) fn checked(index: &Array, axis: usize, extent: usize) -> Result<Array> {
+    (0..index.values.len()).try_for_each(|place| index_at(index, place, axis, extent).map(|_| ()))?;
+    Ok(index.clone())
+}
+
 fn index_at(index: &Array, place: usize, axis: usize, extent: usize) -> Result<usize> {
     let value = index.values[place];
     if value < 0.0 || value >= extent as f64 {

@@ -29,7 +29,8 @@ pub(crate) fn check(
         let mut body = String::from("fn element(i: u32) {\n");
         let coordinates = expression::coordinates(&mut module, &mut body, "i", "axis", &space.extents);
         let place = Place { coordinates: &coordinates, flat: Some("i"), extents: &space.extents };
-        expression::evaluate(&mut module, &mut body, kernel, index, &maps, &place);
+        let needed = expression::needed(kernel, [index]);
+        expression::evaluate(&mut module, &mut body, kernel, needed, &maps, &place);
         let (extent, word) = (module.size(extent as i64), module.size(word as i64));
         let _ = writeln!(body, "    let found = u32(r{index});");
         let _ = writeln!(body, "    if found >= {extent} {{\n        atomicMax(&{status}[{word}], found);\n    }}\n}}");

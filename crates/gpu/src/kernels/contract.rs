@@ -1,31 +1,39 @@
 //! The general matrix product.
 
-use super::{only_output, reduce};
+use super::reduce;
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
-use crate::expression::{self, Emitter, Place, coordinates, to_stored};
+use crate::expression::{self, Emit, Place, coordinates, to_stored};
 use crate::module::{Baked, Module, Slot, Width, stored};
 use gradus_device::Access;
-use gradus_ir::op::ReduceOp;
-use gradus_ir::plan::{Family, Instruction, Kernel, Load};
+use gradus_ir::plan::{Expression, Family, Instruction, Kernel, Load};
 use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
 
-/// An operand: its axes in three groups, each with a flat index.
+/// An operand: an expression of one load, whose axes stand in three groups, each with a flat index.
 struct Operand {
-    load: Load,
-    map: Affine,
+    /// The kernel that would compute it.
+    kernel: Kernel,
+    maps: [Affine; 1],
     space: Space,
 }
 
 impl Operand {
-    fn new(load: &Load, batch: usize, contracted: usize) -> Operand {
-        let shape = load.view.shape();
+    fn new(kernel: &Kernel, expression: &Expression, batch: usize, contracted: usize) -> Result<Operand> {
+        let load = expression.instructions.iter().find_map(|(instruction, _)| instruction.load()).unwrap_or_default();
+        let shape = kernel.loads[load].view.shape();
         let free = shape.len() - contracted;
-        let mut maps = [Affine::of(&load.view)];
+        let kernel = Kernel {
+            family: Family::Elementwise,
+            space: shape.clone(),
+            expression: expression.clone(),
+            ..kernel.clone()
+        };
+        let maps = expression::maps(&kernel, &shape);
+        let mut maps = <[Affine; 1]>::try_from(maps)
+            .map_err(|maps| Error::Backend(format!("an operand of a matrix product with {} loads", maps.len())))?;
         let space = Space::simplified(&[&shape[..batch], &shape[batch..free], &shape[free..]], &mut maps);
-        let [map] = maps;
-        Operand { load: load.clone(), map, space }
+        Ok(Operand { kernel, maps, space })
     }
 
     /// How many indices a group has.
@@ -35,7 +43,7 @@ impl Operand {
 
     /// Whether neighbours along the summed axes are neighbours in memory, and those along the free axes are not.
     fn is_along_k(&self) -> bool {
-        let stride = |group: usize| self.space.axes(group).last().map_or(0, |axis| self.map.axes[axis].stride);
+        let stride = |group: usize| self.space.axes(group).last().map_or(0, |axis| self.maps[0].axes[axis].stride);
         stride(2) == 1 || stride(1).abs() != 1
     }
 
@@ -49,23 +57,29 @@ impl Operand {
             place.extend(coordinates(module, &mut body, flat, flat, extents));
         }
         let place = Place { coordinates: &place, flat: None, extents: &[] };
-        let value = Emitter::new(module, &mut body, 0).stored_element(self.load.buffer, dtype, &self.map, &place);
-        let _ = write!(body, "    return {value};\n}}");
+        let last = self.kernel.expression.instructions.len() - 1;
+        expression::evaluate(module, &mut body, &self.kernel, |_| Emit::Compute, &self.maps, &place);
+        let _ = write!(body, "    return {};\n}}", to_stored(last, dtype));
         module.add(&body);
     }
 }
 
-pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, batch: usize, contracted: usize) -> Result<()> {
-    let store = only_output(kernel)?;
-    let a = Operand::new(&kernel.loads[0], batch, contracted);
-    let b = Operand::new(&kernel.loads[1], batch, contracted);
+pub(super) fn compile(
+    compiler: &mut Compiler<'_>,
+    kernel: &Kernel,
+    batch: usize,
+    contracted: usize,
+    operands: &[Expression; 2],
+) -> Result<()> {
+    let a = Operand::new(kernel, &operands[0], batch, contracted)?;
+    let b = Operand::new(kernel, &operands[1], batch, contracted)?;
     let (batches, rows, columns, inner) = (a.size(0), a.size(1), b.size(1), a.size(2));
     let results = batches * rows * columns;
     // Indices and the ends of segments are words.
     if inner > 1 << 31 {
-        return Err(Error::TooLarge { shape: kernel.loads[0].view.shape() });
+        return Err(Error::TooLarge { shape: a.kernel.space });
     }
-    let dtype = compiler.buffers[kernel.loads[0].buffer].dtype;
+    let dtype = operands[0].instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
     let tiled = compiler.tuning.cooperates;
     let (height, width) = if tiled { (64, 64) } else { (4, 4) };
     let tiles = batches * rows.div_ceil(height) * columns.div_ceil(width);
@@ -73,7 +87,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, batch: usize
     let busy = if tiled { compiler.tuning.busy / 256 } else { compiler.tuning.busy };
     let (parts, segment) = reduce::parts(busy, tiles, inner, reduce::SHORTEST);
     // Parts are stored as they are; the expression is applied to their sum.
-    let target = if parts > 1 { compiler.add_buffer(dtype, parts * results) } else { store.buffer };
+    let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
     let mut maps = expression::maps(kernel, &kernel.space);
     let space = Space::simplified(&[&kernel.space], &mut maps);
@@ -90,21 +104,33 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, batch: usize
             let (a, b) = (a.is_along_k(), b.is_along_k());
             module.add(&format!("const A_ALONG_K = {a};\nconst B_ALONG_K = {b};"));
         }
-        let stored_dtype = compiler_dtype(kernel, parts, dtype, store.register);
-        let array = module.bind(Slot::Plan(target), stored(stored_dtype), Access::ReadWrite);
+        let outputs: Vec<(String, usize, DType)> = match partial {
+            Some(partial) => vec![(module.bind(Slot::Plan(partial), element, Access::ReadWrite), 0, dtype)],
+            None => (kernel.outputs.iter())
+                .map(|store| {
+                    let dtype = kernel.expression.dtype(store.register);
+                    let array = module.bind(Slot::Plan(store.buffer), stored(dtype), Access::ReadWrite);
+                    (array, store.register, dtype)
+                })
+                .collect(),
+        };
         a.add_hook(&mut module, "load_a", "row", dtype);
         b.add_hook(&mut module, "load_b", "column", dtype);
         let mut body = String::from("fn store(part: u32, batch: u32, row: u32, column: u32, accumulator: Element) {\n");
         let position = "(batch * rows() + row) * columns() + column";
-        if parts > 1 {
+        if partial.is_some() {
             let _ = writeln!(body, "    let i = ((part * batches() + batch) * rows() + row) * columns() + column;");
-            let _ = writeln!(body, "    {array}[i] = accumulator;\n}}");
+            let _ = writeln!(body, "    {}[i] = accumulator;\n}}", outputs[0].0);
         } else {
             let _ = writeln!(body, "    let i = {position};");
             let place = coordinates(&mut module, &mut body, "i", "axis", &space.extents);
             let place = Place { coordinates: &place, flat: Some("i"), extents: &space.extents };
-            expression::evaluate(&mut module, &mut body, kernel, store.register, &maps, &place);
-            let _ = writeln!(body, "    {array}[i] = {};\n}}", to_stored(store.register, stored_dtype));
+            let needed = expression::needed(kernel, outputs.iter().map(|(_, register, _)| *register));
+            expression::evaluate(&mut module, &mut body, kernel, needed, &maps, &place);
+            for (array, register, dtype) in &outputs {
+                let _ = writeln!(body, "    {array}[i] = {};", to_stored(*register, *dtype));
+            }
+            body.push('}');
         }
         module.add(&body);
         let skeleton = if tiled { gradus_shaders::MATMUL_TILED } else { gradus_shaders::MATMUL_DIRECT };
@@ -112,21 +138,14 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, batch: usize
     };
     let grid = if tiled { workgroups(tiles * parts) } else { linear(tiles * parts, compiler.tuning.workgroup) };
     compiler.launch("matmul", grid, generate)?;
-    if parts == 1 {
-        return Ok(());
-    }
-    if let [(Instruction::Accumulator, _)] = kernel.expression.instructions[..] {
-        let sum = reduce::sum_of_parts(ReduceOp::Sum, target, parts, results, dtype, store.buffer);
+    let Some(partial) = partial else { return Ok(()) };
+    if let ([(Instruction::Accumulator, _)], [store]) = (&kernel.expression.instructions[..], &kernel.outputs[..]) {
+        let sum = reduce::sum_of_parts(partial, parts, results, dtype, store.buffer);
         return super::compile(compiler, &sum);
     }
     let whole = compiler.add_buffer(dtype, results);
-    let sum = reduce::sum_of_parts(ReduceOp::Sum, target, parts, results, dtype, whole);
-    super::compile(compiler, &sum)?;
+    super::compile(compiler, &reduce::sum_of_parts(partial, parts, results, dtype, whole))?;
     super::compile(compiler, &epilogue(kernel, whole))
-}
-
-fn compiler_dtype(kernel: &Kernel, parts: usize, dtype: DType, register: usize) -> DType {
-    if parts > 1 { dtype } else { kernel.expression.instructions[register].1 }
 }
 
 /// The kernel that applies a product's expression to its sums.

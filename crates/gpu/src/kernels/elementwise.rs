@@ -35,8 +35,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         }
         let coordinates = expression::coordinates(&mut module, &mut body, flat, "axis", &space.extents);
         let place = Place { coordinates: &coordinates, flat: Some(flat), extents: &space.extents };
-        let last = outputs.iter().map(|(.., register)| *register).max().unwrap_or(0);
-        expression::evaluate(&mut module, &mut body, kernel, last, &maps, &place);
+        let needed = expression::needed(kernel, outputs.iter().map(|(.., register)| *register));
+        expression::evaluate(&mut module, &mut body, kernel, needed, &maps, &place);
         for (array, dtype, register) in &outputs {
             let _ = writeln!(body, "    {array}[i] = {};", to_stored(*register, *dtype));
         }

@@ -21,8 +21,10 @@ pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
     }
     match &kernel.family {
         Family::Elementwise => elementwise::compile(compiler, kernel),
-        Family::Reduce { op, axes } => reduce::compile(compiler, kernel, *op, *axes),
-        Family::Contract { batch, contracted } => contract::compile(compiler, kernel, *batch, *contracted),
+        Family::Reduce { axes } => reduce::compile(compiler, kernel, *axes),
+        Family::Contract { batch, contracted, operands } => {
+            contract::compile(compiler, kernel, *batch, *contracted, operands)
+        },
         Family::Scatter { mode, axis } => scatter::compile(compiler, kernel, *mode, *axis),
     }
 }

@@ -83,7 +83,8 @@ fn copy(load: &Load, output: usize, dtype: gradus_ir::DType) -> Kernel {
         family: Family::Elementwise,
         space: load.view.shape(),
         loads: vec![load.clone()],
-        expression: Expression { instructions: vec![(Instruction::Load(0), dtype)] },
-        outputs: vec![Store { buffer: output, register: 0 }],
+        expression: Expression::of_load(0, dtype),
+        outputs: vec![Store { buffer: output, register: 0, per_row: false }],
+        nodes: Vec::new(),
     }
 }

@@ -123,6 +123,10 @@ impl Op {
                 equal_shapes("the updates", &expected, &operands[2].shape)?;
                 Ok(operands[0].clone())
             }
+            Op::Index { .. } => {
+                index_dtype(operands[0].dtype)?;
+                Ok(operands[0].clone())
+            }
             Op::Barrier => Ok(operands[0].clone()),
         }
     }

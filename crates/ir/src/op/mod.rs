@@ -220,6 +220,13 @@ pub enum Op {
     Gather(usize),
     /// `(base, index, updates)`: a copy of base with updates added or set at the places that `Gather` would read.
     Scatter(ScatterMode, usize),
+    /// One operand, an index of an axis of this extent, as it is; a value out of range is an error of the run.
+    Index {
+        /// The axis, for messages.
+        axis: usize,
+        /// Its extent.
+        extent: usize,
+    },
     /// `(x, after…)`: x, opaque to simplification, common subexpressions and fusion; not computed before `after`.
     Barrier,
 }
@@ -248,6 +255,7 @@ impl Op {
             Op::Gather(_) => "gather",
             Op::Scatter(ScatterMode::Add, _) => "scatter_add",
             Op::Scatter(ScatterMode::Set, _) => "scatter_set",
+            Op::Index { .. } => "index",
             Op::Barrier => "barrier",
         }
     }

@@ -3,16 +3,12 @@
 //! A donated input is what a failed run must leave whole, so it is overwritten only where nothing can fail any more but
 //! the lack of memory, which a backend checks before the first such kernel.
 
-use crate::plan::{BufferId, Family, Instruction, Kernel, Plan};
+use crate::View;
+use crate::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Plan};
+use std::collections::HashSet;
 
-/// Moves kernels that overwrite donated inputs to the end, then lets kernels write over buffers of which they are the last
-/// readers.
+/// Lets kernels write over buffers of which they are the last readers.
 pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
-    let is_donated = |plan: &Plan, buffer: BufferId| plan.buffers[buffer].input.is_some_and(|slot| donated[slot]);
-    if donated.contains(&true) {
-        postpone_overwriting(plan, |plan, buffer| is_donated(plan, buffer));
-    }
-
     const NEVER: usize = usize::MAX;
     let mut last_use = vec![0; plan.buffers.len()];
     for (i, kernel) in plan.kernels.iter().enumerate() {
@@ -23,8 +19,8 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
     for &output in &plan.outputs {
         last_use[output] = NEVER;
     }
-
-    let last_fallible = plan.kernels.iter().rposition(may_fail);
+    let fallible = fallible(plan);
+    let last_fallible = fallible.iter().rposition(|&fallible| fallible);
     // A scatter checks its indices before it writes.
     let safe = |i: usize, kernel: &Kernel| match last_fallible {
         None => true,
@@ -36,19 +32,28 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
         for load in &mut plan.kernels[i].loads {
             load.buffer = renamed[load.buffer];
         }
-        let kernel = &plan.kernels[i];
-        let output = kernel.outputs[0].buffer;
-        let mut candidates: Vec<BufferId> = overwritable(kernel)
-            .filter(|&b| plan.buffers[b].dtype == plan.buffers[output].dtype)
-            .filter(|&b| plan.buffers[b].len == plan.buffers[output].len && last_use[b] == i)
-            .filter(|&b| plan.buffers[b].input.is_none() || (is_donated(plan, b) && safe(i, kernel)))
-            .collect();
-        // Donated inputs first: they are what an optimiser step updates.
-        candidates.sort_by_key(|&b| plan.buffers[b].input.is_none());
-        if let Some(&target) = candidates.first() {
-            renamed[output] = target;
-            last_use[target] = last_use[output];
-            plan.kernels[i].outputs[0].buffer = target;
+        for at in 0..plan.kernels[i].outputs.len() {
+            let kernel = &plan.kernels[i];
+            let output = kernel.outputs[at].buffer;
+            let is_taken = |b: BufferId| kernel.outputs.iter().any(|store| store.buffer == b);
+            let is_alike = |b: BufferId| {
+                let (one, other) = (&plan.buffers[b], &plan.buffers[output]);
+                (one.dtype, one.len) == (other.dtype, other.len)
+            };
+            let is_free = |b: BufferId| match plan.buffers[b].input {
+                None => true,
+                Some(slot) => donated[slot] && safe(i, kernel),
+            };
+            let mut candidates: Vec<BufferId> = overwritable(kernel)
+                .filter(|&b| last_use[b] == i && is_alike(b) && is_free(b) && !is_taken(b))
+                .collect();
+            // Donated inputs first: they are what an optimiser step updates.
+            candidates.sort_by_key(|&b| plan.buffers[b].input.is_none());
+            if let Some(&target) = candidates.first() {
+                renamed[output] = target;
+                last_use[target] = last_use[output];
+                plan.kernels[i].outputs[at].buffer = target;
+            }
         }
     }
     for output in &mut plan.outputs {
@@ -56,45 +61,67 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
     }
 }
 
-/// Whether a kernel looks at indices, which may be out of range.
-fn may_fail(kernel: &Kernel) -> bool {
-    let gathers = kernel.expression.instructions.iter().any(|(i, _)| matches!(i, Instruction::Gather { .. }));
-    gathers || matches!(kernel.family, Family::Scatter { .. })
+/// For each kernel, whether it may meet an index that is out of range: one that no earlier kernel has looked at.
+pub(super) fn fallible(plan: &Plan) -> Vec<bool> {
+    let mut checked: HashSet<(BufferId, usize)> = HashSet::new();
+    let mut fallible = Vec::with_capacity(plan.kernels.len());
+    for kernel in &plan.kernels {
+        let mut fails = false;
+        for (load, extent) in indices(kernel) {
+            // A whole buffer of indices needs to be looked at once.
+            let whole = load.filter(|load| shows_all(&load.view, plan.buffers[load.buffer].len));
+            let known = load.is_some_and(|load| checked.contains(&(load.buffer, extent)));
+            fails |= !known;
+            checked.extend(whole.map(|load| (load.buffer, extent)));
+        }
+        fallible.push(fails);
+    }
+    fallible
+}
+
+/// The indices that a kernel uses: where each is loaded, if it is, and the extent that it must stay below.
+fn indices(kernel: &Kernel) -> Vec<(Option<&Load>, usize)> {
+    let Expression { instructions } = &kernel.expression;
+    let loaded = |register: usize| instructions[register].0.load().map(|load| &kernel.loads[load]);
+    let mut found = Vec::new();
+    for (instruction, _) in instructions {
+        match *instruction {
+            Instruction::Gather { load, axis, index } => {
+                found.push((loaded(index), kernel.loads[load].view.axes[axis].extent));
+            }
+            Instruction::Index { index, extent, .. } => found.push((loaded(index), extent)),
+            _ => {}
+        }
+    }
+    if let Family::Scatter { axis, .. } = kernel.family {
+        found.push((Some(&kernel.loads[1]), kernel.loads[0].view.axes[axis].extent));
+    }
+    found
+}
+
+/// Whether a view shows every element of a buffer of this length.
+fn shows_all(view: &View, len: usize) -> bool {
+    let moving = view.axes.iter().filter(|axis| axis.stride != 0).map(|axis| axis.extent).product::<usize>();
+    view.axes.iter().all(|axis| axis.guard.is_none()) && moving == len
 }
 
 /// The buffers that a kernel reads once, element by element where it writes, so that it may write over them.
-fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + '_ {
+pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + '_ {
+    let direct: Vec<usize> = kernel.direct_loads().collect();
     kernel.loads.iter().enumerate().filter_map(move |(i, load)| {
         let read_once = kernel.loads.iter().filter(|l| l.buffer == load.buffer).count() == 1;
-        let fits = match kernel.family {
-            Family::Elementwise => !may_fail(kernel),
+        let gathers = |(instruction, _): &(Instruction, _)| matches!(instruction, Instruction::Gather { load, .. } if *load == i);
+        let fits = match &kernel.family {
+            Family::Elementwise => true,
             Family::Scatter { .. } => i == 0,
-            Family::Reduce { .. } | Family::Contract { .. } => false,
-        };
-        (fits && read_once && load.view.is_contiguous()).then_some(load.buffer)
-    })
-}
-
-/// Stably moves kernels that write an output over a donated input, and all that depend on them, to the end.
-fn postpone_overwriting(plan: &mut Plan, donated: impl Fn(&Plan, BufferId) -> bool) {
-    let mut late_buffer = vec![false; plan.buffers.len()];
-    let mut late_kernel = Vec::with_capacity(plan.kernels.len());
-    for kernel in &plan.kernels {
-        let writes_output = kernel.outputs.iter().any(|s| plan.outputs.contains(&s.buffer));
-        let overwrites = writes_output && overwritable(kernel).any(|b| donated(plan, b));
-        let late = overwrites || kernel.loads.iter().any(|l| late_buffer[l.buffer]);
-        if late {
-            for store in &kernel.outputs {
-                late_buffer[store.buffer] = true;
+            // What is multiplied is read while results are written.
+            Family::Contract { operands, .. } => {
+                direct.contains(&i)
+                    && !operands.iter().any(|e| e.instructions.iter().any(|(read, _)| read.load() == Some(i)))
             }
-        }
-        late_kernel.push(late);
-    }
-    let kernels = std::mem::take(&mut plan.kernels);
-    let (mut early, mut late) = (Vec::with_capacity(kernels.len()), Vec::new());
-    for (kernel, is_late) in kernels.into_iter().zip(late_kernel) {
-        if is_late { late.push(kernel) } else { early.push(kernel) }
-    }
-    early.append(&mut late);
-    plan.kernels = early;
+            Family::Reduce { .. } => false,
+        };
+        let gathered = kernel.expression.instructions.iter().any(gathers);
+        (fits && read_once && !gathered && load.view.is_contiguous()).then_some(load.buffer)
+    })
 }

@@ -1,0 +1,248 @@
+//! Simplification: what computes nothing new is replaced by what is there already.
+//!
+//! A user's number is a slot and never looked at; two `Random`s are never one; nothing sees through a `Barrier`.
+
+use crate::graph::{Graph, Node, NodeId};
+use crate::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, Type, UnaryOp};
+use crate::{DType, Number};
+use smallvec::SmallVec;
+use std::collections::{HashMap, HashSet};
+
+/// A graph with fewer nodes.
+pub(super) struct Simplified {
+    pub(super) graph: Graph,
+    /// For each node, the node of the first graph that it was made for.
+    pub(super) origins: Vec<NodeId>,
+}
+
+impl Simplified {
+    /// A graph as it is.
+    pub(super) fn unchanged(graph: &Graph) -> Simplified {
+        without_the_dead(graph, &(0..graph.nodes().len()).collect::<Vec<_>>())
+    }
+}
+
+/// Folds the library's constants, drops what changes nothing and what nobody needs, and computes equal things once.
+pub(super) fn simplify(graph: &Graph) -> Simplified {
+    let mut simplifier = Simplifier::new(graph);
+    let needed = needed(graph);
+    let mut place: Vec<NodeId> = vec![usize::MAX; graph.nodes().len()];
+    for (id, node) in graph.nodes().iter().enumerate() {
+        // Inputs stay, so that their slots do.
+        if needed[id] || matches!(node.op, Op::Input(_)) {
+            let operands = node.operands.iter().map(|&operand| place[operand]).collect();
+            simplifier.origin = id;
+            place[id] = simplifier.node(node.op.clone(), operands, node.ty.clone());
+            if graph.outputs.contains(&id) {
+                simplifier.asked.insert(place[id]);
+            }
+        }
+    }
+    let Simplifier { graph: mut simpler, origins, .. } = simplifier;
+    simpler.outputs = graph.outputs.iter().map(|&id| place[id]).collect();
+    // Simplification leaves nodes behind that nobody reads.
+    without_the_dead(&simpler, &origins)
+}
+
+fn needed(graph: &Graph) -> Vec<bool> {
+    let mut needed = vec![false; graph.nodes().len()];
+    graph.outputs.iter().for_each(|&id| needed[id] = true);
+    for id in (0..needed.len()).rev() {
+        if needed[id] {
+            graph.nodes()[id].operands.iter().for_each(|&operand| needed[operand] = true);
+        }
+    }
+    needed
+}
+
+fn without_the_dead(graph: &Graph, origins: &[NodeId]) -> Simplified {
+    let needed = needed(graph);
+    let mut alive = Graph::new();
+    alive.donated = graph.donated.clone();
+    let mut kept_origins = Vec::new();
+    let mut place = vec![usize::MAX; graph.nodes().len()];
+    for (id, Node { op, operands, ty }) in graph.nodes().iter().enumerate() {
+        if needed[id] || matches!(op, Op::Input(_)) {
+            let operands = operands.iter().map(|&operand| place[operand]).collect();
+            place[id] = alive.push(op.clone(), operands, ty.clone());
+            kept_origins.push(origins[id]);
+        }
+    }
+    alive.outputs = graph.outputs.iter().map(|&id| place[id]).collect();
+    Simplified { graph: alive, origins: kept_origins }
+}
+
+struct Simplifier {
+    graph: Graph,
+    origins: Vec<NodeId>,
+    /// The outputs, as far as they are known.
+    asked: HashSet<NodeId>,
+    known: HashMap<Node, NodeId>,
+    /// The node of the first graph that is being looked at.
+    origin: NodeId,
+}
+
+type Operands = SmallVec<[NodeId; 3]>;
+
+impl Simplifier {
+    fn new(graph: &Graph) -> Simplifier {
+        let mut simpler = Graph::new();
+        simpler.donated = graph.donated.clone();
+        Simplifier {
+            graph: simpler,
+            origins: Vec::new(),
+            asked: HashSet::new(),
+            known: HashMap::new(),
+            origin: 0,
+        }
+    }
+
+    /// The simplest node that gives this value: a new one, or one that is there.
+    fn node(&mut self, op: Op, operands: Operands, ty: Type) -> NodeId {
+        if let Some(same) = self.unchanged(&op, &operands, &ty) {
+            return same;
+        }
+        if let Some(number) = self.folded(&op, &operands, &ty) {
+            return self.push(Op::Const(number), Operands::new(), ty);
+        }
+        match (&op, &operands[..]) {
+            (Op::Reduce(reduce, axes), &[x]) if !reduce.gives_index() => {
+                // Along an axis of extent 1 there is nothing to combine.
+                let shape = &self.ty(x).shape;
+                let long: SmallVec<[usize; 4]> = axes.iter().copied().filter(|&axis| shape[axis] != 1).collect();
+                if long.len() < axes.len() {
+                    return self.node(Op::Reduce(*reduce, long), operands, ty);
+                }
+            }
+            (Op::Scatter(mode, axis), &[base, index, updates]) if self.is_one_per_line(base, index, *axis) => {
+                let replaces = match mode {
+                    ScatterMode::Add => self.constant(base).is_some_and(|number| number.to_f64() == 0.0),
+                    ScatterMode::Set => self.constant(base).is_some(),
+                };
+                if replaces {
+                    let place = self.is_at(*axis, index, &ty);
+                    let updates = self.node(Op::Expand, [updates].as_slice().into(), ty.clone());
+                    return self.node(Op::Select, [place, updates, base].as_slice().into(), ty);
+                }
+            }
+            (Op::Gather(axis), &[x, index]) if self.is_one_per_line(x, index, *axis) && self.is_on_the_way(x) => {
+                let from = self.ty(x).clone();
+                let place = self.is_at(*axis, index, &from);
+                let zero = self.node(Op::Const(Number::Int(0)), Operands::new(), from.clone());
+                let chosen = self.node(Op::Select, [place, x, zero].as_slice().into(), from);
+                let axes = [*axis].as_slice().into();
+                return self.node(Op::Reduce(ReduceOp::Sum, axes), [chosen].as_slice().into(), ty);
+            }
+            _ => {}
+        }
+        self.push(op, operands, ty)
+    }
+
+    /// Adds a node, unless the same one is there.
+    fn push(&mut self, op: Op, operands: Operands, ty: Type) -> NodeId {
+        let node = Node { op, operands, ty };
+        let is_one_of_many = matches!(node.op, Op::Random(_) | Op::Barrier);
+        if !is_one_of_many && let Some(&same) = self.known.get(&node) {
+            return same;
+        }
+        let id = self.graph.push(node.op.clone(), node.operands.clone(), node.ty.clone());
+        self.origins.push(self.origin);
+        if !is_one_of_many {
+            self.known.insert(node, id);
+        }
+        id
+    }
+
+    fn ty(&self, id: NodeId) -> &Type {
+        &self.graph.nodes()[id].ty
+    }
+
+    /// The number that a node repeats, if the library has put it in.
+    fn constant(&self, id: NodeId) -> Option<Number> {
+        let node = &self.graph.nodes()[id];
+        match node.op {
+            Op::Const(number) => Some(number),
+            Op::Reshape | Op::Expand | Op::Permute(_) | Op::Slice(_) => self.constant(node.operands[0]),
+            _ => None,
+        }
+    }
+
+    /// The operand, if the op gives it back.
+    fn unchanged(&self, op: &Op, operands: &[NodeId], ty: &Type) -> Option<NodeId> {
+        let &x = operands.first()?;
+        let is = |operand: usize, number: f64| self.constant(operands[operand]).is_some_and(|n| n.to_f64() == number);
+        let same = match op {
+            Op::Cast => self.ty(x).dtype == ty.dtype,
+            Op::Reshape | Op::Expand => self.ty(x).shape == ty.shape,
+            Op::Permute(axes) => axes.iter().copied().eq(0..axes.len()),
+            Op::Slice(axes) => {
+                let shape = &self.ty(x).shape;
+                axes.iter().zip(&**shape).all(|(slice, &len)| *slice == SliceAxis { start: 0, step: 1, len })
+            }
+            Op::Pad(axes) => axes.iter().all(|axis| *axis == PadAxis::default()),
+            Op::Reduce(reduce, axes) => axes.is_empty() && !reduce.gives_index(),
+            Op::Binary(BinaryOp::Mul) if is(0, 1.0) && ty.dtype != DType::Bool => return Some(operands[1]),
+            Op::Binary(BinaryOp::Add) if is(0, 0.0) => return Some(operands[1]),
+            Op::Binary(BinaryOp::Mul | BinaryOp::Div) => is(1, 1.0),
+            Op::Binary(BinaryOp::Add | BinaryOp::Sub) => is(1, 0.0),
+            Op::Unary(UnaryOp::Neg) => {
+                let inner = &self.graph.nodes()[x];
+                return (inner.op == Op::Unary(UnaryOp::Neg)).then(|| inner.operands[0]);
+            }
+            Op::Select => {
+                let chosen = self.constant(x)?;
+                return Some(operands[if chosen.to_f64() != 0.0 { 1 } else { 2 }]);
+            }
+            _ => false,
+        };
+        same.then_some(x)
+    }
+
+    /// The number that an op on the library's constants gives, for those ops that every device computes alike.
+    fn folded(&self, op: &Op, operands: &[NodeId], ty: &Type) -> Option<Number> {
+        let numbers = operands.iter().map(|&id| self.constant(id)).collect::<Option<SmallVec<[Number; 3]>>>()?;
+        if numbers.is_empty() {
+            return None;
+        }
+        if let Op::Reshape | Op::Expand | Op::Permute(_) | Op::Slice(_) = op {
+            return Some(numbers[0]);
+        }
+        if !ty.dtype.is_float() || operands.iter().any(|&id| !self.ty(id).dtype.is_float()) {
+            return None;
+        }
+        let round = |x: f64, dtype: DType| if dtype == DType::F32 { x as f32 as f64 } else { x };
+        let rounded = |(number, &id): (&Number, &NodeId)| round(number.to_f64(), self.ty(id).dtype);
+        let x: SmallVec<[f64; 3]> = numbers.iter().zip(operands).map(rounded).collect();
+        let value = match op {
+            Op::Cast => x[0],
+            Op::Unary(op @ (UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Square)) => op.exact(x[0]),
+            Op::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div)) => op.exact(x[0], x[1]),
+            _ => return None,
+        };
+        let value = round(value, ty.dtype);
+        value.is_finite().then_some(Number::Float(value))
+    }
+
+    /// Whether an index has one entry for each line of `x` along an axis.
+    fn is_one_per_line(&self, x: NodeId, index: NodeId, axis: usize) -> bool {
+        self.ty(index).shape[axis] == 1 && self.ty(x).shape.numel() > 0
+    }
+
+    /// Whether a value is computed by a map and asked for by nobody, so that it need not be stored for an index to be used.
+    fn is_on_the_way(&self, x: NodeId) -> bool {
+        let is_map = matches!(self.graph.nodes()[x].op, Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast);
+        is_map && self.ty(x).dtype != DType::Bool && !self.asked.contains(&x)
+    }
+
+    /// Where a line's place along an axis is the line's index.
+    fn is_at(&mut self, axis: usize, index: NodeId, ty: &Type) -> NodeId {
+        let at = |dtype| Type { shape: ty.shape.clone(), dtype };
+        let dtype = self.ty(index).dtype;
+        let checked_ty = self.ty(index).clone();
+        let extent = ty.shape[axis];
+        let checked = self.push(Op::Index { axis, extent }, [index].as_slice().into(), checked_ty);
+        let index = self.node(Op::Expand, [checked].as_slice().into(), at(dtype));
+        let place = self.node(Op::Iota(axis), Operands::new(), at(dtype));
+        self.node(Op::Compare(CompareOp::Eq), [place, index].as_slice().into(), at(DType::Bool))
+    }
+}

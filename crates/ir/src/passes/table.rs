@@ -1,0 +1,115 @@
+//! A plan as a table that a person can read.
+
+use super::memory::PlanMemory;
+use crate::graph::NodeId;
+use crate::plan::{BufferId, Family, Instruction, Kernel, Load, Plan};
+use crate::Shape;
+use std::fmt;
+
+impl Plan {
+    /// A table with a line for each kernel: number, family, space, what it reads and writes, bytes, floating-point
+    /// operations, the ops that it computes, and where they were recorded, as `lines` says of each node of the graph.
+    pub fn table(&self, lines: impl Fn(NodeId) -> Option<(String, String)>) -> String {
+        let header = ["", "kernel", "space", "reads", "writes", "bytes", "operations", "ops", "line"];
+        let mut rows: Vec<[String; 9]> = vec![header.map(String::from)];
+        for (number, kernel) in self.kernels.iter().enumerate() {
+            let named: Vec<(String, String)> = kernel.nodes.iter().filter_map(|&node| lines(node)).collect();
+            rows.push([
+                number.to_string(),
+                kernel.family_name().to_string(),
+                kernel.space.to_string(),
+                kernel.loads.iter().map(|load| self.read(load)).collect::<Vec<_>>().join(" "),
+                kernel.outputs.iter().map(|store| self.written(store.buffer)).collect::<Vec<_>>().join(" "),
+                self.traffic(kernel).to_string(),
+                operations(kernel).to_string(),
+                runs(named.iter().map(|(op, _)| op.as_str())),
+                named.last().map(|(_, line)| line.clone()).unwrap_or_default(),
+            ]);
+        }
+        let mut widths = [0; 9];
+        for row in &rows {
+            widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+        }
+        let mut text = String::new();
+        for row in &rows {
+            let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+                0 | 5 | 6 => format!("{cell:>width$}"),
+                _ => format!("{cell:<width$}"),
+            });
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        let memory: PlanMemory = self.memory();
+        text + &memory.to_string()
+    }
+
+    fn read(&self, load: &Load) -> String {
+        let shape = load.view.shape();
+        let mark = if load.view.is_contiguous() { "" } else { "*" };
+        format!("{}{shape}{mark}", self.buffer_name(load.buffer))
+    }
+
+    fn written(&self, buffer: BufferId) -> String {
+        format!("{} {}[{}]", self.buffer_name(buffer), self.buffers[buffer].dtype, self.buffers[buffer].len)
+    }
+
+    /// The bytes that a kernel reads and writes at least: each element once.
+    fn traffic(&self, kernel: &Kernel) -> usize {
+        let mut read: Vec<(BufferId, usize)> = Vec::new();
+        for load in &kernel.loads {
+            let moving = load.view.axes.iter().filter(|axis| axis.stride != 0).map(|axis| axis.extent).product::<usize>();
+            let elements = moving.min(self.buffers[load.buffer].len);
+            match read.iter_mut().find(|(buffer, _)| *buffer == load.buffer) {
+                Some((_, most)) => *most = (*most).max(elements),
+                None => read.push((load.buffer, elements)),
+            }
+        }
+        let read: usize = read.iter().map(|&(buffer, elements)| elements * self.buffers[buffer].dtype.size()).sum();
+        read + kernel.outputs.iter().map(|store| self.bytes(store.buffer)).sum::<usize>()
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The table without the lines of the source.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.table(|_| None))
+    }
+}
+
+/// How many operations a kernel does: one for each instruction that computes at each index, and two for each product.
+fn operations(kernel: &Kernel) -> usize {
+    let elements = kernel.space.numel();
+    let computes = |instruction: &Instruction| {
+        matches!(
+            instruction,
+            Instruction::Unary(..)
+                | Instruction::Binary(..)
+                | Instruction::Compare(..)
+                | Instruction::Select(..)
+                | Instruction::Reduce(..)
+        )
+    };
+    let own = elements * kernel.expression.instructions.iter().filter(|(i, _)| computes(i)).count();
+    match kernel.family {
+        Family::Contract { contracted, .. } => {
+            let shape: Shape = kernel.loads[0].view.shape();
+            let summed: usize = shape[shape.len() - contracted..].iter().product();
+            own + 2 * elements * summed
+        }
+        Family::Scatter { .. } => elements,
+        Family::Elementwise | Family::Reduce { .. } => own,
+    }
+}
+
+/// Words in order, with how often each follows itself.
+fn runs<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let mut runs: Vec<(&str, usize)> = Vec::new();
+    for word in words {
+        match runs.last_mut() {
+            Some((last, count)) if *last == word => *count += 1,
+            _ => runs.push((word, 1)),
+        }
+    }
+    let shown = runs.iter().map(|(word, count)| if *count > 1 { format!("{word}×{count}") } else { word.to_string() });
+    shown.collect::<Vec<_>>().join(" ")
+}
