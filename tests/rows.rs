@@ -41,16 +41,16 @@ fn check(on: &Tested, mut case: Case, outputs: &[NodeId], what: impl Debug) {
     case.graph.outputs = outputs.to_vec();
     let what = || format!("{} on {}", format_args!("{what:?}"), on.name);
     let expected = case.reference(on.tolerance).unwrap_or_else(|error| panic!("{}: reference: {error}", what()));
-    let got = case.run(on.backend, plan(&case.graph)).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    let got = case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap_or_else(|error| panic!("{}: {error}", what()));
     if let Some(mismatch) = Mismatch::find(&expected, &got) {
-        panic!("{}: {mismatch}\n{}", what(), plan(&case.graph));
+        panic!("{}: {mismatch}\n{}", what(), plan(&case.graph, on.backend.target()));
     }
 }
 
 /// One output of a small graph.
 fn value(backend: &dyn Backend, case: &mut Case, output: NodeId) -> Data {
     case.graph.outputs = vec![output];
-    case.run(backend, plan(&case.graph)).unwrap().remove(0)
+    case.run(backend, plan(&case.graph, backend.target())).unwrap().remove(0)
 }
 
 /// Numbers where an op may go wrong.

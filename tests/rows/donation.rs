@@ -4,7 +4,7 @@ use crate::support::{Case, Mismatch};
 use crate::{FLOATS, NUMBERS, Tested, backends, factors, index_data};
 use gradus_cpu::Cpu;
 use gradus_ir::op::{BinaryOp, Op, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
-use gradus_ir::{DType, Data, Error, NodeId, Number, plan};
+use gradus_ir::{Backend, DType, Data, Error, NodeId, Number, plan};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -95,7 +95,7 @@ fn donated_inputs_are_updated_in_place() {
             case.graph.donated[0] = true;
             assert_eq!(case.run(backend, plan(&case.graph, backend.target())).unwrap(), kept, "{what}: donation changed the result");
 
-            let executable = backend.compile(plan(&case.graph)).unwrap();
+            let executable = backend.compile(plan(&case.graph, backend.target())).unwrap();
             for shared in [false, true] {
                 let mut inputs = case.upload(backend).unwrap();
                 let held = shared.then(|| inputs[0].clone().unwrap());
@@ -126,7 +126,7 @@ fn a_failed_run_leaves_donated_inputs_whole() {
             let rows = case.typed(Op::Expand, &[row], [30, 40], DType::F32);
             case.graph.outputs = vec![case.op(Op::Binary(BinaryOp::Sub), &[x, rows])];
             case.graph.donated[0] = true;
-            let executable = backend.compile(plan(&case.graph)).unwrap();
+            let executable = backend.compile(plan(&case.graph, backend.target())).unwrap();
             let mut inputs = case.upload(backend).unwrap();
             let result = executable.run(&mut inputs, &case.scalars);
             if bad == 7 {
@@ -183,7 +183,7 @@ fn much_work() -> Vec<(String, Case)> {
 fn bits_do_not_depend_on_threads() {
     let [one, two, three] = [1, 2, 3].map(|threads| Cpu::new(Some(threads), None).unwrap());
     for (what, case) in much_work() {
-        let run = |cpu: &Cpu| case.run(cpu, plan(&case.graph)).unwrap();
+        let run = |cpu: &Cpu| case.run(cpu, plan(&case.graph, cpu.target())).unwrap();
         let expected = run(&one);
         for (threads, cpu) in [(2, &two), (3, &three)] {
             assert!(run(cpu) == expected, "{what}: {threads} threads give other bits than one");

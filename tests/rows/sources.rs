@@ -69,11 +69,14 @@ fn random_blocks_may_start_anywhere() {
         for dtype in on.of(&RANDOM) {
             let buffer = Buffer { dtype, len: rows, input: None };
             let kernel = Kernel {
-                family: Family::Reduce { op: ReduceOp::Max, axes: 1 },
+                family: Family::Reduce { axes: 1 },
                 space: Shape::new(&[rows, columns]),
                 loads: vec![],
-                expression: Expression { instructions: vec![(Instruction::Random(0), dtype)] },
-                outputs: vec![Store { buffer: 0, register: 0 }],
+                expression: Expression {
+                    instructions: vec![(Instruction::Random(0), dtype), (Instruction::Reduce(ReduceOp::Max, 0), dtype)],
+                },
+                outputs: vec![Store { buffer: 0, register: 1, per_row: true }],
+                nodes: vec![],
             };
             let plan = Plan { buffers: vec![buffer], kernels: vec![kernel], outputs: vec![0] };
             let case = Case { scalars: vec![Number::Int(key)], ..Case::default() };

@@ -3,7 +3,7 @@
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{self, Emit, Place, to_stored};
-use crate::module::{Baked, Module, Slot, Width, alias, stored};
+use crate::module::{Baked, Module, Parameter, Slot, Width, alias, stored};
 use gradus_device::Access;
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
@@ -214,7 +214,11 @@ impl Generator<'_, '_> {
         let row_len = candidates.map_or(kernel.row_len(), |(_, parts)| parts);
         self.module.add(&format!("const BLOCK = {BLOCK}u;"));
         for (name, value) in [("rows", rows), ("row_size", row_len), ("parts", parts), ("segment", segment)] {
-            let value = self.module.size(value as i64);
+            // Of a row that it knows to be empty, a compiler would know the sum, and take 0 times infinity to be 0.
+            let value = match value {
+                0 => self.module.parameter(Parameter::Word(0)),
+                value => self.module.size(value as i64),
+            };
             self.module.function(&format!("{name}() -> u32"), &value);
         }
         let outputs: Vec<(String, &Store)> = kernel

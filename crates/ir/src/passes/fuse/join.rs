@@ -30,10 +30,13 @@ impl Fuser<'_> {
         }
         // Groups whose rows the node counts come first, as others fit into them; then the one that runs last.
         hosts.sort_by_key(|&(group, level)| (level == Level::Element, Reverse(group)));
-        for &host in &hosts {
-            let with_others = (hosts.len() > 1).then(|| self.join(id, operands, host, &hosts, &reads, make)).flatten();
-            if let Some(value) = with_others.or_else(|| self.join(id, operands, host, &[host], &reads, make)) {
-                return value;
+        // All together if possible, else one of them.
+        for all in [true, false] {
+            for &host in hosts.iter().filter(|_| !all || hosts.len() > 1) {
+                let groups = if all { &hosts[..] } else { std::slice::from_ref(&host) };
+                if let Some(value) = self.join(id, operands, host, groups, &reads, make) {
+                    return value;
+                }
             }
         }
         let mut builders: Vec<Builder> = operands.iter().map(|&operand| self.apart(operand)).collect();
