@@ -151,6 +151,12 @@ pub(crate) fn tunings() -> Vec<Tested> {
     all
 }
 
+/// New backends of each kind, of which nothing has been asked yet: the CPU first.
+pub(crate) fn own_backends() -> Vec<Box<dyn Backend>> {
+    let cpu: Box<dyn Backend> = Box::new(Cpu::new(Some(1), None).expect("a thread can be started"));
+    [cpu].into_iter().chain(gpu().map(|(name, _)| open(name, false).expect("it opened before"))).collect()
+}
+
 /// The GPU as a device that all tests of a process share.
 pub(crate) fn gpu_device() -> Option<Device> {
     gpu().map(|(name, _)| Device::named(name).expect("the backend opened it"))

@@ -48,7 +48,13 @@ where
         &self.name
     }
 
-    fn backward(&self, inputs: &[Tensor], output: &Tensor, cotangent: &Tensor) -> Vec<Option<Tensor>> {
+    fn backward(
+        &self,
+        inputs: &[Tensor],
+        output: &Tensor,
+        cotangent: &Tensor,
+        _wanted: &[bool],
+    ) -> Vec<Option<Tensor>> {
         (self.backward)(inputs, output, cotangent)
     }
 }

@@ -129,6 +129,19 @@ impl Grad {
     }
 }
 
+/// The cotangents of `targets`, given that of `output`; `None` where none flows.
+pub(crate) fn pull_back(
+    output: &Tensor,
+    cotangent: &Tensor,
+    targets: &[&Tensor],
+    here: &'static Location<'static>,
+) -> Result<Vec<Option<Tensor>>> {
+    let ids = targets.iter().map(|t| Ok(NodeRef::new(t)?.id())).collect::<Result<Vec<_>>>()?;
+    let walk = Walk::new(NodeRef::new(output)?, ids.iter().copied().collect(), here);
+    let found = walk.backward(cotangent.clone())?;
+    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+}
+
 /// The part of the graph between an output and its targets.
 struct Walk {
     output: NodeRef,

@@ -13,12 +13,19 @@
 //! # Ok::<(), gradus_tensor::Error>(())
 //! ```
 
+mod batch;
+mod checkpoint;
 mod custom;
 mod formula;
 mod grad;
 mod gradcheck;
+mod outputs;
 mod rules;
+mod vmap;
 
+pub use checkpoint::checkpoint;
 pub use custom::custom_gradient;
 pub use grad::{Grad, grad, value_and_grad};
 pub use gradcheck::{GradCheck, gradcheck};
+pub use outputs::Outputs;
+pub use vmap::{Randomness, Vmap, vmap};

@@ -99,7 +99,7 @@ fn custom(
 ) -> Result<Vec<Option<Tensor>>> {
     // The first operand is the value; the rule stands in for how it was computed from the others.
     let inputs: Vec<Tensor> = operands[1..].iter().map(NodeRef::tensor).collect();
-    let gradients = rule.backward(&inputs, &node.tensor(), g);
+    let gradients = rule.backward(&inputs, &node.tensor(), g, &wanted[1..]);
     if gradients.len() != inputs.len() {
         let found = format!("{} for {} inputs of {}", gradients.len(), inputs.len(), rule.name());
         return Err(ErrorKind::Argument { argument: "gradients", expected: "one per input", found });

@@ -1,6 +1,6 @@
 //! The general matrix product, on the `gemm` crate, with what is done to its operands before and to its sums after.
 
-use crate::block::{Operands, Program, Source};
+use crate::block::{BLOCK, Block, Operands, Program, Source};
 use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
@@ -8,6 +8,9 @@ use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Result, Shape, View};
 use std::sync::Arc;
+
+/// Sums that are computed at once, where more is made of them.
+const PANEL: usize = 1 << 15;
 
 /// A product made ready: for each batch index an `m × k` matrix times a `k × n` one.
 #[derive(Debug)]
@@ -66,11 +69,10 @@ impl Contraction {
         }
     }
 
-    /// The bytes that a run takes for itself.
+    /// The bytes that a run takes for itself, beside the sums of a panel for each thread.
     pub(crate) fn scratch(&self) -> usize {
         let copies = self.operands.iter().filter(|operand| operand.program.is_some()).map(|operand| operand.len);
-        let sums = self.epilogue.as_ref().map_or(0, |_| self.batch.numel() * self.m * self.n);
-        (copies.sum::<usize>() + sums) * self.dtype.size()
+        copies.sum::<usize>() * self.dtype.size()
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
@@ -82,25 +84,31 @@ impl Contraction {
                 .ok_or_else(|| Error::Backend("a matrix product over its own operand".into())),
         };
         let (a, b) = (slice(0)?, slice(1)?);
-        let Some(epilogue) = &self.epilogue else { return self.multiply(a, b, &mut outs[0]) };
-        let mut sums = memory.allocate(self.dtype, self.batch.numel() * self.m * self.n)?;
-        self.multiply(a, b, &mut sums.data)?;
-        let mut operands = operands.clone();
-        operands.loads.push(Some(Slice::of(&sums.data)));
-        epilogue.run(&operands, outs)
-    }
-
-    fn multiply(&self, left: Slice<'_>, right: Slice<'_>, out: &mut Data) -> Result<()> {
-        match SliceMut::of(out) {
-            SliceMut::F32(out) => self.typed(left.typed(), right.typed(), out, gemm_product::<f32>),
-            SliceMut::F64(out) => self.typed(left.typed(), right.typed(), out, gemm_product::<f64>),
-            SliceMut::I32(out) => self.typed(left.typed(), right.typed(), out, int_product::<i32>),
-            SliceMut::U32(out) => self.typed(left.typed(), right.typed(), out, int_product::<u32>),
-            SliceMut::Bool(_) => Err(Error::DType { expected: "a number dtype", found: DType::Bool }),
+        match self.dtype {
+            DType::F32 => self.typed(a.typed(), b.typed(), operands, outs, gemm_product::<f32>),
+            DType::F64 => self.typed(a.typed(), b.typed(), operands, outs, gemm_product::<f64>),
+            DType::I32 => self.typed(a.typed(), b.typed(), operands, outs, int_product::<i32>),
+            DType::U32 => self.typed(a.typed(), b.typed(), operands, outs, int_product::<u32>),
+            DType::Bool => Err(Error::DType { expected: "a number dtype", found: DType::Bool }),
         }
     }
 
     fn typed<T: Typed>(
+        &self,
+        left: &[T],
+        right: &[T],
+        operands: &Operands,
+        outs: &mut [Data],
+        product: impl Fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], bool) + Sync + Send,
+    ) -> Result<()> {
+        match &self.epilogue {
+            Some(epilogue) => self.panels(left, right, epilogue, operands, outs, product),
+            None => self.whole(left, right, SliceMut::of(&mut outs[0]).typed(), product),
+        }
+    }
+
+    /// The product itself.
+    fn whole<T: Typed>(
         &self,
         left: &[T],
         right: &[T],
@@ -128,13 +136,59 @@ impl Contraction {
             parallel::each_chunk(out, self.m * self.n, elements, one)
         }
     }
+
+    /// The product, some rows at a time, each followed by what is made of it while it is still in the cache.
+    fn panels<T: Typed>(
+        &self,
+        left: &[T],
+        right: &[T],
+        epilogue: &Program,
+        operands: &Operands,
+        outs: &mut [Data],
+        product: impl Fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], bool) + Sync + Send,
+    ) -> Result<()> {
+        if self.batch.numel() * self.m * self.n == 0 {
+            return Ok(());
+        }
+        let rows = (PANEL / self.n).clamp(1, self.m);
+        let panels = self.m.div_ceil(rows);
+        let mut tasks: Vec<Vec<SliceMut<'_>>> = (0..self.batch.numel() * panels).map(|_| Vec::new()).collect();
+        for out in outs {
+            let matrices = SliceMut::of(out).chunks(self.m * self.n);
+            let parts = matrices.into_iter().flat_map(|matrix| matrix.chunks(rows * self.n));
+            tasks.iter_mut().zip(parts).for_each(|(task, part)| task.push(part));
+        }
+        let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
+            let (index, first) = (task / panels, task % panels * rows);
+            let rows = rows.min(self.m - first);
+            let mut sums = vec![T::default(); rows * self.n];
+            if self.k > 0 {
+                let a = self.operands[0].matrices.matrix(left, &self.batch, index, self.m, self.k).rows(first, rows);
+                let b = self.operands[1].matrices.matrix(right, &self.batch, index, self.n, self.k);
+                product(a, b, &mut sums, false);
+            }
+            let sums = T::wrap(sums);
+            let mut operands = operands.clone();
+            operands.loads.push(Some(Slice::of(&sums)));
+            let base = (index * self.m + first) * self.n;
+            let mut scratch = epilogue.scratch(operands.scalars, rows * self.n);
+            for at in (0..rows * self.n).step_by(BLOCK) {
+                let block = Block { start: base + at, len: BLOCK.min(rows * self.n - at), base };
+                let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
+                epilogue.evaluate(&operands, &mut scratch, block, None, &mut outs)?;
+            }
+            Ok(())
+        };
+        let work = self.batch.numel() * self.m * self.n * self.k.max(1) / (parallel::PRODUCTS / parallel::ELEMENTS);
+        parallel::map(tasks.into_iter().enumerate().collect(), work, run).map(|_| ())
+    }
 }
 
 /// The program that makes the outputs of a product's sums.
 fn epilogue(kernel: &Kernel, sources: &[Source]) -> Program {
     let mut sources = sources.to_vec();
     // Operands have another shape; the program does not read them.
-    let sums = Source { view: View::contiguous(&kernel.space), local: false, output: None };
+    let sums = Source { view: View::contiguous(&kernel.space), local: true, output: None };
     sources.push(sums);
     let mut expression = kernel.expression.clone();
     for (instruction, _) in &mut expression.instructions {
@@ -224,6 +278,11 @@ struct Matrix<'a, T> {
 }
 
 impl<T> Matrix<'_, T> {
+    /// Some of its rows.
+    fn rows(self, first: usize, rows: usize) -> Self {
+        Matrix { offset: self.offset + self.row * first as isize, rows, ..self }
+    }
+
     /// Checks that every element lies inside the slice.
     fn check(&self) {
         let reach = |extent: usize, stride: isize| (extent as isize - 1) * stride;

@@ -4,7 +4,7 @@ use crate::array::bytes;
 use crate::compiler::Launch;
 use crate::module::Slot;
 use gradus_ir::plan::{Buffer, BufferId};
-use std::collections::HashMap;
+use gradus_ir::{Lifetime, share_places};
 
 /// The place of a buffer of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,46 +27,27 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Walks over the launches; a buffer takes a free slot of its size at its first use, and leaves it after its last.
+    /// A buffer is needed from the first launch that binds it to the last one, an output to the end.
     pub(crate) fn new(buffers: &[Buffer], launches: &[Launch], outputs: &[BufferId]) -> Slots {
-        let used =
-            |launch: &Launch| launch.bindings.iter().filter_map(|(slot, _)| plan_buffer(*slot)).collect::<Vec<_>>();
-        let mut last_use = vec![0; buffers.len()];
-        for (i, launch) in launches.iter().enumerate() {
-            used(launch).into_iter().for_each(|id| last_use[id] = i);
+        let mut lifetimes: Vec<Option<Lifetime>> = vec![None; buffers.len()];
+        let mut use_at = |id: BufferId, step: usize| {
+            let bytes = bytes(buffers[id].len).next_multiple_of(256) as usize;
+            let lifetime = lifetimes[id].get_or_insert(Lifetime { first: step, last: step, bytes });
+            lifetime.last = lifetime.last.max(step);
+        };
+        for (step, launch) in launches.iter().enumerate() {
+            launch.bindings.iter().filter_map(|(slot, _)| plan_buffer(*slot)).for_each(|id| use_at(id, step));
         }
-        outputs.iter().for_each(|&id| last_use[id] = usize::MAX);
-
-        let mut places: Vec<Option<Place>> = buffers.iter().map(|b| b.input.map(Place::Input)).collect();
-        let mut slots = Slots { places: Vec::new(), bytes: Vec::new() };
-        let mut free: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (i, launch) in launches.iter().enumerate() {
-            let used = used(launch);
-            for &id in &used {
-                places[id].get_or_insert_with(|| Place::Slot(slots.take(&mut free, buffers[id].len)));
-            }
-            for &id in &used {
-                if let (true, Some(Place::Slot(slot))) = (last_use[id] == i, places[id]) {
-                    free.entry(slots.bytes[slot]).or_default().push(slot);
-                    // Bound twice by this launch, it is freed once.
-                    last_use[id] = usize::MAX;
-                }
-            }
+        // Also one without elements, which is in no launch.
+        outputs.iter().for_each(|&id| use_at(id, usize::MAX));
+        let is_made = |id: &BufferId| buffers[*id].input.is_none() && lifetimes[*id].is_some();
+        let made: Vec<BufferId> = (0..buffers.len()).filter(is_made).collect();
+        let (shared, sizes) = share_places(&made.iter().filter_map(|&id| lifetimes[id]).collect::<Vec<_>>());
+        let mut places: Vec<Place> = buffers.iter().map(|b| b.input.map_or(Place::Nowhere, Place::Input)).collect();
+        for (id, slot) in made.into_iter().zip(shared) {
+            places[id] = Place::Slot(slot);
         }
-        // An output without elements is in no launch.
-        for &id in outputs {
-            places[id].get_or_insert_with(|| Place::Slot(slots.take(&mut free, buffers[id].len)));
-        }
-        slots.places = places.into_iter().map(|place| place.unwrap_or(Place::Nowhere)).collect();
-        slots
-    }
-
-    fn take(&mut self, free: &mut HashMap<u64, Vec<usize>>, len: usize) -> usize {
-        let bytes = bytes(len).next_multiple_of(256);
-        free.get_mut(&bytes).and_then(Vec::pop).unwrap_or_else(|| {
-            self.bytes.push(bytes);
-            self.bytes.len() - 1
-        })
+        Slots { places, bytes: sizes.into_iter().map(|bytes| bytes as u64).collect() }
     }
 }
 

@@ -27,7 +27,9 @@ pub use gradus_tensor as tensor;
 pub use gradus_tensor::gpu;
 pub use gradus_train as train;
 
-pub use gradus_autograd::{Grad, GradCheck, custom_gradient, grad, gradcheck, value_and_grad};
+pub use gradus_autograd::{
+    Grad, GradCheck, Outputs, Randomness, Vmap, checkpoint, custom_gradient, grad, gradcheck, value_and_grad, vmap,
+};
 pub use gradus_tensor::{
     Axes, Cell, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, Placement, Result, Rng, Shape,
     Tensor, assign, cat, eval, no_grad, stack,
@@ -38,7 +40,9 @@ pub mod prelude {
     pub use crate::data::{CsvOptions, Standardiser, Table, TensorDataset};
     pub use crate::nn::*;
     pub use crate::train::{Adam, Optimiser, Progress, Sgd};
-    pub use crate::{DType, Device, Key, Rng, Shape, Tensor, cat, eval, grad, no_grad, stack, value_and_grad};
+    pub use crate::{
+        DType, Device, Key, Rng, Shape, Tensor, cat, checkpoint, eval, grad, no_grad, stack, value_and_grad, vmap,
+    };
 }
 
 /// The README's program, compiled and run as a test.

@@ -232,6 +232,28 @@ pub enum Error {
         "the graph behind this tensor is gone: it was evaluated before grad; mark its inputs with tracked() (parameters are), or call grad first"
     )]
     GraphFreed,
+    /// A value was asked for inside of `vmap`, where there is none.
+    #[error(
+        "inside of vmap this tensor stands for all examples at once and has no value to read: return it and read the result, or choose with where"
+    )]
+    NoValue,
+    /// `vmap` was given nothing to map over.
+    #[error("no input has a batch axis: pass at least one input, and give at least one an axis in in_axes")]
+    NoBatch,
+    /// Two inputs of `vmap` differ in their number of examples.
+    #[error(
+        "input {first} has {expected} examples, but input {input} has {found}: batch axes must have equal extents, and in_axes gives None to what all examples share"
+    )]
+    Examples {
+        /// The first input with a batch axis.
+        first: usize,
+        /// Its number of examples.
+        expected: usize,
+        /// The input that differs.
+        input: usize,
+        /// Its number of examples.
+        found: usize,
+    },
     /// Numerical and analytic gradients differ.
     #[error(
         "gradient check of order {order} failed for input {input}, element {element}: analytic {analytic:e}, numeric {numeric:e}, tolerance {tolerance:e}"

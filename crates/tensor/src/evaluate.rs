@@ -111,6 +111,7 @@ impl Collector {
 /// read them are computed too (no gradient can be taken through them any more), and their buffers may be overwritten if
 /// no handle holds them.
 pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
+    have_values(roots)?;
     let mut devices: Vec<&Device> = Vec::new();
     for node in roots.iter().filter(|n| n.is_pending()).chain(replaced) {
         if !devices.contains(&&node.device) {
@@ -120,6 +121,14 @@ pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
     // What one device has overwritten could not be restored if another then failed.
     let may_overwrite = devices.len() == 1;
     devices.iter().try_for_each(|device| run_on(device, roots, replaced, may_overwrite))
+}
+
+/// Nodes that stand for many values at once cannot be computed.
+fn have_values(nodes: &[Arc<Node>]) -> Result<()> {
+    match nodes.iter().find(|node| node.symbolic) {
+        Some(node) => Err(Error::located(node.op.name(), ErrorKind::NoValue, node.location)),
+        None => Ok(()),
+    }
 }
 
 thread_local! {
@@ -374,6 +383,7 @@ pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Trace
     let Some(first) = outputs.first() else {
         return Ok(Traced::default());
     };
+    have_values(outputs)?;
     let mut planner = first.device.planner();
     planner.epoch += 1;
     let collector = Collector { epoch: planner.epoch, nodes: Vec::new() };

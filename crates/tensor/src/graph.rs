@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::node::{Cut, Node};
+pub use crate::transform::{Recipe, next_id, placeholder, with_symbolic_draws};
 use crate::{GradientRule, Tensor};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Error as ErrorKind, Graph, Number};
@@ -40,6 +41,21 @@ impl NodeRef {
     /// The line that recorded the op.
     pub fn location(&self) -> &'static Location<'static> {
         self.0.location
+    }
+
+    /// Whether it has no value: it is a placeholder of a transformation, or depends on one.
+    pub fn is_symbolic(&self) -> bool {
+        self.0.symbolic
+    }
+
+    /// The id of the node that first drew these random numbers: its own, unless it was recorded from a recipe.
+    pub fn drawn(&self) -> u64 {
+        self.0.drawn
+    }
+
+    /// How to record the op again.
+    pub fn recipe(&self) -> Recipe {
+        Recipe::of(&self.0)
     }
 
     /// Whether gradients stop here: detached, a leaf, or recorded under `no_grad`.
@@ -105,7 +121,7 @@ pub struct Trace {
 /// The graph that computes `outputs` from `inputs`.
 ///
 /// # Errors
-/// The first error that a tensor carries.
+/// The first error that a tensor carries, or if an output has no value.
 pub fn trace(outputs: &[Tensor], inputs: &[Tensor]) -> Result<Trace> {
     let nodes = |tensors: &[Tensor]| tensors.iter().map(|t| t.node().cloned()).collect::<Result<Vec<_>>>();
     let traced = evaluate::trace(&nodes(outputs)?, &nodes(inputs)?)?;
@@ -123,6 +139,16 @@ pub fn with_rule(output: &Tensor, inputs: &[Tensor], rule: Arc<dyn GradientRule>
 /// Records what `body` records as if it stood on another line: the gradient of an op on the op's.
 pub fn recorded_at<R>(location: &'static Location<'static>, body: impl FnOnce() -> R) -> R {
     crate::tensor::recorded_at(location, body)
+}
+
+/// Runs `body` with gradients recorded, also inside of [`no_grad`](crate::no_grad).
+pub fn with_grad<R>(body: impl FnOnce() -> R) -> R {
+    crate::tensor::with_no_grad(false, body)
+}
+
+/// Whether this is inside of [`no_grad`](crate::no_grad).
+pub fn is_no_grad() -> bool {
+    crate::tensor::is_no_grad()
 }
 
 /// Records a primitive on operands of fitting shapes and dtypes. `Cast`, `Reshape` and `Expand` need a type of their own

@@ -23,6 +23,7 @@ mod ops;
 mod random;
 mod rule;
 mod tensor;
+mod transform;
 
 pub use cell::{Cell, assign};
 pub use device::Device;

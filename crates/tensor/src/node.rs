@@ -21,6 +21,8 @@ pub(crate) struct Node {
     pub(crate) op: Op,
     /// The number of a `Scalar`, the key of a `Random`.
     pub(crate) number: Option<Number>,
+    /// The node that first drew these random numbers: this one, unless it was recorded from a recipe.
+    pub(crate) drawn: u64,
     pub(crate) ty: Type,
     pub(crate) device: Device,
     pub(crate) location: &'static Location<'static>,
@@ -30,6 +32,9 @@ pub(crate) struct Node {
     pub(crate) tracked: AtomicBool,
     /// Whether gradients stop here: detached, or recorded under `no_grad`.
     pub(crate) stops: bool,
+    /// Whether it stands for many values at once, as a transformation's placeholder does and what depends on one: it is
+    /// never computed.
+    pub(crate) symbolic: bool,
     /// Set on the leaf that stands for a cell's value.
     pub(crate) cell: Option<CellTag>,
     /// Replaces the derivative of the op.
@@ -91,16 +96,19 @@ impl Node {
         device: Device,
         location: &'static Location<'static>,
     ) -> Node {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Node {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id,
             op,
             number: None,
+            drawn: id,
             ty,
             device,
             location,
             cells: edges.iter().fold(0, |mask, e| mask | e.cells),
             tracked: AtomicBool::new(edges.iter().any(|e| e.is_tracked() && !e.is_stale_leaf())),
             stops: false,
+            symbolic: edges.iter().any(|e| e.symbolic),
             cell: None,
             rule: None,
             held: AtomicUsize::new(0),

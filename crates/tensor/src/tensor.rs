@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{self, DEBUG};
 use crate::node::{Edges, Node, Value};
 use crate::rule::GradientRule;
+use crate::transform::is_symbolic_draw;
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Buffer, DType, Data, Element, Error as ErrorKind, Number, Shape};
 use smallvec::SmallVec;
@@ -59,7 +60,7 @@ pub(crate) fn recorded_at<R>(location: &'static Location<'static>, body: impl Fn
 
 /// The line that a new node is recorded on.
 #[track_caller]
-fn here() -> &'static Location<'static> {
+pub(crate) fn here() -> &'static Location<'static> {
     RECORDED_AT.get().unwrap_or(Location::caller())
 }
 
@@ -72,21 +73,31 @@ fn here() -> &'static Location<'static> {
 /// # let _ = norm;
 /// ```
 pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
+    with_no_grad(true, body)
+}
+
+/// Runs `body` with recording for gradients turned off, or on again.
+pub(crate) fn with_no_grad<R>(off: bool, body: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             NO_GRAD.set(self.0);
         }
     }
-    let _restore = Restore(NO_GRAD.replace(true));
+    let _restore = Restore(NO_GRAD.replace(off));
     body()
+}
+
+/// Whether a [`no_grad`] is under way.
+pub(crate) fn is_no_grad() -> bool {
+    NO_GRAD.get()
 }
 
 impl Tensor {
     /// Shares a new node.
     pub(crate) fn share(node: Node) -> Tensor {
         let node = Arc::new(node);
-        let pending = !node.is_number() && node.is_pending();
+        let pending = !node.is_number() && !node.symbolic && node.is_pending();
         let tensor = Tensor::of(node.clone());
         if pending {
             if node.device.register(&node) {
@@ -132,18 +143,27 @@ impl Tensor {
     /// Records an op without operands.
     #[track_caller]
     pub(crate) fn source(op: Op, number: Option<Number>, shape: Shape, dtype: DType, device: &Device) -> Tensor {
-        if shape.checked_numel().is_none() {
-            return Tensor::failed(Error::new(op.name(), ErrorKind::TooLarge { shape }), device);
+        Tensor::draw(op, number, None, Type { shape, dtype }, device)
+    }
+
+    /// Records an op without operands, whose random numbers node `drawn` may have drawn before.
+    #[track_caller]
+    pub(crate) fn draw(op: Op, number: Option<Number>, drawn: Option<u64>, ty: Type, device: &Device) -> Tensor {
+        let location = here();
+        let fail = |kind| Tensor::failed(Error::located(op.name(), kind, location), device);
+        if ty.shape.checked_numel().is_none() {
+            return fail(ErrorKind::TooLarge { shape: ty.shape });
         }
-        if !device.backend().target().dtypes.contains(&dtype) {
-            return Tensor::failed(Error::new(op.name(), no_dtype(dtype, device)), device);
+        if !device.backend().target().dtypes.contains(&ty.dtype) {
+            return fail(no_dtype(ty.dtype, device));
         }
-        let ty = Type { shape, dtype };
         if let Err(kind) = op.infer(&[], &ty) {
-            return Tensor::failed(Error::new(op.name(), kind), device);
+            return fail(kind);
         }
-        let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), here());
+        let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), location);
         node.number = number;
+        node.drawn = drawn.unwrap_or(node.id);
+        node.symbolic = matches!(node.op, Op::Random(_)) && is_symbolic_draw(node.drawn);
         Tensor::share(node)
     }
 
@@ -160,7 +180,12 @@ impl Tensor {
     }
 
     #[track_caller]
-    fn record_node(op: Op, operands: &[&Tensor], wanted: Option<Type>, rule: Option<Arc<dyn GradientRule>>) -> Tensor {
+    pub(crate) fn record_node(
+        op: Op,
+        operands: &[&Tensor],
+        wanted: Option<Type>,
+        rule: Option<Arc<dyn GradientRule>>,
+    ) -> Tensor {
         let location = here();
         let device = operands[0].device();
         let mut edges = Edges::new();

@@ -44,26 +44,55 @@ pub struct Lifetime {
     pub bytes: usize,
 }
 
+/// How many orders of choosing are tried.
+const TRIES: usize = 200;
+
 /// A place for each array, and the bytes of each place: arrays share one if their lifetimes do not meet. Large arrays
 /// choose first, and each takes the smallest place that is free for it (greedy by size; Pisarchyk and Lee: "Efficient
-/// memory management for deep neural net inference", 2020).
+/// memory management for deep neural net inference", 2020); then the order is changed a little, as long as that helps.
 pub fn share_places(lifetimes: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(lifetimes[i].bytes), lifetimes[i].first));
+    let mut best = share_in_order(lifetimes, &order);
+    let total = |(_, bytes): &(Vec<usize>, Vec<usize>)| bytes.iter().sum::<usize>();
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    for _ in 0..if order.len() > 2 { TRIES } else { 0 } {
+        // xorshift64
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let (from, to) = (random as u32 as usize % order.len(), (random >> 32) as usize % order.len());
+        let mut changed = order.clone();
+        let moved = changed.remove(from);
+        changed.insert(to, moved);
+        let other = share_in_order(lifetimes, &changed);
+        if total(&other) <= total(&best) {
+            (best, order) = (other, changed);
+        }
+    }
+    best
+}
+
+/// A place for each array, of which each in its turn takes the one that grows the least.
+fn share_in_order(lifetimes: &[Lifetime], order: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let mut places = vec![0; lifetimes.len()];
     let mut taken: Vec<Vec<usize>> = Vec::new();
     let mut bytes: Vec<usize> = Vec::new();
-    for i in order {
+    for &i in order {
         let meets = |&other: &usize| {
             let (a, b) = (&lifetimes[i], &lifetimes[other]);
             a.first <= b.last && b.first <= a.last
         };
-        // Places are made from large to small, so the last that is free is the smallest.
-        let place = (0..taken.len()).rev().find(|&place| !taken[place].iter().any(meets)).unwrap_or_else(|| {
+        let wanted = lifetimes[i].bytes;
+        // What it grows by, and then what it leaves unused.
+        let cost = |place: usize| (wanted.saturating_sub(bytes[place]), bytes[place].saturating_sub(wanted));
+        let free = (0..taken.len()).filter(|&place| !taken[place].iter().any(meets));
+        let place = free.min_by_key(|&place| cost(place)).filter(|&place| cost(place).0 < wanted).unwrap_or_else(|| {
             taken.push(Vec::new());
-            bytes.push(lifetimes[i].bytes);
+            bytes.push(0);
             taken.len() - 1
         });
+        bytes[place] = bytes[place].max(wanted);
         taken[place].push(i);
         places[i] = place;
     }

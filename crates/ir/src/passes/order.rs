@@ -4,7 +4,12 @@ use super::fuse::Fused;
 use super::in_place;
 use super::memory;
 use crate::plan::{BufferId, Plan};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+
+/// How many orders are looked at for each kernel, times the number of kernels.
+const BEAM: usize = 4096;
+/// How many are looked at however few kernels there are.
+const WIDEST_BEAM: usize = 64;
 
 /// Kernels without an order, and which of them must run before which.
 pub(super) struct Unordered {
@@ -84,11 +89,11 @@ impl Unordered {
         false
     }
 
-    /// The plan in the best of a few orders.
+    /// The plan in an order that needs little memory.
     pub(super) fn best(self) -> Plan {
         let orders = [self.frugal(), self.recorded()];
         let plans = orders.iter().map(|order| self.finished(order));
-        plans.min_by_key(memory::peak).unwrap_or_default()
+        plans.min_by_key(|plan| (memory::peak(plan), plan.memory().pool)).unwrap_or_default()
     }
 
     /// The plan in an order that a caller chooses: it is given the kernels that may run next, and says which.
@@ -103,39 +108,32 @@ impl Unordered {
         self.walk(|ready| ready.iter().copied().min_by_key(|&k| (last(k), k)).unwrap_or_default())
     }
 
-    /// Always the kernel that adds the least to what is held.
+    /// The order that needs the least memory among those that a beam search comes across: of all ways to run the first few
+    /// kernels, it goes on with those of the lowest peak, and of these with those that hold the least.
     fn frugal(&self) -> Vec<usize> {
-        let mut readers: HashMap<BufferId, BTreeSet<usize>> = HashMap::new();
-        for (k, kernel) in self.plan.kernels.iter().enumerate() {
-            kernel.loads.iter().for_each(|load| {
-                readers.entry(load.buffer).or_default().insert(k);
-            });
-        }
-        let plan = &self.plan;
-        let stays = |b: BufferId| plan.buffers[b].input.is_some() || plan.outputs.contains(&b);
-        let mut left = readers;
-        let last = |k: usize| plan.kernels[k].nodes.last().copied().unwrap_or_default();
-        self.walk(|ready| {
-            let growth = |k: usize| {
-                let kernel = &plan.kernels[k];
-                let made: usize = kernel.outputs.iter().map(|store| plan.bytes(store.buffer)).sum();
-                let reused: usize =
-                    self.overwritten(k).iter().take(kernel.outputs.len()).map(|&b| plan.bytes(b)).sum();
-                let mut read: Vec<BufferId> = kernel.loads.iter().map(|load| load.buffer).collect();
-                read.sort_unstable();
-                read.dedup();
-                let is_last = |b: BufferId| left.get(&b).is_some_and(|readers| readers.len() == 1);
-                let freed: usize = read.into_iter().filter(|&b| !stays(b) && is_last(b)).map(|b| plan.bytes(b)).sum();
-                made as isize - reused as isize - freed as isize
-            };
-            let next = ready.iter().copied().min_by_key(|&k| (growth(k), last(k), k)).unwrap_or_default();
-            for load in &plan.kernels[next].loads {
-                if let Some(readers) = left.get_mut(&load.buffer) {
-                    readers.remove(&next);
+        let costs = Costs::new(self);
+        let width = (BEAM / self.plan.kernels.len().max(1)).clamp(1, WIDEST_BEAM);
+        let mut beam = vec![Partial::new(self, &costs)];
+        for _ in 0..self.plan.kernels.len() {
+            let mut next: Vec<(usize, usize, usize, usize)> = Vec::new();
+            for (at, partial) in beam.iter().enumerate() {
+                for &kernel in &partial.ready {
+                    let (peak, alive) = partial.after(kernel, &costs);
+                    next.push((peak, alive, kernel, at));
                 }
             }
-            next
-        })
+            next.sort_unstable();
+            let mut seen: HashSet<u64> = HashSet::new();
+            let mut wider = Vec::with_capacity(width);
+            for (_, _, kernel, at) in next {
+                // The same kernels in another order leave the same to be done.
+                if wider.len() < width && seen.insert(beam[at].mark ^ costs.marks[kernel]) {
+                    wider.push(beam[at].with(kernel, &costs));
+                }
+            }
+            beam = wider;
+        }
+        beam.into_iter().next().map(|partial| partial.order).unwrap_or_default()
     }
 
     /// Kernels in an order that respects what must run earlier; `choose` picks one of those that may run.
@@ -173,6 +171,126 @@ impl Unordered {
         let mut plan = self.arranged(order);
         in_place::update_in_place(&mut plan, &self.donated);
         plan
+    }
+}
+
+/// The first kernels of an order, and what they leave behind.
+#[derive(Clone)]
+struct Partial {
+    order: Vec<usize>,
+    /// Kernels that may run next.
+    ready: Vec<usize>,
+    /// For each kernel, how many others it still waits for.
+    waits: Vec<u32>,
+    /// For each buffer, how many kernels will still read it.
+    readers: Vec<u32>,
+    alive: usize,
+    peak: usize,
+    /// The kernels that have run, as a sum of their marks.
+    mark: u64,
+}
+
+/// What each kernel makes and reads.
+struct Costs {
+    /// The kernels that wait for each kernel.
+    later: Vec<Vec<usize>>,
+    /// Bytes that each kernel makes.
+    made: Vec<usize>,
+    /// The buffers that it reads, each once.
+    reads: Vec<Vec<BufferId>>,
+    /// The buffers that it may write over.
+    overwritable: Vec<Vec<BufferId>>,
+    /// The bytes that are free once a buffer has been read for the last time.
+    freed: Vec<usize>,
+    /// A number for each kernel, of which sums tell sets of kernels apart.
+    marks: Vec<u64>,
+}
+
+impl Costs {
+    fn new(unordered: &Unordered) -> Costs {
+        let Plan { buffers, kernels, outputs } = &unordered.plan;
+        let plan = &unordered.plan;
+        let mut later = vec![Vec::new(); kernels.len()];
+        for (kernel, earlier) in unordered.earlier.iter().enumerate() {
+            earlier.iter().for_each(|&e| later[e].push(kernel));
+        }
+        let distinct = |mut ids: Vec<BufferId>| {
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let stays = |b: BufferId| buffers[b].input.is_some() || outputs.contains(&b);
+        let reused = |k: usize| -> Vec<BufferId> {
+            let alike = |b: BufferId, o: BufferId| {
+                (buffers[o].dtype, buffers[o].len) == (buffers[b].dtype, buffers[b].len)
+            };
+            let mut left: Vec<BufferId> = kernels[k].outputs.iter().map(|store| store.buffer).collect();
+            let mut found = Vec::new();
+            for buffer in in_place::overwritable(&kernels[k]) {
+                if let Some(at) = left.iter().position(|&o| alike(buffer, o)) {
+                    left.remove(at);
+                    found.push(buffer);
+                }
+            }
+            found
+        };
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut mark = || {
+            // xorshift64
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        Costs {
+            later,
+            made: (0..kernels.len())
+                .map(|k| {
+                    let made: usize = kernels[k].outputs.iter().map(|store| plan.bytes(store.buffer)).sum();
+                    let over: usize = unordered.overwritten(k).iter().map(|&b| plan.bytes(b)).sum();
+                    made.saturating_sub(over)
+                })
+                .collect(),
+            reads: kernels.iter().map(|k| distinct(k.loads.iter().map(|load| load.buffer).collect())).collect(),
+            overwritable: (0..kernels.len()).map(reused).collect(),
+            freed: (0..buffers.len()).map(|b| if stays(b) { 0 } else { plan.bytes(b) }).collect(),
+            marks: kernels.iter().map(|_| mark()).collect(),
+        }
+    }
+}
+
+impl Partial {
+    fn new(unordered: &Unordered, costs: &Costs) -> Partial {
+        let waits: Vec<u32> = unordered.earlier.iter().map(|earlier| earlier.len() as u32).collect();
+        let mut readers = vec![0; unordered.plan.buffers.len()];
+        costs.reads.iter().flatten().for_each(|&buffer| readers[buffer] += 1);
+        let ready = (0..waits.len()).filter(|&kernel| waits[kernel] == 0).collect();
+        Partial { order: Vec::new(), ready, waits, readers, alive: 0, peak: 0, mark: 0 }
+    }
+
+    /// Peak and bytes alive once a kernel has run next.
+    fn after(&self, kernel: usize, costs: &Costs) -> (usize, usize) {
+        let is_last = |b: &&BufferId| self.readers[**b] == 1;
+        let bytes = |b: &BufferId| costs.freed[*b];
+        let freed: usize = costs.reads[kernel].iter().filter(is_last).map(bytes).sum();
+        let reused: usize = costs.overwritable[kernel].iter().filter(is_last).map(bytes).sum();
+        let most = self.alive + costs.made[kernel] - reused.min(costs.made[kernel]);
+        (self.peak.max(most), (most + reused.min(costs.made[kernel])).saturating_sub(freed))
+    }
+
+    fn with(&self, kernel: usize, costs: &Costs) -> Partial {
+        let (peak, alive) = self.after(kernel, costs);
+        let mut next = Partial { peak, alive, mark: self.mark ^ costs.marks[kernel], ..self.clone() };
+        next.order.push(kernel);
+        next.ready.retain(|&other| other != kernel);
+        costs.reads[kernel].iter().for_each(|&buffer| next.readers[buffer] -= 1);
+        for &other in &costs.later[kernel] {
+            next.waits[other] -= 1;
+            if next.waits[other] == 0 {
+                next.ready.push(other);
+            }
+        }
+        next
     }
 }
 

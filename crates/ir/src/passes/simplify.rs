@@ -55,6 +55,17 @@ fn needed(graph: &Graph) -> Vec<bool> {
     needed
 }
 
+/// How often each node is read, by nodes that are needed or as an output.
+fn readers(graph: &Graph) -> Vec<usize> {
+    let needed = needed(graph);
+    let mut readers = vec![0; graph.nodes().len()];
+    graph.outputs.iter().for_each(|&id| readers[id] += 1);
+    for (node, _) in graph.nodes().iter().zip(needed).filter(|(_, needed)| *needed) {
+        node.operands.iter().for_each(|&operand| readers[operand] += 1);
+    }
+    readers
+}
+
 fn without_the_dead(graph: &Graph, origins: &[NodeId]) -> Simplified {
     let needed = needed(graph);
     let mut alive = Graph::new();
@@ -78,6 +89,8 @@ struct Simplifier {
     /// The outputs, as far as they are known.
     asked: HashSet<NodeId>,
     known: HashMap<Node, NodeId>,
+    /// How often each node of the first graph is read.
+    readers: Vec<usize>,
     /// The node of the first graph that is being looked at.
     origin: NodeId,
 }
@@ -93,6 +106,7 @@ impl Simplifier {
             origins: Vec::new(),
             asked: HashSet::new(),
             known: HashMap::new(),
+            readers: readers(graph),
             origin: 0,
         }
     }
@@ -112,6 +126,11 @@ impl Simplifier {
                 let long: SmallVec<[usize; 4]> = axes.iter().copied().filter(|&axis| shape[axis] != 1).collect();
                 if long.len() < axes.len() {
                     return self.node(Op::Reduce(*reduce, long), operands, ty);
+                }
+            }
+            (Op::Permute(axes), &[product]) => {
+                if let Some(swapped) = self.swapped_product(product, axes) {
+                    return self.node(self.graph.nodes()[product].op.clone(), swapped, ty);
                 }
             }
             (Op::Scatter(mode, axis), &[base, index, updates]) if self.is_one_per_line(base, index, *axis) => {
@@ -221,6 +240,18 @@ impl Simplifier {
         };
         let value = round(value, ty.dtype);
         value.is_finite().then_some(Number::Float(value))
+    }
+
+    /// The operands of a matrix product in the other order, if that is what a permutation of its axes amounts to, and nobody
+    /// else reads it.
+    fn swapped_product(&self, product: NodeId, axes: &[usize]) -> Option<Operands> {
+        let Node { op: Op::Contract { batch, contracted }, operands, .. } = &self.graph.nodes()[product] else {
+            return None;
+        };
+        let free_a = self.ty(operands[0]).shape.len() - contracted;
+        let swapped = (0..*batch).chain(free_a..axes.len()).chain(*batch..free_a);
+        let only_reader = self.readers[self.origins[product]] == 1;
+        (only_reader && swapped.eq(axes.iter().copied())).then(|| [operands[1], operands[0]].as_slice().into())
     }
 
     /// Whether an index has one entry for each line of `x` along an axis.
