@@ -179,6 +179,13 @@ pub(crate) fn own_devices(memory_limit: Option<usize>) -> Vec<Device> {
     [cpu].into_iter().chain(own_gpu(memory_limit)).collect()
 }
 
+/// A new device of each kind, and of the GPU with the kernels that suit the other kind of adapter.
+pub(crate) fn own_tunings() -> Vec<Device> {
+    let otherwise = || gpu().map(|(name, _)| open(name, true).expect("it opened before"));
+    let otherwise = otherwise().map(|backend| Device::from_backend("the GPU, tuned otherwise", backend));
+    own_devices(None).into_iter().chain(otherwise).collect()
+}
+
 /// Whether a device is a CPU.
 pub(crate) fn is_cpu(device: &Device) -> bool {
     device.name().starts_with("cpu")

@@ -80,8 +80,11 @@ impl Examples {
             Op::Iota(axis) | Op::Scatter(_, axis) => *axis += 1,
             Op::Permute(axes) => *axes = once(0).chain(further_back(axes)).collect(),
             Op::Reduce(_, axes) => *axes = further_back(axes).collect(),
-            Op::Slice(slices) => slices.insert(0, SliceAxis { start: 0, step: 1, len: self.count }),
-            Op::Pad(pads) => pads.insert(0, PadAxis::default()),
+            Op::Slice(slices) => {
+                let whole = SliceAxis { start: 0, step: 1, len: self.count };
+                *slices = once(whole).chain(slices.iter().copied()).collect();
+            }
+            Op::Pad(pads) => *pads = once(PadAxis::default()).chain(pads.iter().copied()).collect(),
             Op::Contract { batch, contracted } => {
                 let (batch, contracted) = (*batch, *contracted);
                 return contract(recipe, batch, contracted, &operands[0], &operands[1]);

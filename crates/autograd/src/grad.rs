@@ -1,9 +1,10 @@
 //! The walk from a loss to its targets.
 
 use crate::rules;
+use foldhash::fast::FixedState;
 use gradus_tensor::graph::NodeRef;
 use gradus_tensor::{Error, ErrorKind, Result, Tensor};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::panic::Location;
 
 /// The gradients of a loss (one number) with respect to each target, in order.
@@ -145,31 +146,30 @@ pub(crate) fn pull_back(
 /// The part of the graph between an output and its targets.
 struct Walk {
     output: NodeRef,
-    targets: HashSet<u64>,
-    /// Nodes on a path from a target to the output, with their operands, by id.
-    between: BTreeMap<u64, (NodeRef, Vec<NodeRef>)>,
+    targets: Ids,
+    /// Nodes on a path from a target to the output, with their operands, in topological order.
+    between: Vec<(NodeRef, Vec<NodeRef>)>,
+    /// The ids of these nodes.
+    useful: Ids,
     /// Cells that were assigned since the output was recorded.
-    updated: HashSet<u64>,
+    updated: Ids,
     /// The first node whose graph is gone, with the reason.
     freed: Option<Error>,
     /// The line that asks for gradients.
     here: &'static Location<'static>,
 }
 
+/// A set of ids, which need no protection from an attacker.
+type Ids = HashSet<u64, FixedState>;
+
 impl Walk {
-    fn new(output: NodeRef, targets: HashSet<u64>, here: &'static Location<'static>) -> Walk {
-        let mut reached: BTreeMap<u64, (NodeRef, Vec<NodeRef>)> = BTreeMap::new();
-        let mut walk = Walk {
-            output: output.clone(),
-            targets,
-            between: BTreeMap::new(),
-            updated: HashSet::new(),
-            freed: None,
-            here,
-        };
+    fn new(output: NodeRef, targets: Ids, here: &'static Location<'static>) -> Walk {
+        let (between, useful, updated) = (Vec::new(), Ids::default(), Ids::default());
+        let mut walk = Walk { output: output.clone(), targets, between, useful, updated, freed: None, here };
+        let (mut seen, mut reached) = (Ids::default(), Vec::new());
         let mut stack = vec![output];
         while let Some(node) = stack.pop() {
-            if reached.contains_key(&node.id()) {
+            if !seen.insert(node.id()) {
                 continue;
             }
             if node.is_updated() {
@@ -182,17 +182,17 @@ impl Walk {
                 Vec::new()
             });
             stack.extend(operands.iter().cloned());
-            reached.insert(node.id(), (node, operands));
+            reached.push((node, operands));
         }
         // Ids grow along edges, so operands are settled before their readers.
-        let mut useful = HashSet::new();
-        for (&id, (node, operands)) in &reached {
-            if walk.targets.contains(&id) || operands.iter().any(|o| useful.contains(&o.id())) {
-                useful.insert(id);
-                walk.between.insert(id, (node.clone(), operands.clone()));
+        reached.sort_unstable_by_key(|(node, _)| node.id());
+        for (node, operands) in reached {
+            if walk.targets.contains(&node.id()) || operands.iter().any(|o| walk.useful.contains(&o.id())) {
+                walk.useful.insert(node.id());
+                walk.between.push((node, operands));
             }
         }
-        if walk.between.values().any(|(node, _)| node.was_evaluated()) {
+        if walk.between.iter().any(|(node, _)| node.was_evaluated()) {
             warn_once();
         }
         walk
@@ -200,16 +200,17 @@ impl Walk {
 
     /// Cotangents of the targets, by id.
     fn backward(&self, seed: Tensor) -> Result<HashMap<u64, Tensor>> {
-        let mut cotangents = HashMap::from([(self.output.id(), seed)]);
+        let mut cotangents: HashMap<u64, Tensor, FixedState> = HashMap::default();
+        cotangents.insert(self.output.id(), seed);
         let mut found = HashMap::new();
-        for (id, (node, operands)) in self.between.iter().rev() {
-            let Some(cotangent) = cotangents.remove(id) else {
+        for (node, operands) in self.between.iter().rev() {
+            let Some(cotangent) = cotangents.remove(&node.id()) else {
                 continue;
             };
-            if self.targets.contains(id) {
-                found.insert(*id, cotangent.clone());
+            if self.targets.contains(&node.id()) {
+                found.insert(node.id(), cotangent.clone());
             }
-            let wanted: Vec<bool> = operands.iter().map(|o| self.between.contains_key(&o.id())).collect();
+            let wanted: Vec<bool> = operands.iter().map(|o| self.useful.contains(&o.id())).collect();
             if !wanted.contains(&true) {
                 continue;
             }

@@ -130,6 +130,7 @@ impl CpuExecutable {
                 held[buffer] = Held::Nothing;
             }
         }
+        self.memory.note_launches(self.steps.len());
         let mut outputs: Vec<Buffer> = Vec::with_capacity(self.outputs.len());
         for (i, &id) in self.outputs.iter().enumerate() {
             let buffer = match std::mem::replace(&mut held[id], Held::Nothing) {

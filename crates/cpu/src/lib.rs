@@ -18,7 +18,7 @@ mod scatter;
 mod slice;
 
 use executable::CpuExecutable;
-use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Target};
+use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Stats, Target};
 use memory::{Array, Memory};
 use std::sync::Arc;
 
@@ -80,5 +80,9 @@ impl Backend for Cpu {
 
     fn memory(&self) -> MemoryStats {
         self.memory.stats()
+    }
+
+    fn stats(&self) -> Stats {
+        self.memory.work()
     }
 }

@@ -1,13 +1,13 @@
 //! The backend's memory: a budget, a count, and arrays that are used again.
 
-use gradus_ir::{DType, Data, Error, MemoryStats, Result, with_data, with_dtype};
+use gradus_ir::{DType, Data, Error, MemoryStats, Result, Stats, with_data, with_dtype};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What is in use and what is kept for reuse are together never more than was in use at most, or than this.
 const LEAST_ROOM: usize = 64 << 20;
 
-/// Counts bytes, refuses what is over the budget, and keeps freed arrays for reuse.
+/// Counts bytes, refuses what is over the budget, and keeps freed arrays for reuse. Counts what the device does, too.
 #[derive(Debug, Default)]
 pub(crate) struct Memory(Mutex<Books>);
 
@@ -18,6 +18,7 @@ struct Books {
     limit: Option<usize>,
     kept_bytes: usize,
     kept: HashMap<(DType, usize), Vec<Data>>,
+    work: Stats,
 }
 
 impl Books {
@@ -74,6 +75,16 @@ impl Memory {
         MemoryStats { in_use: books.in_use, peak: books.peak, limit: books.limit }
     }
 
+    /// What the device did so far.
+    pub(crate) fn work(&self) -> Stats {
+        self.books().work
+    }
+
+    /// Notes that so many kernels were run.
+    pub(crate) fn note_launches(&self, count: usize) {
+        self.books().work.launches += count as u64;
+    }
+
     /// Fails now if the budget does not allow `bytes` more.
     pub(crate) fn ensure(&self, bytes: usize) -> Result<()> {
         self.books().check(bytes)
@@ -88,6 +99,9 @@ impl Memory {
             let reused = books.kept.get_mut(&(kept_as(dtype), len)).and_then(Vec::pop);
             if reused.is_some() {
                 books.kept_bytes -= bytes;
+            } else {
+                books.work.buffers += 1;
+                books.work.buffer_bytes += bytes as u64;
             }
             books.make_room();
             reused

@@ -6,6 +6,7 @@ use crate::memory::{Reserved, class_of};
 use crate::scope::scoped;
 use crate::staging::PIECE;
 use crate::statistics::count;
+use std::cmp::Ordering;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,6 +38,26 @@ pub(crate) struct Slot {
     class: u64,
     /// The submission whose commands used it last.
     used: AtomicU64,
+}
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Slot) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Slot {}
+
+impl PartialOrd for Slot {
+    fn partial_cmp(&self, other: &Slot) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Slot {
+    fn cmp(&self, other: &Slot) -> Ordering {
+        self.number.cmp(&other.number)
+    }
 }
 
 impl Slot {
@@ -204,6 +225,7 @@ impl Device {
         // On a lost device wgpu returns a buffer that is none, and no error.
         inner.notice()?;
         count(&inner.counters.buffers, 1);
+        count(&inner.counters.buffer_bytes, bytes);
         Ok(buffer)
     }
 

@@ -1,6 +1,6 @@
 //! The books of a device's memory: a budget, a count, and buffers that are used again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// What is in use and what is kept for reuse are together never more than was in use at most, or than this.
 const LEAST_ROOM: u64 = 64 << 20;
@@ -36,13 +36,8 @@ pub(crate) fn class_of(bytes: u64) -> u64 {
 pub(crate) struct Books<T> {
     memory: Memory,
     clock: u64,
-    kept: BTreeMap<u64, VecDeque<Kept<T>>>,
-}
-
-#[derive(Debug)]
-struct Kept<T> {
-    since: u64,
-    item: T,
+    /// By class: the things in their order, and since when each is kept.
+    kept: BTreeMap<u64, BTreeMap<T, u64>>,
 }
 
 /// What became of a reservation.
@@ -57,7 +52,7 @@ pub(crate) enum Reserved<T> {
     Refused,
 }
 
-impl<T> Books<T> {
+impl<T: Ord + Clone> Books<T> {
     pub(crate) fn new(limit: Option<u64>) -> Books<T> {
         Books { memory: Memory { limit, ..Memory::default() }, clock: 0, kept: BTreeMap::new() }
     }
@@ -66,19 +61,18 @@ impl<T> Books<T> {
         self.memory
     }
 
-    /// Reserves a thing of a class. Of the kept ones the last to be freed among those that `ready` accepts is taken,
-    /// else the first to be freed.
+    /// Reserves a thing of a class. Of the kept ones the least that `ready` accepts is taken, else the first to be freed.
+    /// Whatever the order in which things were freed, a loop that needs as many at every turn gets the same ones.
     pub(crate) fn reserve(&mut self, class: u64, ready: impl Fn(&T) -> bool) -> Reserved<T> {
         if let Some(kept) = self.kept.get_mut(&class) {
-            let position = kept.iter().rposition(|k| ready(&k.item)).unwrap_or(0);
-            if let Some(found) = kept.remove(position) {
-                if kept.is_empty() {
-                    self.kept.remove(&class);
-                }
+            let longest = || kept.iter().min_by_key(|(_, since)| **since);
+            let found = kept.iter().find(|(item, _)| ready(item)).or_else(longest);
+            if let Some(item) = found.map(|(item, _)| item.clone()) {
+                kept.remove(&item);
                 self.memory.kept -= class;
                 self.memory.in_use += class;
                 self.memory.peak = self.memory.peak.max(self.memory.in_use);
-                return Reserved::Reused(found.item);
+                return Reserved::Reused(item);
             }
         }
         let needed = self.memory.in_use.saturating_add(class);
@@ -104,14 +98,14 @@ impl<T> Books<T> {
         self.memory.in_use -= class;
         self.memory.kept += class;
         self.clock += 1;
-        self.kept.entry(class).or_default().push_back(Kept { since: self.clock, item });
+        self.kept.entry(class).or_default().insert(item, self.clock);
         self.make_room()
     }
 
     /// All that is kept, to be freed.
     pub(crate) fn trim(&mut self) -> Vec<T> {
         self.memory.kept = 0;
-        std::mem::take(&mut self.kept).into_values().flatten().map(|k| k.item).collect()
+        std::mem::take(&mut self.kept).into_values().flatten().map(|(item, _)| item).collect()
     }
 
     /// Takes out kept things, the longest kept first, until all that is left has room.
@@ -122,15 +116,14 @@ impl<T> Books<T> {
         }
         let mut gone = Vec::new();
         while self.memory.in_use + self.memory.kept > room {
-            let oldest = self.kept.iter_mut().min_by_key(|(_, kept)| kept.front().map_or(u64::MAX, |k| k.since));
-            let Some((&class, kept)) = oldest else { break };
-            if let Some(found) = kept.pop_front() {
-                self.memory.kept -= class;
-                gone.push(found.item);
+            let all = self.kept.iter().flat_map(|(class, kept)| kept.iter().map(move |kept| (*class, kept)));
+            let longest = all.min_by_key(|(_, (_, since))| **since);
+            let Some((class, item)) = longest.map(|(class, (item, _))| (class, item.clone())) else { break };
+            if let Some(kept) = self.kept.get_mut(&class) {
+                kept.remove(&item);
             }
-            if kept.is_empty() {
-                self.kept.remove(&class);
-            }
+            self.memory.kept -= class;
+            gone.push(item);
         }
         gone
     }
@@ -172,8 +165,8 @@ mod tests {
         assert!(books.release(40 * MIB, 1).is_empty());
         assert!(books.release(40 * MIB, 2).is_empty());
         assert_eq!(books.memory(), Memory { in_use: 0, kept: 80 * MIB, peak: 80 * MIB, limit: None });
-        // The last that is ready, else the first.
-        assert!(matches!(books.reserve(40 * MIB, |i| *i == 1), Reserved::Reused(1)));
+        // The least that is ready, else the one that is kept longest.
+        assert!(matches!(books.reserve(40 * MIB, |_| true), Reserved::Reused(1)));
         assert!(books.release(40 * MIB, 1).is_empty());
         assert!(matches!(books.reserve(40 * MIB, |_| false), Reserved::Reused(2)));
         // Another class makes the kept one go: 40 + 40 + 10 is more than ever was in use.

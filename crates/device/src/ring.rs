@@ -34,6 +34,7 @@ impl Ring {
         let descriptor = wgpu::BufferDescriptor { label: None, size: RING_BYTES, usage, mapped_at_creation: false };
         let buffer = inner.create(|device| device.create_buffer(&descriptor))?;
         count(&inner.counters.buffers, 1);
+        count(&inner.counters.buffer_bytes, RING_BYTES);
         Ok(Ring { buffer, layout, windows: SmallVec::new(), data: Vec::with_capacity(RING_BYTES as usize) })
     }
 

@@ -11,6 +11,8 @@ pub struct Statistics {
     pub bind_groups: u64,
     /// Buffers created in the driver, those for read-back included.
     pub buffers: u64,
+    /// Bytes of these.
+    pub buffer_bytes: u64,
     /// Kernels launched.
     pub launches: u64,
     /// Copies between buffers, read-backs excluded.
@@ -33,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) pipelines: AtomicU64,
     pub(crate) bind_groups: AtomicU64,
     pub(crate) buffers: AtomicU64,
+    pub(crate) buffer_bytes: AtomicU64,
     pub(crate) launches: AtomicU64,
     pub(crate) copies: AtomicU64,
     pub(crate) submits: AtomicU64,
@@ -48,6 +51,7 @@ impl Counters {
             pipelines: self.pipelines.load(Relaxed),
             bind_groups: self.bind_groups.load(Relaxed),
             buffers: self.buffers.load(Relaxed),
+            buffer_bytes: self.buffer_bytes.load(Relaxed),
             launches: self.launches.load(Relaxed),
             copies: self.copies.load(Relaxed),
             submits: self.submits.load(Relaxed),

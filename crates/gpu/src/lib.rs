@@ -24,7 +24,11 @@ use compiler::{Compiler, History};
 pub use error::of_device;
 use executable::GpuExecutable;
 use gradus_device::{Adapter, Device, Options};
-use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Target, plan};
+use gradus_ir::{
+    Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Stats, Target, plan,
+};
+
+use std::time::{Duration, Instant};
 
 /// Called with the label and the WGSL of every kernel that is made.
 pub type Observer = Box<dyn Fn(&str, &str) + Send + Sync>;
@@ -166,12 +170,40 @@ impl Backend for Gpu {
         self.device.synchronise().map_err(of_device)
     }
 
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Duration> {
+        self.synchronise()?;
+        let (start, mut result) = (Instant::now(), Ok(()));
+        let timed = self.device.time(|| {
+            result = work();
+            Ok(())
+        });
+        result?;
+        if let ((), Some(by_its_clock)) = timed.map_err(of_device)? {
+            return Ok(by_its_clock);
+        }
+        self.synchronise()?;
+        Ok(start.elapsed())
+    }
+
     fn memory(&self) -> MemoryStats {
         let memory = self.device.memory();
         MemoryStats {
             in_use: memory.in_use as usize,
             peak: memory.peak as usize,
             limit: memory.limit.map(|limit| limit as usize),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let done = self.device.statistics();
+        Stats {
+            plans: 0,
+            pipelines: done.pipelines,
+            bind_groups: done.bind_groups,
+            buffers: done.buffers,
+            buffer_bytes: done.buffer_bytes,
+            launches: done.launches,
+            submits: done.submits,
         }
     }
 }

@@ -31,8 +31,8 @@ pub use gradus_autograd::{
     Grad, GradCheck, Outputs, Randomness, Vmap, checkpoint, custom_gradient, grad, gradcheck, value_and_grad, vmap,
 };
 pub use gradus_tensor::{
-    Axes, Cell, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, Placement, Result, Rng, Shape,
-    Tensor, assign, cat, eval, no_grad, stack,
+    Axes, Cell, Compiled, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, Placement, Result,
+    Rng, Shape, Stats, Tensor, assign, cat, compile, eval, no_grad, stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.

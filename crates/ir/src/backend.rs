@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A realised array in a backend's memory; what is inside is the backend's own. Cloning shares it.
 #[derive(Clone)]
@@ -69,6 +70,25 @@ pub struct MemoryStats {
     pub limit: Option<usize>,
 }
 
+/// What a device has done since it was opened. A training loop in its stride makes no plan, pipeline, bind group or buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Plans made: graphs that no cached plan fitted. Backends leave it at 0: who keeps the plans counts them.
+    pub plans: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Arrays allocated, those for read-back included; what the pool already had and what the host handed over are not.
+    pub buffers: u64,
+    /// Bytes of these.
+    pub buffer_bytes: u64,
+    /// Kernels run.
+    pub launches: u64,
+    /// Times that work was handed over to a GPU.
+    pub submits: u64,
+}
+
 /// A plan that a backend has made ready.
 pub trait Executable: Send + Sync {
     /// Runs the plan. `inputs` are the buffers of the input slots; one that the graph says is donated may be taken
@@ -110,6 +130,16 @@ pub trait Backend: Any + Send + Sync + fmt::Debug {
     }
     /// Waits until all that was submitted has run.
     fn synchronise(&self) -> Result<()>;
+    /// How long the device takes for `work`, once it has done all that came before.
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Duration> {
+        self.synchronise()?;
+        let start = Instant::now();
+        work()?;
+        self.synchronise()?;
+        Ok(start.elapsed())
+    }
     /// Bytes in use now and at most.
     fn memory(&self) -> MemoryStats;
+    /// What was done so far.
+    fn stats(&self) -> Stats;
 }

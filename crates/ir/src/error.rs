@@ -227,6 +227,19 @@ pub enum Error {
         /// The parameter's name.
         name: String,
     },
+    /// A value was asked for, or a cell assigned, in a function while it was being recorded.
+    #[error(
+        "a function that is compiled can neither read values nor assign cells: let it return what is to be read or assigned"
+    )]
+    Recording,
+    /// An op made the first NaN of an evaluation (`GRADUS_DEBUG=nan`).
+    #[error("made the first NaN: its result, of dtype {dtype} and shape {shape}, has one, and its operands have none")]
+    NotANumber {
+        /// The dtype of the result.
+        dtype: DType,
+        /// The shape of the result.
+        shape: Shape,
+    },
     /// The graph behind a tensor is gone.
     #[error(
         "the graph behind this tensor is gone: it was evaluated before grad; mark its inputs with tracked() (parameters are), or call grad first"

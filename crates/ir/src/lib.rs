@@ -27,7 +27,7 @@ pub mod real;
 mod shape;
 mod view;
 
-pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Target};
+pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Stats, Target};
 pub use dtype::{DType, Data, Element, Number};
 pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId};

@@ -5,8 +5,15 @@ use std::fmt;
 use std::ops::Deref;
 
 /// The extents of a tensor, outermost first. `[]` is a single number (zero-dimensional).
-#[derive(Clone, PartialEq, Eq, Hash, Default)]
+#[derive(PartialEq, Eq, Hash, Default)]
 pub struct Shape(SmallVec<[usize; 4]>);
+
+impl Clone for Shape {
+    fn clone(&self) -> Shape {
+        // A copy of memory, which `SmallVec`'s own clone is not.
+        Shape(SmallVec::from_slice(&self.0))
+    }
+}
 
 impl Shape {
     /// A shape from its extents.

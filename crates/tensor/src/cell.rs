@@ -1,11 +1,14 @@
 //! Cells: parameters and running statistics. A cell holds a tensor and a version.
 
 use crate::Tensor;
+use crate::compile::{is_recording, note_read};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::node::{Cut, Edges, Node, Value};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Shape};
+use std::collections::HashSet;
 use std::fmt;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -90,8 +93,9 @@ impl Cell {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let identity = Arc::new(Identity { id, tracked, name: Mutex::default(), version: AtomicU64::new(0) });
         let cell = Cell { identity, tensor: Arc::new(Mutex::new(tensor)) };
-        let leaf = cell.leaf(&cell.tensor(), 0, Location::caller());
-        *cell.lock() = leaf;
+        let mut present = cell.lock();
+        *present = cell.leaf(&present, 0, Location::caller());
+        drop(present);
         cell
     }
 
@@ -103,7 +107,7 @@ impl Cell {
         };
         // A value that is already there is shared, not computed again.
         let (edges, value) = match &node.state().value {
-            Value::Ready(buffer) => (Edges::new(), Value::Ready(buffer.clone())),
+            Value::Ready(buffer) if !is_recording() => (Edges::new(), Value::Ready(buffer.clone())),
             _ => (Edges::from_iter([node.clone()]), Value::Pending),
         };
         let op = if edges.is_empty() { Op::Input(0) } else { Op::Reshape };
@@ -135,7 +139,11 @@ impl Cell {
 
     /// The present tensor.
     pub fn tensor(&self) -> Tensor {
-        self.lock().clone()
+        let tensor = self.lock().clone();
+        if is_recording() {
+            note_read(self, &tensor);
+        }
+        tensor
     }
 
     /// The shape of the tensor.
@@ -194,6 +202,9 @@ impl fmt::Debug for Cell {
 #[track_caller]
 pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
     let location = Location::caller();
+    if is_recording() {
+        return Err(Error::located("assign", ErrorKind::Recording, location));
+    }
     let updates: Vec<(Cell, Tensor)> = updates.into_iter().collect();
     for (cell, new) in &updates {
         check(&cell.tensor(), new, location)?;
@@ -216,8 +227,12 @@ pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
         }
         return result;
     }
+    let mut devices: Vec<&Device> = Vec::new();
     for (_, node) in &old {
-        evaluate::cut_stale(&node.device);
+        if !devices.contains(&&node.device) {
+            devices.push(&node.device);
+            evaluate::cut_stale(&node.device);
+        }
     }
     Ok(())
 }
@@ -239,7 +254,7 @@ fn check(old: &Tensor, new: &Tensor, at: &'static Location<'static>) -> Result<(
 
 /// Why a node's graph is out of date: the name of a parameter behind it that has been assigned since, if there is one.
 pub(crate) fn stale_cell(node: &Arc<Node>) -> Option<String> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::with_hasher(foldhash::fast::FixedState::default());
     let mut stack = vec![node.clone()];
     while let Some(node) = stack.pop() {
         if !seen.insert(node.id) {

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::evaluate::Planner;
 use crate::node::Node;
-use gradus_ir::{Backend, MemoryStats};
+use gradus_ir::{Backend, MemoryStats, Stats};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
@@ -42,6 +42,9 @@ pub(crate) struct Registry {
     untracked: usize,
 }
 
+/// So many nodes are not worth a sweep. Their memory is not free before it.
+const FEW: usize = 128;
+
 /// Nodes that others own. The dropped ones, and those that no longer belong here, are swept out now and then.
 #[derive(Default)]
 pub(crate) struct WeakNodes {
@@ -52,7 +55,7 @@ pub(crate) struct WeakNodes {
 impl WeakNodes {
     pub(crate) fn push(&mut self, node: &Arc<Node>, belongs: fn(&Node) -> bool) {
         self.nodes.push(Arc::downgrade(node));
-        if self.nodes.len() > 2 * self.swept + 1024 {
+        if self.nodes.len() > 2 * self.swept + FEW {
             self.sweep(belongs);
         }
     }
@@ -60,6 +63,11 @@ impl WeakNodes {
     pub(crate) fn sweep(&mut self, belongs: fn(&Node) -> bool) {
         self.nodes.retain(|weak| weak.upgrade().is_some_and(|node| belongs(&node)));
         self.swept = self.nodes.len();
+    }
+
+    /// Whether there is one like this.
+    pub(crate) fn any(&self, like: impl Fn(&Node) -> bool) -> bool {
+        self.nodes.iter().filter_map(Weak::upgrade).any(|node| like(&node))
     }
 
     pub(crate) fn alive(&self) -> Vec<Arc<Node>> {
@@ -102,6 +110,24 @@ impl Device {
     /// Bytes in use now and at most.
     pub fn memory(&self) -> MemoryStats {
         self.0.backend.memory()
+    }
+
+    /// What the device has done so far: plans, pipelines, bind groups and buffers made, kernels launched.
+    ///
+    /// ```
+    /// use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu_with(1, None)?;
+    /// let mut x = Tensor::ones([4], &device);
+    /// for _ in 0..3 {
+    ///     x = (x * 2.0).sin();
+    ///     x.eval()?;
+    /// }
+    /// // One step like the other: the ones are a number, what follows is read from memory.
+    /// assert_eq!(device.stats().plans, 2);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    pub fn stats(&self) -> Stats {
+        Stats { plans: self.planner().plans.made(), ..self.0.backend.stats() }
     }
 
     /// Waits until everything submitted has run.

@@ -1,109 +1,31 @@
 //! Evaluation: from pending nodes to a graph, a cached plan, a run, and values.
 
 use crate::cell::stale_cell;
+use crate::compile::is_recording;
+use crate::debug::{DEBUG, find_nan};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::extract::{Extraction, Flag, Marks};
 use crate::node::{Cut, Node, Value};
+use crate::plans::Plans;
 use gradus_ir::op::Op;
-use gradus_ir::{Error as ErrorKind, Executable, Graph, NodeId, Number};
-use lru::LruCache;
+use gradus_ir::{Error as ErrorKind, Executable};
 use std::cell::Cell as ThreadCell;
-use std::collections::HashSet;
-use std::num::NonZeroUsize;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock, MutexGuard};
-
-/// Compiled plans kept per device.
-const CACHED_PLANS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+use std::sync::{Arc, MutexGuard};
 
 /// What evaluations of a device share. Its lock is held while graphs are looked at or changed, not while they run: a run
 /// may wait for other tasks on this very thread, which may evaluate too.
 pub(crate) struct Planner {
-    plans: LruCache<Graph, Arc<dyn Executable>>,
-    /// Counts evaluations, so that marks of earlier ones are told apart.
-    epoch: u64,
+    pub(crate) plans: Plans,
+    /// Those of the last evaluation.
+    pub(crate) marks: Marks,
     /// Runs under way that overwrite buffers: what reads these is on its way too.
     overwriting: usize,
 }
 
-/// What the environment asks to be shown or done differently.
-pub(crate) struct Debug {
-    /// `GRADUS_DEBUG=plan`: print every new plan.
-    plan: bool,
-    /// `GRADUS_DEBUG=wgsl`: print every new kernel of a GPU.
-    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
-    pub(crate) wgsl: bool,
-    /// Unless `GRADUS_FUSE=0`: several ops may share a kernel.
-    fuse: bool,
-    /// `GRADUS_EAGER=1`: evaluate every op where it is called.
-    pub(crate) eager: bool,
-}
-
-pub(crate) static DEBUG: LazyLock<Debug> = LazyLock::new(|| {
-    let words = std::env::var("GRADUS_DEBUG").unwrap_or_default();
-    Debug {
-        plan: words.split(',').any(|w| w.trim() == "plan"),
-        wgsl: words.split(',').any(|w| w.trim() == "wgsl"),
-        fuse: std::env::var("GRADUS_FUSE").map_or(true, |v| v != "0"),
-        eager: std::env::var("GRADUS_EAGER").is_ok_and(|v| v == "1"),
-    }
-});
-
 impl Planner {
     pub(crate) fn new() -> Planner {
-        Planner { plans: LruCache::new(CACHED_PLANS), epoch: 0, overwriting: 0 }
-    }
-}
-
-/// The place of a node in the graph that is being made: epoch and node id in one mark.
-const PLACE_BITS: u32 = 24;
-
-struct Collector {
-    epoch: u64,
-    /// Pending nodes that are computed.
-    nodes: Vec<Arc<Node>>,
-}
-
-impl Collector {
-    fn is_marked(&self, node: &Node) -> bool {
-        node.mark.load(Ordering::Relaxed) >> PLACE_BITS == self.epoch
-    }
-
-    /// Marks a node of this evaluation and notes its place in the graph.
-    fn set_place(&self, node: &Node, place: NodeId) -> Result<()> {
-        if place >> PLACE_BITS != 0 {
-            let kind = ErrorKind::Backend(format!("{place} pending nodes are too many for one run: evaluate earlier"));
-            return Err(Error::located(node.op.name(), kind, node.location));
-        }
-        node.mark.store(self.epoch << PLACE_BITS | place as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn place(&self, node: &Node) -> NodeId {
-        (node.mark.load(Ordering::Relaxed) & ((1 << PLACE_BITS) - 1)) as NodeId
-    }
-
-    /// Adds a pending node and the pending nodes behind it.
-    fn collect(&mut self, root: &Arc<Node>) {
-        if self.is_marked(root) || !root.is_pending() {
-            return;
-        }
-        let mut next = self.nodes.len();
-        self.push(root);
-        while next < self.nodes.len() {
-            let node = self.nodes[next].clone();
-            next += 1;
-            for edge in &node.state().edges {
-                if !self.is_marked(edge) && edge.is_pending() {
-                    self.push(edge);
-                }
-            }
-        }
-    }
-
-    fn push(&mut self, node: &Arc<Node>) {
-        node.mark.store(self.epoch << PLACE_BITS, Ordering::Relaxed);
-        self.nodes.push(node.clone());
+        Planner { plans: Plans::new(), marks: Marks::none(), overwriting: 0 }
     }
 }
 
@@ -112,6 +34,11 @@ impl Collector {
 /// no handle holds them.
 pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
     have_values(roots)?;
+    if is_recording()
+        && let Some(node) = roots.first()
+    {
+        return Err(Error::located(node.op.name(), ErrorKind::Recording, node.location));
+    }
     let mut devices: Vec<&Device> = Vec::new();
     for node in roots.iter().filter(|n| n.is_pending()).chain(replaced) {
         if !devices.contains(&&node.device) {
@@ -124,7 +51,7 @@ pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
 }
 
 /// Nodes that stand for many values at once cannot be computed.
-fn have_values(nodes: &[Arc<Node>]) -> Result<()> {
+pub(crate) fn have_values(nodes: &[Arc<Node>]) -> Result<()> {
     match nodes.iter().find(|node| node.symbolic) {
         Some(node) => Err(Error::located(node.op.name(), ErrorKind::NoValue, node.location)),
         None => Ok(()),
@@ -139,48 +66,31 @@ thread_local! {
 fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_overwrite: bool) -> Result<()> {
     let here = |nodes: &[Arc<Node>]| nodes.iter().filter(|n| n.device == *device).cloned().collect::<Vec<_>>();
     let (roots, replaced) = (here(roots), here(replaced));
-    let mut planner = device.planner();
-    let prepared = loop {
-        match Prepared::new(&mut planner, device, &roots, &replaced, may_overwrite) {
-            Err(error) if is_overwritten(&error) && planner.overwriting > 0 && !OVERWRITES.get() => {
-                // Another thread's run will have computed what this one needs.
-                planner = device.wait_for_runs(planner);
+    if DEBUG.nan {
+        find_nan(device, &roots)?;
+    }
+    loop {
+        let mut planner = device.planner();
+        let prepared = loop {
+            match Prepared::new(&mut planner, device, &roots, &replaced, may_overwrite) {
+                Err(error) if is_overwritten(&error) && planner.overwriting > 0 && !OVERWRITES.get() => {
+                    // Another thread's run will have computed what this one needs.
+                    planner = device.wait_for_runs(planner);
+                }
+                other => break other?,
             }
-            Err(error) => return Err(error),
-            Ok(None) => return Ok(()),
-            Ok(Some(prepared)) => break prepared,
-        }
-    };
-    let Prepared { nodes, kept, traced: Traced { graph, leaves, scalars }, executable } = prepared;
-    let mut inputs: Vec<_> = leaves
-        .iter()
-        .zip(&graph.donated)
-        .map(|(leaf, &donated)| {
-            let mut state = leaf.state();
-            let value = if donated { std::mem::replace(&mut state.value, Value::Gone) } else { state.value.clone() };
-            match value {
-                Value::Ready(buffer) => Some(buffer),
-                Value::Pending | Value::Gone => None,
+        };
+        match prepared {
+            None => return Ok(()),
+            Some(prepared) => {
+                let is_last = !prepared.comes_first;
+                prepared.run(device, planner)?;
+                if is_last {
+                    return Ok(());
+                }
             }
-        })
-        .collect();
-    let overwrites = graph.donated.contains(&true);
-    let mut run = Run::begin(device, planner, overwrites);
-    let result = executable.run(&mut inputs, &scalars);
-    run.lock();
-    for ((leaf, &donated), buffer) in leaves.iter().zip(&graph.donated).zip(inputs) {
-        // What the run did not take (all of it, if it failed early) still holds its value.
-        if let (true, Some(buffer)) = (donated, buffer) {
-            leaf.state().value = Value::Ready(buffer);
         }
     }
-    let outputs = result.map_err(|kind| failed(&nodes, kind))?;
-    let computed = nodes.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| node);
-    for (node, buffer) in computed.zip(outputs) {
-        node.state().value = Value::Ready(buffer);
-        settle_edges(node, device);
-    }
-    Ok(())
 }
 
 /// A run: while it goes on, the evaluation lock is free.
@@ -223,12 +133,10 @@ fn is_overwritten(error: &Error) -> bool {
 
 /// A graph that is ready to run.
 struct Prepared {
-    /// The nodes that are computed, in topological order.
-    nodes: Vec<Arc<Node>>,
-    /// Which of them keep their values.
-    kept: Vec<bool>,
-    traced: Traced,
+    extraction: Extraction,
     executable: Arc<dyn Executable>,
+    /// Whether it computes only what the run that was asked for reads.
+    comes_first: bool,
 }
 
 impl Prepared {
@@ -240,33 +148,72 @@ impl Prepared {
         replaced: &[Arc<Node>],
         may_overwrite: bool,
     ) -> Result<Option<Prepared>> {
-        planner.epoch += 1;
-        // This comes before the search for readers: once no handle holds a leaf, no reader can be added.
-        let donated: HashSet<u64> =
-            replaced.iter().filter(|leaf| may_overwrite && may_donate(leaf)).map(|leaf| leaf.id).collect();
-        let mut asked = roots.to_vec();
+        let marks = planner.marks.next();
+        for leaf in replaced {
+            marks.set(leaf, Flag::Replaced);
+            // This comes before the search for readers: once no handle holds a leaf, no reader can be added.
+            if may_overwrite && may_donate(leaf) {
+                marks.set(leaf, Flag::Donated);
+            }
+        }
+        let mut nodes = marks.collect(roots);
         if !replaced.is_empty() {
-            asked.extend(held_readers(device, replaced));
+            // What a cell starts from is often pending. Computed by itself, it makes the plan of the first update that of
+            // all later ones.
+            let first: Vec<Arc<Node>> = replaced.iter().filter(|leaf| marks.is(leaf, Flag::Taken)).cloned().collect();
+            if !first.is_empty() {
+                let prepared = Prepared::new(planner, device, &first, &[], false)?;
+                return Ok(prepared.map(|prepared| Prepared { comes_first: true, ..prepared }));
+            }
+            let readers = held_readers(marks, device, replaced);
+            readers.iter().for_each(|reader| marks.set(reader, Flag::Asked));
+            if !readers.is_empty() {
+                nodes.append(&mut marks.collect(&readers));
+                nodes.sort_unstable_by_key(|node| node.id);
+            }
         }
-        let mut collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
-        for node in &asked {
-            collector.collect(node);
-        }
-        let mut nodes = std::mem::take(&mut collector.nodes);
+        roots.iter().for_each(|root| marks.set(root, Flag::Asked));
         if nodes.is_empty() {
             return Ok(None);
         }
-        nodes.sort_unstable_by_key(|node| node.id);
+        let mut extraction = Extraction::new(marks, nodes.len());
+        for node in nodes {
+            if node.is_placeholder() {
+                return Err(Error::located(node.op.name(), ErrorKind::Recording, node.location));
+            }
+            let kept = marks.is(&node, Flag::Asked) || (node.is_held() && !node.is_number() && !is_free(marks, &node));
+            extraction.computed(node, kept)?;
+        }
+        let executable = planner.plans.executable(device, &extraction)?;
+        Ok(Some(Prepared { extraction, executable, comes_first: false }))
+    }
 
-        let asked: HashSet<u64> = asked.iter().map(|node| node.id).collect();
-        let kept: Vec<bool> = nodes
-            .iter()
-            .map(|node| asked.contains(&node.id) || (node.is_held() && !node.is_number() && !is_view_of_value(node)))
-            .collect();
-        let traced = extract(&collector, Traced::default(), &nodes, &kept, &donated)?;
-        let computed = nodes.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(node, _)| &**node);
-        let executable = compile(planner, device, &traced.graph, computed)?;
-        Ok(Some(Prepared { nodes, kept, traced, executable }))
+    /// Runs it, without the evaluation lock, and stores the values.
+    fn run(self, device: &Device, planner: MutexGuard<'_, Planner>) -> Result<()> {
+        let Prepared { extraction, executable, .. } = self;
+        let take = |(leaf, donated): (&Arc<Node>, bool)| {
+            let value = if donated { leaf.set_value(Value::Gone) } else { leaf.state().value.clone() };
+            match value {
+                Value::Ready(buffer) => Some(buffer),
+                Value::Pending | Value::Gone => None,
+            }
+        };
+        let mut inputs: Vec<_> = extraction.leaves().map(take).collect();
+        let mut run = Run::begin(device, planner, extraction.overwrites());
+        let result = executable.run(&mut inputs, &extraction.scalars);
+        run.lock();
+        for ((leaf, donated), buffer) in extraction.leaves().zip(inputs) {
+            // What the run did not take (all of it, if it failed early) still holds its value.
+            if let (true, Some(buffer)) = (donated, buffer) {
+                leaf.set_value(Value::Ready(buffer));
+            }
+        }
+        let outputs = result.map_err(|kind| failed(&extraction, kind))?;
+        for (node, buffer) in extraction.outputs().zip(outputs) {
+            node.set_value(Value::Ready(buffer));
+            settle_edges(node, device);
+        }
+        Ok(())
     }
 }
 
@@ -289,27 +236,27 @@ fn may_donate(leaf: &Arc<Node>) -> bool {
 }
 
 /// Held pending nodes that read a replaced leaf, at any distance, or that a cell leads to but no gradient can come back
-/// from, such as a sum of the losses of earlier steps.
-fn held_readers(device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
-    let mut reads: HashSet<u64> = replaced.iter().map(|leaf| leaf.id).collect();
+/// from, such as a sum of the losses of earlier steps; but for those that are computed anyway.
+fn held_readers(marks: Marks, device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
+    if !device.registry().pending.any(|node| node.is_held() && !marks.is(node, Flag::Taken) && node.is_pending()) {
+        return Vec::new();
+    }
     let mut pending = device.registry().pending.alive();
+    replaced.iter().for_each(|leaf| marks.set(leaf, Flag::Reads));
     pending.sort_unstable_by_key(|node| node.id);
+    pending.retain(|node| {
+        let reads = node.is_pending() && node.state().edges.iter().any(|edge| marks.is(edge, Flag::Reads));
+        if reads {
+            marks.set(node, Flag::Reads);
+        }
+        let is_due = reads || (node.is_pending() && node.cells != 0 && !node.is_tracked());
+        is_due && node.is_held() && !marks.is(node, Flag::Taken)
+    });
     pending
-        .into_iter()
-        .filter(|node| {
-            let state = node.state();
-            let is_pending = matches!(state.value, Value::Pending);
-            let reader = is_pending && state.edges.iter().any(|e| reads.contains(&e.id));
-            if reader {
-                reads.insert(node.id);
-            }
-            (reader || (is_pending && node.cells != 0 && !node.is_tracked())) && node.is_held()
-        })
-        .collect()
 }
 
-/// Whether a pending node only looks at values that are already there: recomputing it is free, so it is not stored.
-fn is_view_of_value(node: &Arc<Node>) -> bool {
+/// Whether a pending node only looks at values that are there and stay: recomputing it is free, so it is not stored.
+fn is_free(marks: Marks, node: &Arc<Node>) -> bool {
     let mut node = node.clone();
     loop {
         if !node.op.is_view() || node.cell.is_some() {
@@ -319,132 +266,14 @@ fn is_view_of_value(node: &Arc<Node>) -> bool {
             return false;
         };
         if !edge.is_pending() {
-            return true;
+            return !marks.is(&edge, Flag::Replaced);
         }
         node = edge;
     }
 }
 
-/// A graph and what its slots stand for.
-#[derive(Default)]
-pub(crate) struct Traced {
-    pub(crate) graph: Graph,
-    /// The nodes behind the input slots.
-    pub(crate) leaves: Vec<Arc<Node>>,
-    /// The numbers of the scalar slots.
-    pub(crate) scalars: Vec<Number>,
-}
-
-/// Adds `nodes` (in topological order) to a graph, with the values that they read as inputs.
-fn extract(
-    collector: &Collector,
-    traced: Traced,
-    nodes: &[Arc<Node>],
-    kept: &[bool],
-    donated: &HashSet<u64>,
-) -> Result<Traced> {
-    let Traced { mut graph, mut leaves, mut scalars } = traced;
-    for (node, &kept) in nodes.iter().zip(kept) {
-        let edges = node.state().edges.clone();
-        let mut operands = smallvec::SmallVec::new();
-        for edge in &edges {
-            if !collector.is_marked(edge) {
-                if let Value::Gone = edge.state().value {
-                    let name = edge.cell.as_ref().map_or(String::new(), |tag| tag.name());
-                    return Err(Error::located(node.op.name(), ErrorKind::ParameterUpdated { name }, node.location));
-                }
-                let place = graph.input(edge.ty.shape.clone(), edge.ty.dtype, donated.contains(&edge.id));
-                collector.set_place(edge, place)?;
-                leaves.push(edge.clone());
-            }
-            operands.push(collector.place(edge));
-        }
-        let slot = scalars.len();
-        let op = match node.op {
-            Op::Scalar(_) => Op::Scalar(slot),
-            Op::Random(_) => Op::Random(slot),
-            ref op => op.clone(),
-        };
-        if !matches!(op, Op::Const(_)) {
-            scalars.extend(node.number);
-        }
-        let place = graph.push(op, operands, node.ty.clone());
-        collector.set_place(node, place)?;
-        if kept {
-            graph.outputs.push(place);
-        }
-    }
-    Ok(Traced { graph, leaves, scalars })
-}
-
-/// The graph that computes `outputs` from `inputs`, without running it: input slot `i` is `inputs[i]`, and other values
-/// on the way take the slots after them.
-pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Traced> {
-    let Some(first) = outputs.first() else {
-        return Ok(Traced::default());
-    };
-    have_values(outputs)?;
-    let mut planner = first.device.planner();
-    planner.epoch += 1;
-    let collector = Collector { epoch: planner.epoch, nodes: Vec::new() };
-    let mut traced = Traced::default();
-    let as_input = |traced: &mut Traced, node: &Arc<Node>| {
-        let place = traced.graph.input(node.ty.shape.clone(), node.ty.dtype, false);
-        traced.leaves.push(node.clone());
-        collector.set_place(node, place)
-    };
-    for input in inputs {
-        as_input(&mut traced, input)?;
-    }
-    // Values count only where there are no edges; elsewhere the graph is followed.
-    let mut nodes = Vec::new();
-    let mut stack: Vec<Arc<Node>> = outputs.to_vec();
-    while let Some(node) = stack.pop() {
-        if collector.is_marked(&node) {
-            continue;
-        }
-        let edges = node.state().edges.clone();
-        if edges.is_empty() && !node.is_pending() {
-            as_input(&mut traced, &node)?;
-            continue;
-        }
-        collector.set_place(&node, 0)?;
-        stack.extend(edges);
-        nodes.push(node);
-    }
-    nodes.sort_unstable_by_key(|node| node.id);
-    let kept = vec![false; nodes.len()];
-    let mut traced = extract(&collector, traced, &nodes, &kept, &HashSet::new())?;
-    traced.graph.outputs = outputs.iter().map(|output| collector.place(output)).collect();
-    Ok(traced)
-}
-
-/// The executable of a graph, from the cache if it is there. `outputs` are the nodes that keep their values.
-fn compile<'a>(
-    planner: &mut Planner,
-    device: &Device,
-    graph: &Graph,
-    outputs: impl Iterator<Item = &'a Node>,
-) -> Result<Arc<dyn Executable>> {
-    if let Some(executable) = planner.plans.get(graph) {
-        return Ok(executable.clone());
-    }
-    let target = device.backend().target();
-    let plan = if DEBUG.fuse { gradus_ir::plan(graph, target) } else { gradus_ir::plan_unfused(graph, target) };
-    if DEBUG.plan {
-        eprintln!("plan for {device}:\n{plan}");
-        for (node, buffer) in outputs.zip(&plan.outputs) {
-            let (op, shape, at) = (node.op.name(), &node.ty.shape, node.location);
-            eprintln!("      keeps {} {op}{shape} of {}:{}", plan.buffer_name(*buffer), at.file(), at.line());
-        }
-    }
-    let executable: Arc<dyn Executable> = Arc::from(device.backend().compile(plan)?);
-    planner.plans.put(graph.clone(), executable.clone());
-    Ok(executable)
-}
-
 /// A run's error, with the op that it most likely came from.
-fn failed(nodes: &[Arc<Node>], kind: ErrorKind) -> Error {
+fn failed(extraction: &Extraction, kind: ErrorKind) -> Error {
     let indexes = |node: &&Arc<Node>| match (&node.op, &kind) {
         (Op::Gather(a) | Op::Scatter(_, a), ErrorKind::Index { axis, extent, .. }) => {
             let indexed = node.state().edges.first().map(|e| e.ty.shape.clone());
@@ -452,7 +281,7 @@ fn failed(nodes: &[Arc<Node>], kind: ErrorKind) -> Error {
         }
         _ => false,
     };
-    match nodes.iter().find(indexes).or(nodes.last()) {
+    match extraction.nodes().find(indexes).or(extraction.nodes().next_back()) {
         Some(node) => Error::located(node.op.name(), kind.clone(), node.location),
         None => Error::from(kind),
     }

@@ -1,7 +1,7 @@
 //! The recorded graph, for transformations: `grad` walks it.
 
 use crate::error::{Error, Result};
-use crate::evaluate;
+use crate::extract;
 use crate::node::{Cut, Node};
 pub use crate::transform::{Recipe, next_id, placeholder, with_symbolic_draws};
 use crate::{GradientRule, Tensor};
@@ -124,7 +124,7 @@ pub struct Trace {
 /// The first error that a tensor carries, or if an output has no value.
 pub fn trace(outputs: &[Tensor], inputs: &[Tensor]) -> Result<Trace> {
     let nodes = |tensors: &[Tensor]| tensors.iter().map(|t| t.node().cloned()).collect::<Result<Vec<_>>>();
-    let traced = evaluate::trace(&nodes(outputs)?, &nodes(inputs)?)?;
+    let traced = extract::trace(&nodes(outputs)?, &nodes(inputs)?)?;
     let inputs = traced.leaves.into_iter().map(Tensor::of).collect();
     Ok(Trace { graph: traced.graph, inputs, scalars: traced.scalars })
 }

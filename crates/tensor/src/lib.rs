@@ -11,27 +11,33 @@
 //! ```
 
 mod cell;
+mod compile;
+mod debug;
 mod device;
 mod display;
 mod error;
 mod evaluate;
+mod extract;
 pub mod graph;
 mod node;
 mod open;
 mod operand;
 mod ops;
+mod plans;
 mod random;
 mod rule;
 mod tensor;
+mod timed;
 mod transform;
 
 pub use cell::{Cell, assign};
+pub use compile::{Compiled, compile};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use gradus_cpu::reference;
 #[cfg(feature = "gpu")]
 pub use gradus_gpu as gpu;
-pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape};
+pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape, Stats};
 #[cfg(feature = "gpu")]
 pub use open::WgpuBuffer;
 pub use open::{DeviceOptions, Preference};

@@ -1,6 +1,7 @@
 //! Nodes: what an op records. A node is immutable but for its state (edges and value).
 
 use crate::cell::CellTag;
+use crate::compile::is_recording;
 use crate::device::Device;
 use crate::rule::GradientRule;
 use gradus_ir::op::{Op, Type};
@@ -37,12 +38,16 @@ pub(crate) struct Node {
     pub(crate) symbolic: bool,
     /// Set on the leaf that stands for a cell's value.
     pub(crate) cell: Option<CellTag>,
+    /// Whether it was recorded for a compiled function, which runs without it: it is not evaluated.
+    pub(crate) recorded: bool,
     /// Replaces the derivative of the op.
     pub(crate) rule: Option<Arc<dyn GradientRule>>,
     /// Live `Tensor` handles, counted apart from graph edges.
     pub(crate) held: AtomicUsize,
     /// Scratch of evaluations, guarded by the device's evaluation lock.
     pub(crate) mark: AtomicU64,
+    /// Whether there is no value yet; it changes with the state locked.
+    pending: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -50,6 +55,7 @@ pub(crate) struct Node {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) edges: Edges,
+    /// Set by [`Node::set_value`].
     pub(crate) value: Value,
     /// Why the edges are gone.
     pub(crate) cut: Cut,
@@ -88,6 +94,8 @@ impl Node {
     }
 
     /// A node without number, cell and rule; callers fill these in before sharing it.
+    // Inlined, it is copied once less on its way to where it stays.
+    #[inline(always)]
     pub(crate) fn new(
         op: Op,
         edges: Edges,
@@ -110,9 +118,11 @@ impl Node {
             stops: false,
             symbolic: edges.iter().any(|e| e.symbolic),
             cell: None,
+            recorded: is_recording(),
             rule: None,
             held: AtomicUsize::new(0),
             mark: AtomicU64::new(0),
+            pending: AtomicBool::new(matches!(value, Value::Pending)),
             state: Mutex::new(State { edges, value, cut: Cut::No }),
         }
     }
@@ -127,7 +137,14 @@ impl Node {
     }
 
     pub(crate) fn is_pending(&self) -> bool {
-        matches!(self.state().value, Value::Pending)
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// Changes the value and gives the old one back.
+    pub(crate) fn set_value(&self, value: Value) -> Value {
+        let mut state = self.state();
+        self.pending.store(matches!(value, Value::Pending), Ordering::Release);
+        std::mem::replace(&mut state.value, value)
     }
 
     pub(crate) fn is_tracked(&self) -> bool {
@@ -141,6 +158,11 @@ impl Node {
     /// Whether it stands for a value that its cell no longer has.
     fn is_stale_leaf(&self) -> bool {
         self.cell.as_ref().is_some_and(CellTag::is_stale)
+    }
+
+    /// Whether it stands for an input of a compiled function.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        matches!(self.op, Op::Input(_)) && self.is_pending()
     }
 
     /// A number of the user or the library: free to recompute, so never kept.
@@ -164,17 +186,19 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        drop_chain(std::mem::take(&mut state.edges));
+        if !state.edges.is_empty() {
+            drop_chain(std::mem::take(&mut state.edges));
+        }
     }
 }
 
 /// Drops edges without recursion: a chain of a million nodes must not overflow the stack.
 fn drop_chain(edges: Edges) {
-    let mut stack: Vec<Arc<Node>> = edges.into_vec();
+    let mut stack = edges;
     while let Some(node) = stack.pop() {
-        if let Some(mut last) = Arc::into_inner(node) {
-            let state = last.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-            stack.extend(std::mem::take(&mut state.edges));
+        // The last owner takes the edges out, so that the node's own drop finds none.
+        if Arc::strong_count(&node) == 1 {
+            stack.extend(std::mem::take(&mut node.state().edges));
         }
     }
 }

@@ -156,7 +156,7 @@ fn say_cpu(why: &str) {
 #[cfg(feature = "gpu")]
 mod gpu {
     use super::{Preference, memory_limit};
-    use crate::evaluate::DEBUG;
+    use crate::debug::DEBUG;
     use crate::{Device, Error, Result, Tensor};
     use gradus_gpu::device::{Adapter, Error as DeviceError, Options, Selector, select, wgpu};
     use gradus_gpu::{Gpu, of_device};

@@ -3,6 +3,7 @@
 use crate::{Cell, Device, Tensor};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape};
+use std::borrow::Cow;
 use std::ops::RangeFull;
 
 /// The other side of an op: a tensor, or a Rust number that takes the tensor's dtype.
@@ -68,20 +69,20 @@ impl Tensor {
 
     /// Both sides of an op, broadcast to one shape.
     #[track_caller]
-    pub(crate) fn broadcast_with(&self, op: &'static str, other: Operand) -> (Tensor, Tensor) {
+    pub(crate) fn broadcast_with(&self, op: &'static str, other: Operand) -> (Cow<'_, Tensor>, Tensor) {
         let other = match other {
-            Operand::Number(number) => return (self.clone(), self.scalar(number)),
+            Operand::Number(number) => return (Cow::Borrowed(self), self.scalar(number)),
             Operand::Tensor(other) => other,
         };
         if self.error().is_some() || other.error().is_some() || self.shape() == other.shape() {
-            return (self.clone(), other);
+            return (Cow::Borrowed(self), other);
         }
         match self.shape().broadcast(other.shape()) {
-            Some(shape) => (self.expand_to(&shape), other.expand_to(&shape)),
+            Some(shape) => (Cow::Owned(self.expand_to(&shape)), other.expand_to(&shape)),
             None => {
                 let kind = ErrorKind::Broadcast { left: self.shape().clone(), right: other.shape().clone() };
                 let failed = self.fail(op, kind);
-                (failed.clone(), failed)
+                (Cow::Owned(failed.clone()), failed)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Random numbers: keys, and what is drawn from them.
 
+use crate::compile::{is_drawn, is_recording, note_draw, note_fold};
 use crate::{DType, Device, Element, Error, Operand, Placement, Tensor};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Number, Shape, philox};
@@ -30,7 +31,11 @@ impl Key {
             [index as u32, (index >> 32) as u32, 0x6772_6164, 1],
             [self.0 as u32, (self.0 >> 32) as u32],
         );
-        Key(words[0] as u64 | (words[1] as u64) << 32)
+        let folded = Key(words[0] as u64 | (words[1] as u64) << 32);
+        if is_recording() {
+            note_fold(self, index, folded);
+        }
+        folded
     }
 
     /// The number behind the key.
@@ -88,7 +93,11 @@ impl Rng {
     pub fn key(&self) -> Key {
         let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         state.drawn += 1;
-        state.key.fold_in(state.drawn - 1)
+        let key = state.key.fold_in(state.drawn - 1);
+        if is_recording() {
+            note_draw(self, key);
+        }
+        key
     }
 
     /// A source of its own, whose keys do not depend on how many are drawn here later.
@@ -158,6 +167,10 @@ impl Tensor {
         if i32::try_from(n).is_err() {
             let kind = ErrorKind::TooLarge { shape: Shape::new(&[n]) };
             return Tensor::failed(Error::new("permutation", kind), device);
+        }
+        if is_drawn(key) {
+            // It is drawn on the host: every call would have this one.
+            return Tensor::failed(Error::new("permutation", ErrorKind::Recording), device);
         }
         let order = key.shuffled(n).into_iter().map(|i| i as i32).collect();
         Tensor::upload(i32::wrap(order), Shape::new(&[n]), device)

@@ -1,9 +1,10 @@
 //! The tensor handle: recording, reading, and what can be asked of it.
 
 use crate::Placement;
+use crate::debug::DEBUG;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, DEBUG};
+use crate::evaluate;
 use crate::node::{Edges, Node, Value};
 use crate::rule::GradientRule;
 use crate::transform::is_symbolic_draw;
@@ -95,16 +96,23 @@ pub(crate) fn is_no_grad() -> bool {
 
 impl Tensor {
     /// Shares a new node.
-    pub(crate) fn share(node: Node) -> Tensor {
-        let node = Arc::new(node);
-        let pending = !node.is_number() && !node.symbolic && node.is_pending();
-        let tensor = Tensor::of(node.clone());
-        if pending {
-            if node.device.register(&node) {
+    // As for `Node::new`.
+    #[inline(always)]
+    pub(crate) fn share(mut node: Node) -> Tensor {
+        // The first handle is counted while nobody else can see the node.
+        *node.held.get_mut() = 1;
+        let tensor = Tensor(Inner::Recorded(Arc::new(node)));
+        if let Inner::Recorded(node) = &tensor.0
+            && !node.is_number()
+            && !node.recorded
+            && !node.symbolic
+            && node.is_pending()
+        {
+            if node.device.register(node) {
                 evaluate::run_pending(&node.device);
             }
             if DEBUG.eager
-                && let Err(error) = evaluate::run(std::slice::from_ref(&node), &[])
+                && let Err(error) = evaluate::run(std::slice::from_ref(node), &[])
             {
                 return Tensor::failed(error, &node.device);
             }
@@ -157,9 +165,10 @@ impl Tensor {
         if !device.backend().target().dtypes.contains(&ty.dtype) {
             return fail(no_dtype(ty.dtype, device));
         }
-        if let Err(kind) = op.infer(&[], &ty) {
-            return fail(kind);
-        }
+        let ty = match op.infer(&[], &ty) {
+            Ok(ty) => ty,
+            Err(kind) => return fail(kind),
+        };
         let mut node = Node::new(op, Edges::new(), Value::Pending, ty, device.clone(), location);
         node.number = number;
         node.drawn = drawn.unwrap_or(node.id);
@@ -199,7 +208,8 @@ impl Tensor {
         if let Some(other) = edges.iter().find(|e| e.device != *device) {
             return fail(ErrorKind::Devices { left: device.to_string(), right: other.device.to_string() });
         }
-        let types: SmallVec<[&Type; 3]> = edges.iter().map(|e| &e.ty).collect();
+        let mut types: SmallVec<[&Type; 3]> = SmallVec::new();
+        edges.iter().for_each(|edge| types.push(&edge.ty));
         let ty = match op.infer(&types, wanted.as_ref().unwrap_or(types[0])) {
             Ok(ty) if !device.backend().target().dtypes.contains(&ty.dtype) => {
                 return fail(no_dtype(ty.dtype, device));

@@ -202,9 +202,9 @@ pub enum Op {
     /// One operand; axes of extent 1 repeat to the node's shape. Ranks are equal.
     Expand,
     /// One operand; a strided part of it.
-    Slice(SmallVec<[SliceAxis; 4]>),
+    Slice(Box<[SliceAxis]>),
     /// One operand, surrounded and interspersed by zeros.
-    Pad(SmallVec<[PadAxis; 4]>),
+    Pad(Box<[PadAxis]>),
     /// One operand; the reduced axes stay with extent 1.
     Reduce(ReduceOp, Axes),
     /// `a [batch…, free_a…, contracted…]` and `b [batch…, free_b…, contracted…]` to `[batch…, free_a…, free_b…]`:

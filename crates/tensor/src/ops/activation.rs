@@ -15,7 +15,7 @@ impl Tensor {
     #[track_caller]
     pub fn prelu(&self, weight: impl Into<Operand>) -> Tensor {
         let (x, weight) = self.broadcast_with("prelu", weight.into());
-        Tensor::select(&x.gt(x.constant(0.0)), &x, &(&x * weight))
+        Tensor::select(&x.gt(x.constant(0.0)), &x, &(&*x * weight))
     }
 
     /// x where positive, `alpha` (eˣ − 1) elsewhere (Clevert et al. 2016).

@@ -54,10 +54,13 @@ impl Tensor {
     #[track_caller]
     pub fn where_(&self, then: impl Into<Operand>, otherwise: impl Into<Operand>) -> Tensor {
         let (then, otherwise) = match (then.into(), otherwise.into()) {
-            (Operand::Tensor(then), otherwise) => then.broadcast_with("where", otherwise),
+            (Operand::Tensor(then), otherwise) => {
+                let (then, otherwise) = then.broadcast_with("where", otherwise);
+                (then.into_owned(), otherwise)
+            }
             (then, Operand::Tensor(otherwise)) => {
                 let (otherwise, then) = otherwise.broadcast_with("where", then);
-                (then, otherwise)
+                (then, otherwise.into_owned())
             }
             (Operand::Number(then), Operand::Number(otherwise)) => {
                 let dtype = if then.fits(DType::Bool) { DType::Bool } else { DType::F32 };

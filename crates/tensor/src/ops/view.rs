@@ -175,7 +175,7 @@ impl Tensor {
 
     #[track_caller]
     fn slice_axis(&self, axis: usize, slice: SliceAxis) -> Tensor {
-        let mut slices: SmallVec<[SliceAxis; 4]> =
+        let mut slices: Box<[SliceAxis]> =
             self.shape().iter().map(|&len| SliceAxis { start: 0, step: 1, len }).collect();
         if slices[axis] == slice {
             return self.clone();
@@ -233,7 +233,7 @@ impl Tensor {
 
     #[track_caller]
     pub(crate) fn pad_axis(&self, axis: usize, pad: PadAxis) -> Tensor {
-        let mut pads = SmallVec::from_elem(PadAxis::default(), self.rank());
+        let mut pads = vec![PadAxis::default(); self.rank()].into_boxed_slice();
         pads[axis] = pad;
         Tensor::record(Op::Pad(pads), &[self], None)
     }

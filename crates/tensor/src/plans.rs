@@ -1,0 +1,106 @@
+//! The plans of a device, found again by their graphs.
+
+use crate::debug::DEBUG;
+use crate::device::Device;
+use crate::error::Result;
+use crate::extract::Extraction;
+use crate::timed::Timed;
+use gradus_ir::{Executable, Graph};
+use lru::LruCache;
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Compiled plans kept per device.
+const CACHED: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// So many new plans in a row for one line of the program are worth a warning.
+const WARN_AFTER: u32 = 16;
+
+/// The plans used last, by the hash of their graph; of two graphs that share a hash, the later one stays.
+pub(crate) struct Plans {
+    cached: LruCache<u64, Cached, foldhash::fast::FixedState>,
+    made: u64,
+    sites: HashMap<&'static Location<'static>, Site>,
+}
+
+struct Cached {
+    graph: Graph,
+    executable: Arc<dyn Executable>,
+    /// The new plans in a row of the line that it was made for: none, once it is used again.
+    in_a_row: Arc<AtomicU32>,
+}
+
+/// A line of the program that plans were made for.
+#[derive(Default)]
+struct Site {
+    in_a_row: Arc<AtomicU32>,
+    /// The hash of the last graph.
+    last: u64,
+}
+
+impl Plans {
+    pub(crate) fn new() -> Plans {
+        let cached = LruCache::with_hasher(CACHED, foldhash::fast::FixedState::default());
+        Plans { cached, made: 0, sites: HashMap::new() }
+    }
+
+    /// How many were made so far.
+    pub(crate) fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// The executable of a graph, from the cache if it is there.
+    pub(crate) fn executable(&mut self, device: &Device, extraction: &Extraction) -> Result<Arc<dyn Executable>> {
+        let hash = extraction.hash();
+        if let Some(cached) = self.cached.get(&hash)
+            && extraction.difference(&cached.graph).is_none()
+        {
+            cached.in_a_row.store(0, Relaxed);
+            return Ok(cached.executable.clone());
+        }
+        let graph = extraction.graph();
+        let target = device.backend().target();
+        let plan = if DEBUG.fuse { gradus_ir::plan(&graph, target) } else { gradus_ir::plan_unfused(&graph, target) };
+        if DEBUG.plan {
+            eprintln!("plan for {device}:\n{}", plan.table(|node| extraction.named(node)));
+            for (node, buffer) in extraction.outputs().zip(&plan.outputs) {
+                let (op, shape, at) = (node.op.name(), &node.ty.shape, node.location);
+                eprintln!("      keeps {} {op}{shape} of {}:{}", plan.buffer_name(*buffer), at.file(), at.line());
+            }
+        }
+        let executable: Arc<dyn Executable> = match DEBUG.time {
+            true => Arc::new(Timed::new(device, &plan)?),
+            false => Arc::from(device.backend().compile(plan)?),
+        };
+        self.made += 1;
+        let in_a_row = self.note_new(extraction, hash);
+        self.cached.put(hash, Cached { graph, executable: executable.clone(), in_a_row });
+        Ok(executable)
+    }
+
+    /// Notes a new plan, and warns if the line that asks for it got nothing but new ones for a while.
+    fn note_new(&mut self, extraction: &Extraction, hash: u64) -> Arc<AtomicU32> {
+        let Some(root) = extraction.nodes().next_back() else {
+            return Arc::default();
+        };
+        let site = self.sites.entry(root.location).or_default();
+        let last = std::mem::replace(&mut site.last, hash);
+        let (in_a_row, at) = (site.in_a_row.fetch_add(1, Relaxed) + 1, root.location);
+        if in_a_row == WARN_AFTER
+            && let Some(earlier) = self.cached.peek(&last)
+            && let Some(difference) = extraction.difference(&earlier.graph)
+        {
+            tracing::warn!(
+                "the last {in_a_row} evaluations for {}:{} each made a new plan, which takes long; from the one before \
+                 the last differs in this: {}",
+                at.file(),
+                at.line(),
+                extraction.describe(&difference)
+            );
+        }
+        site.in_a_row.clone()
+    }
+}
