@@ -153,6 +153,7 @@ pub(crate) fn family(op: &Op) -> usize {
         Op::Gather(_) => 17,
         Op::Scatter(..) => 18,
         Op::Barrier => 19,
+        Op::Index { .. } => 20,
     }
 }
 
@@ -227,13 +228,14 @@ pub(crate) fn primitives(rank: usize, dice: &mut Dice) -> Vec<Case> {
         let axis = dice.below(rank);
         let (mut picked, along) = (shape.clone(), axis as isize);
         picked[axis] = 1 + dice.below(4);
-        let index = Index(shape[axis]);
+        let (index, extent) = (Index(shape[axis]), shape[axis]);
         let iota = move |x: &[Tensor]| {
             let index = Tensor::arange(x[0].shape()[axis], x[0].device()).to_dtype(DType::F32);
             &x[0] * index.reshape(x[0].shape().with_ones(&(0..rank).filter(|&a| a != axis).collect::<Vec<_>>()))
         };
         cases.extend([
             case("iota", &one(Float), iota),
+            case("index", &[(index, &picked)], move |x| apply(Op::Index { axis, extent }, &[&x[0]])),
             case("gather", &[(Float, &shape), (index, &picked)], move |x| x[0].gather(along, &x[1])),
             case("scatter_add", &[(Float, &shape), (index, &picked), (Float, &picked)], move |x| {
                 x[0].scatter_add(along, &x[1], &x[2])

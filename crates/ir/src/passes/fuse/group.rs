@@ -74,6 +74,13 @@ impl Group {
         }
     }
 
+    /// Notes groups that must run earlier.
+    pub(super) fn wait_for(&mut self, groups: impl IntoIterator<Item = GroupId>) {
+        for group in groups {
+            position_or_push(&mut self.after, group);
+        }
+    }
+
     /// Where rows begin: the number of axes before them.
     pub(super) fn split(&self) -> usize {
         self.space.len() - self.axes.unwrap_or(0)
@@ -233,7 +240,7 @@ impl Group {
             level: if level == Level::Row { Level::Row } else { member.level },
         });
         self.members.extend(members);
-        self.after.extend(&guest.after);
+        self.wait_for(guest.after.iter().copied());
         Some(places)
     }
 

@@ -46,7 +46,7 @@ impl Fuser<'_> {
                 .iter()
                 .map(|builder| group.add(builder, Level::Element).expect("operands of a map have its shape"))
                 .collect();
-            group.after = operands.iter().flat_map(|&operand| self.waits_for(operand)).collect();
+            group.wait_for(operands.iter().flat_map(|&operand| self.waits_for(operand)));
             let instruction = make(&mut group, Level::Element, &registers).expect("a map can stand in its own shape");
             let register = group.expression.push(instruction, self.ty(id).dtype);
             group.members.push(Member { node: id, register, level: Level::Element });
@@ -127,7 +127,7 @@ impl Fuser<'_> {
                 }
                 None => {
                     let builder = self.apart(operand);
-                    group.after.extend(self.waits_for(operand));
+                    group.wait_for(self.waits_for(operand));
                     group.add(&builder, level)?
                 }
             });

@@ -216,7 +216,7 @@ impl Fuser<'_> {
                     let (load, after) = self.stored(operand);
                     // Their places count, so equal ones stay apart.
                     group.loads.push(load);
-                    group.after.extend(after);
+                    group.wait_for(after);
                 }
                 group.expression.push(Instruction::Accumulator, ty.dtype);
                 let at = self.groups.len();
@@ -234,7 +234,7 @@ impl Fuser<'_> {
                         return None;
                     }
                     let load = group.load_whole(&load, level);
-                    group.after.extend(&after);
+                    group.wait_for(after.iter().copied());
                     Some(Instruction::Gather { load, axis: *axis, index: registers[0] })
                 };
                 let reads = self.maker[load.buffer].into_iter().chain(after.iter().copied()).collect();
@@ -249,7 +249,8 @@ impl Fuser<'_> {
 
     /// A value as it is; what depends on it waits for `after`.
     fn barrier(&mut self, operands: &[NodeId]) -> Value {
-        let (load, mut after) = self.stored(operands[0]);
+        let (load, earlier) = self.stored(operands[0]);
+        let mut after: Vec<GroupId> = earlier;
         for &operand in &operands[1..] {
             match self.value(operand) {
                 Value::Register(computed) => after.push(computed.group),
@@ -257,6 +258,8 @@ impl Fuser<'_> {
                 Value::Uniform(_) | Value::Iota(_) => {}
             }
         }
+        after.sort_unstable();
+        after.dedup();
         Value::Stored(load, after)
     }
 
@@ -356,7 +359,7 @@ impl Fuser<'_> {
 
     /// An operand of a product: its loads join the group's, and what is done to them is given.
     fn product_operand(&mut self, group: &mut Group, operand: NodeId) -> Expression {
-        group.after.extend(self.waits_for(operand));
+        group.wait_for(self.waits_for(operand));
         let dtype = self.ty(operand).dtype;
         if let Value::Register(computed) = self.value(operand) {
             // Each element is used many times over, so little may be done to it, and one load must be all.
