@@ -104,7 +104,8 @@ fn products_take_in_what_is_done_before_and_after() {
     expect("residual and scale", &[&residual + (&y + &bias) * 0.5], &["matmul"]);
     expect("both before and after the activation", &[&y + &bias, (&y + &bias).relu()], &["matmul"]);
     expect("scaled operands", &[(&x * 0.25).matmul(&(-&w).t()) + &bias], &["matmul"]);
-    let dropped = (&y + &bias).relu() * Tensor::bernoulli([20, 40], 0.5, Key::new(5), &Device::cpu()).to_dtype(y.dtype());
+    let dropped =
+        (&y + &bias).relu() * Tensor::bernoulli([20, 40], 0.5, Key::new(5), &Device::cpu()).to_dtype(y.dtype());
     expect("dropout after it", &[dropped], &["matmul"]);
 }
 
@@ -156,7 +157,11 @@ fn kernels_keep_to_the_limits_of_the_target() {
                 if let Family::Reduce { .. } = kernel.family {
                     let passes = kernel.expression.passes().into_iter().max().unwrap_or(0);
                     let stores = kernel.outputs.iter().any(|store| !store.per_row);
-                    assert!(kernel.row_len() <= target.longest_row || (passes <= 1 && !stores), "{}\n{plan}", step.name);
+                    assert!(
+                        kernel.row_len() <= target.longest_row || (passes <= 1 && !stores),
+                        "{}\n{plan}",
+                        step.name
+                    );
                 }
             }
         }
@@ -180,7 +185,7 @@ fn the_order_needs_little_memory() {
     }
 }
 
-/// A run takes what `Plan::memory` says, and no more than a tenth above what is alive at once.
+/// A run takes at most a tenth more than is alive at once: what `Plan::memory` says, and what kernels need for themselves.
 #[test]
 fn a_run_takes_the_memory_that_its_plan_tells() {
     let kinds = own_backends().len();
@@ -189,6 +194,7 @@ fn a_run_takes_the_memory_that_its_plan_tells() {
             let backend = own_backends().remove(kind);
             let plan = step.plan(backend.target());
             let told = plan.memory();
+            assert!(told.pool as f64 <= 1.1 * told.peak as f64, "{}: {told}", step.name);
             let data = step.inputs.iter().map(|input| input.to_data().unwrap());
             let mut buffers: Vec<_> = data.map(|data| Some(backend.upload(data).unwrap())).collect();
             let executable = backend.compile(plan).unwrap();
@@ -197,21 +203,9 @@ fn a_run_takes_the_memory_that_its_plan_tells() {
             backend.synchronise().unwrap();
             let taken = backend.memory().peak - before;
             println!("{} on {}: {taken} bytes taken; {told}", step.name, backend.description());
-            assert!(taken as f64 <= 1.1 * told.peak as f64, "{} on {}: {taken}; {told}", step.name, backend.description());
+            let peak = executable.peak();
+            assert!(peak >= told.peak && taken as f64 <= 1.1 * peak as f64, "{}: {taken} of {peak}; {told}", step.name);
             drop(outputs);
         }
-    }
-}
-
-#[test]
-fn zz_show() {
-    let target = Target { bindings: 32, ..Target::default() };
-    for step in steps(&Device::cpu()) {
-        let mut rng = Rng(1);
-        let all: Vec<_> = (0..300).map(|_| plan_in_order(&step.graph, &target, &mut |ready| rng.below(ready.len())).memory()).collect();
-        println!("{} min pool {} min peak {} best ratio {:?}", step.name, all.iter().map(|m| m.pool).min().unwrap(), all.iter().map(|m| m.peak).min().unwrap(), all.iter().map(|m| (m.pool * 1000 / m.peak, m.peak)).min());
-        let start = std::time::Instant::now();
-        let plan = step.plan(&target);
-        println!("{} kernels planned in {:?}; memory {:?}", plan.kernels.len(), start.elapsed(), { let s = std::time::Instant::now(); plan.memory(); s.elapsed() });
     }
 }

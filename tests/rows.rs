@@ -41,7 +41,9 @@ fn check(on: &Tested, mut case: Case, outputs: &[NodeId], what: impl Debug) {
     case.graph.outputs = outputs.to_vec();
     let what = || format!("{} on {}", format_args!("{what:?}"), on.name);
     let expected = case.reference(on.tolerance).unwrap_or_else(|error| panic!("{}: reference: {error}", what()));
-    let got = case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap_or_else(|error| panic!("{}: {error}", what()));
+    let got = case
+        .run(on.backend, plan(&case.graph, on.backend.target()))
+        .unwrap_or_else(|error| panic!("{}: {error}", what()));
     if let Some(mismatch) = Mismatch::find(&expected, &got) {
         panic!("{}: {mismatch}\n{}", what(), plan(&case.graph, on.backend.target()));
     }

@@ -93,7 +93,11 @@ fn donated_inputs_are_updated_in_place() {
             assert_eq!(mismatch.map(|m| m.to_string()), None, "{what}");
 
             case.graph.donated[0] = true;
-            assert_eq!(case.run(backend, plan(&case.graph, backend.target())).unwrap(), kept, "{what}: donation changed the result");
+            assert_eq!(
+                case.run(backend, plan(&case.graph, backend.target())).unwrap(),
+                kept,
+                "{what}: donation changed the result"
+            );
 
             let executable = backend.compile(plan(&case.graph, backend.target())).unwrap();
             for shared in [false, true] {

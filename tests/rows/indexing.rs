@@ -88,6 +88,11 @@ fn an_index_out_of_range_is_an_error() {
         let index = case.input(4, Data::U32(vec![2, u32::MAX, 1, 0]));
         case.graph.outputs = vec![case.op(Op::Gather(0), &[x, index])];
         let expected = Error::Index { index: u32::MAX.into(), axis: 0, extent: 3 };
-        assert_eq!(case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap_err(), expected, "on {}", on.name);
+        assert_eq!(
+            case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap_err(),
+            expected,
+            "on {}",
+            on.name
+        );
     }
 }

@@ -10,7 +10,9 @@ use gradus_ir::{DType, Data, NodeId, Number, plan};
 /// Runs a case and compares each output with what it must be.
 fn gives(on: &Tested, mut case: Case, outputs: &[(&str, NodeId, Vec<i64>)]) {
     case.graph.outputs = outputs.iter().map(|&(_, id, _)| id).collect();
-    let got = case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap_or_else(|error| panic!("on {}: {error}", on.name));
+    let got = case
+        .run(on.backend, plan(&case.graph, on.backend.target()))
+        .unwrap_or_else(|error| panic!("on {}: {error}", on.name));
     for ((what, _, expected), got) in outputs.iter().zip(got) {
         assert_eq!(got.len(), expected.len(), "{what} on {}", on.name);
         let wrong = (0..got.len()).find(|&i| got.get(i).map(Number::to_f64) != Some(expected[i] as f64));

@@ -131,7 +131,6 @@ fn other(op: ReduceOp) -> ReduceOp {
     }
 }
 
-
 /// A mutant for each kernel that the fault can be planted in. (In a kernel that writes nothing it would not show.)
 fn each_kernel(plan: &Plan, plant: impl Fn(&mut Kernel) -> Option<()>) -> Vec<Plan> {
     let mutant = |i: usize| {

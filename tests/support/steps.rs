@@ -51,7 +51,12 @@ fn evaluated(tensor: Tensor) -> Tensor {
     tensor
 }
 
-fn adam(name: &'static str, parameters: Vec<Tensor>, data: &[Tensor], loss: impl Fn(&[Tensor]) -> Tensor) -> TrainingStep {
+fn adam(
+    name: &'static str,
+    parameters: Vec<Tensor>,
+    data: &[Tensor],
+    loss: impl Fn(&[Tensor]) -> Tensor,
+) -> TrainingStep {
     let state: Vec<Tensor> = parameters.iter().chain(&parameters).map(|p| evaluated(p.zeros_like() + 0.0)).collect();
     let (loss, gradients) = value_and_grad(|p| loss(p), &parameters).expect("the step has gradients");
     let mut outputs = vec![loss];

@@ -1,8 +1,8 @@
 //! Expressions, evaluated one cache-sized block of the iteration space at a time.
 
 use crate::address::{Strided, runs};
-use crate::parallel;
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
+use crate::parallel;
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, philox, with_dtype};

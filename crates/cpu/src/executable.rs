@@ -199,14 +199,19 @@ impl Step {
 /// The first step that overwrites an input, and the most bytes that the steps from there on hold beyond those before.
 fn overwriting(steps: &[Step], buffers: &[gradus_ir::plan::Buffer]) -> Option<(usize, usize)> {
     let first = steps.iter().position(|step| step.in_place().any(|output| buffers[output].input.is_some()))?;
+    Some((first, peak(&steps[first..], buffers)))
+}
+
+/// The most bytes that some steps hold beyond those before.
+fn peak(steps: &[Step], buffers: &[gradus_ir::plan::Buffer]) -> usize {
     let bytes = |b: BufferId| (buffers[b].len * buffers[b].dtype.size()) as isize;
     let (mut held, mut most) = (0, 0);
-    for step in &steps[first..] {
+    for step in steps {
         held += step.made().map(bytes).sum::<isize>();
         most = most.max(held + step.work.scratch() as isize);
         held -= step.freed.iter().filter(|&&b| buffers[b].input.is_none()).map(|&b| bytes(b)).sum::<isize>();
     }
-    Some((first, most as usize))
+    most as usize
 }
 
 impl Executable for CpuExecutable {
@@ -215,6 +220,10 @@ impl Executable for CpuExecutable {
             Some(pool) => pool.install(|| self.run_here(inputs, scalars)),
             None => self.run_here(inputs, scalars),
         }
+    }
+
+    fn peak(&self) -> usize {
+        peak(&self.steps, &self.buffers)
     }
 }
 
@@ -243,7 +252,14 @@ impl Work {
     fn run(&self, operands: Operands, outs: &mut [Data], memory: &Arc<Memory>) -> Result<()> {
         match self {
             Work::Elementwise(program) => program.run(&operands, outs),
-            Work::Rows(program) => program.run(&operands, outs),
+            Work::Rows(program) => {
+                // What is updated in place has one element for each row: few, so they are copied.
+                let kept: Vec<(usize, Data)> =
+                    program.in_place().iter().map(|&(load, output)| (load, outs[output].clone())).collect();
+                let mut operands = operands;
+                kept.iter().for_each(|(load, data)| operands.loads[*load] = Some(Slice::of(data)));
+                program.run(&operands, outs)
+            }
             Work::Contract(contraction) => contraction.run(&operands, outs, memory),
             Work::Scatter(scatter) => {
                 let [base, Some(index), Some(updates)] = operands.loads[..] else {

@@ -41,7 +41,11 @@ impl Cpu {
             }
         };
         let memory = Arc::new(Memory::with_limit(memory_limit));
-        Ok(Cpu { target: Target { dtypes: DType::ALL.to_vec(), bindings: 32, longest_row: usize::MAX }, memory, threads })
+        Ok(Cpu {
+            target: Target { dtypes: DType::ALL.to_vec(), bindings: 32, longest_row: usize::MAX },
+            memory,
+            threads,
+        })
     }
 }
 

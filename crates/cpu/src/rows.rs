@@ -36,6 +36,8 @@ pub(crate) struct RowProgram {
     values: Vec<DType>,
     /// For each output of the kernel, the value that it is, if it has one element per row.
     outputs: Vec<Option<usize>>,
+    /// The loads that are updated in place, and by which output.
+    in_place: Vec<(usize, usize)>,
 }
 
 /// What is computed for each row, and then a walk along the rows.
@@ -72,6 +74,11 @@ impl RowProgram {
         Splitter::new(kernel, kernel.space.len() - axes).program()
     }
 
+    /// The loads that are updated in place, and by which output.
+    pub(crate) fn in_place(&self) -> &[(usize, usize)] {
+        &self.in_place
+    }
+
     /// Runs it; `outs` are the kernel's outputs.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         if self.rows == 0 {
@@ -100,7 +107,8 @@ impl RowProgram {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
             let mut values = self.new_values(at_once);
-            let mut scratch = [self.per_row.scratch(operands.scalars, BLOCK), self.elements.scratch(operands.scalars, BLOCK)];
+            let mut scratch =
+                [self.per_row.scratch(operands.scalars, BLOCK), self.elements.scratch(operands.scalars, BLOCK)];
             let mut folds = self.passes.iter().map(Pass::folds).collect::<Result<Vec<_>>>()?;
             for at in (first..last).step_by(at_once) {
                 let rows = at_once.min(last - at);
@@ -425,6 +433,9 @@ impl<'k> Splitter<'k> {
             passes,
             values: self.values.iter().map(|&register| kernel.expression.dtype(register)).collect(),
             outputs,
+            in_place: (kernel.loads.iter().enumerate())
+                .filter_map(|(i, load)| Some((i, kernel.outputs.iter().position(|s| s.buffer == load.buffer)?)))
+                .collect(),
         }
     }
 

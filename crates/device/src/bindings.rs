@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 /// How many bind groups are kept: the last this many that were used, at most twice as many.
 const CAPACITY: usize = 2048;
 
-/// A buffer's number and how many of its bytes are bound.
-pub(crate) type Bound = (u64, u64);
+/// A buffer's number, and from where on how many of its bytes are bound.
+pub(crate) type Bound = (u64, u64, u64);
 
 /// The bind groups of a device. They keep the driver's buffers alive: when buffers go, [`Bindings::forget`] them.
 #[derive(Debug)]
@@ -37,7 +37,9 @@ impl Bindings {
         bound: impl ExactSizeIterator<Item = Bound> + Clone,
         make: impl FnOnce() -> Result<wgpu::BindGroup, E>,
     ) -> Result<(&wgpu::BindGroup, u64), E> {
-        let key = bound.clone().fold(mix(0, layout), |hash, (buffer, bytes)| mix(mix(hash, buffer), bytes));
+        let key = bound
+            .clone()
+            .fold(mix(0, layout), |hash, (buffer, offset, bytes)| mix(mix(mix(hash, buffer), offset), bytes));
         // Two sets of buffers may share a hash: the later one replaces the earlier.
         let equal = |group: &Group| {
             let same_shape = group.layout == layout && group.bound.len() == bound.len();
@@ -54,6 +56,6 @@ impl Bindings {
 
     /// Drops the bind groups of buffers that are about to be freed.
     pub(crate) fn forget(&mut self, buffers: &[u64]) {
-        self.groups.retain(|group| !group.bound.iter().any(|(buffer, _)| buffers.contains(buffer)));
+        self.groups.retain(|group| !group.bound.iter().any(|(buffer, ..)| buffers.contains(buffer)));
     }
 }

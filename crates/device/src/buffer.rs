@@ -15,15 +15,22 @@ use wgpu::BufferUsages;
 /// Bound bytes are a multiple of this, so that kernels may read and write whole `vec4<f32>`s.
 const QUANTUM: u64 = 16;
 
+/// Parts of buffers begin at multiples of this: what every adapter allows (WebGPU's `minStorageBufferOffsetAlignment`).
+const PART_ALIGNMENT: u64 = 256;
+
 /// Memory of a device. Clones are the same memory; when the last one drops, it goes back to the pool, while work
 /// that was launched before still finds it as it was.
 #[derive(Clone, Debug)]
-pub struct Buffer(pub(crate) Arc<Held>);
+pub struct Buffer {
+    held: Arc<Held>,
+    /// Where it begins in wgpu's buffer.
+    offset: u64,
+    bytes: u64,
+}
 
 #[derive(Debug)]
-pub(crate) struct Held {
+struct Held {
     slot: Arc<Slot>,
-    bytes: u64,
     device: Arc<Inner>,
 }
 
@@ -70,10 +77,10 @@ impl Slot {
 impl Buffer {
     /// Its size in bytes, as asked for.
     pub fn bytes(&self) -> u64 {
-        self.0.bytes
+        self.bytes
     }
 
-    /// wgpu's buffer, which may be longer. Usages: storage, copies from and to it. What was launched has reached it
+    /// wgpu's buffer, which may be longer, and of which this may be a [part](Buffer::part). Usages: storage, copies from and to it. What was launched has reached it
     /// only after [`Device::flush`].
     pub fn wgpu(&self) -> &wgpu::Buffer {
         &self.slot().wgpu
@@ -81,20 +88,43 @@ impl Buffer {
 
     /// The device that it lies on.
     pub fn device(&self) -> Device {
-        Device(self.0.device.clone())
+        Device(self.held.device.clone())
     }
 
     pub(crate) fn is_on(&self, device: &Inner) -> bool {
-        self.0.device.number == device.number
+        self.held.device.number == device.number
     }
 
     pub(crate) fn slot(&self) -> &Slot {
-        &self.0.slot
+        &self.held.slot
+    }
+
+    /// `bytes` of the buffer from `offset` on, which share its memory: a kernel must not write one part while it reads or
+    /// writes another.
+    ///
+    /// Fails if they are not all inside, or do not begin at a multiple of 256.
+    pub fn part(&self, offset: u64, bytes: u64) -> Result<Buffer, Error> {
+        let fail = |message: &str| {
+            let what = format!("{bytes} bytes from {offset} on, of a buffer of {}", self.bytes);
+            Err(Error::Argument { what, message: message.into() })
+        };
+        if !offset.is_multiple_of(PART_ALIGNMENT) {
+            return fail("a part begins at a multiple of 256");
+        }
+        match offset.checked_add(bound_bytes(bytes)) {
+            Some(end) if end <= self.bound() => Ok(Buffer { offset: self.offset + offset, bytes, ..self.clone() }),
+            _ => fail("a part lies inside of its buffer"),
+        }
+    }
+
+    /// Where it begins in wgpu's buffer.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// How many bytes kernels see.
     pub(crate) fn bound(&self) -> u64 {
-        bound_bytes(self.0.bytes)
+        bound_bytes(self.bytes)
     }
 }
 
@@ -200,7 +230,7 @@ impl Device {
                 }
             }
         };
-        Ok(Buffer(Arc::new(Held { slot, bytes, device: self.0.clone() })))
+        Ok(Buffer { held: Arc::new(Held { slot, device: self.0.clone() }), offset: 0, bytes })
     }
 
     fn create_slot(&self, class: u64) -> Result<Arc<Slot>, Error> {

@@ -24,14 +24,14 @@ impl Device {
     /// What other threads launch on this buffer meanwhile may be seen or not.
     pub fn read(&self, buffer: &Buffer, bytes: u64) -> Result<Vec<u8>, Error> {
         self.check_read(buffer, bytes)?;
-        self.read_wgpu(buffer.wgpu(), bytes)
+        self.read_wgpu(buffer.wgpu(), buffer.offset(), bytes)
     }
 
     /// [`Device::read`] of the first `count` values of some plain type, without another copy.
     pub fn read_as<T: Pod>(&self, buffer: &Buffer, count: usize) -> Result<Vec<T>, Error> {
         let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
         self.check_read(buffer, bytes)?;
-        self.read_wgpu(buffer.wgpu(), bytes)
+        self.read_wgpu(buffer.wgpu(), buffer.offset(), bytes)
     }
 
     /// The first `bytes` of a buffer as they are after all that was launched so far, whatever is launched later. Work
@@ -74,7 +74,7 @@ impl Device {
             pieces.push(Piece::new(self.staging(length.next_multiple_of(4))?, length));
             offset += length;
         }
-        let index = self.fetch(buffer.wgpu(), 0, &pieces)?;
+        let index = self.fetch(buffer.wgpu(), buffer.offset(), &pieces)?;
         Ok((pieces, index))
     }
 
@@ -93,7 +93,7 @@ impl Device {
     }
 
     /// Reads any buffer of wgpu's that can be copied from, and that has a multiple of 4 bytes.
-    pub(crate) fn read_wgpu<T: Pod>(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<T>, Error> {
+    pub(crate) fn read_wgpu<T: Pod>(&self, buffer: &wgpu::Buffer, start: u64, bytes: u64) -> Result<Vec<T>, Error> {
         let mut result = Vec::with_capacity(values::<T>(bytes));
         let mut under_way = VecDeque::new();
         let mut offset = 0;
@@ -101,7 +101,7 @@ impl Device {
             while offset < bytes && under_way.len() < PIECES_AHEAD {
                 let length = piece_bytes::<T>().min(bytes - offset);
                 let piece = [Piece::new(self.staging(length.next_multiple_of(4))?, length)];
-                let index = self.fetch(buffer, offset, &piece)?;
+                let index = self.fetch(buffer, start + offset, &piece)?;
                 under_way.push_back((piece, index));
                 offset += length;
             }

@@ -116,7 +116,7 @@ impl Device {
         from.slot().mark(now);
         to.slot().mark(now);
         let length = bytes.next_multiple_of(4);
-        stream.encoder(inner)?.copy_buffer_to_buffer(from.wgpu(), 0, to.wgpu(), 0, length);
+        stream.encoder(inner)?.copy_buffer_to_buffer(from.wgpu(), from.offset(), to.wgpu(), to.offset(), length);
         stream.recorded += 1;
         count(&inner.counters.copies, 1);
         let wait = stream.flush_if_full(inner)?;
@@ -261,7 +261,7 @@ impl Stream {
         let now = inner.recording.load(Ordering::Relaxed);
         launch.buffers.iter().for_each(|buffer| buffer.slot().mark(now));
 
-        let bound = launch.buffers.iter().map(|buffer| (buffer.slot().number, buffer.bound()));
+        let bound = launch.buffers.iter().map(|buffer| (buffer.slot().number, buffer.offset(), buffer.bound()));
         let (group, number) = self.bindings.get(pipeline.layout.number, bound, || {
             launch.check_aliases()?;
             bind_group(inner, launch)
@@ -347,7 +347,7 @@ fn bind_group(inner: &Inner, launch: &Launch<'_>) -> Result<wgpu::BindGroup, Err
         .zip(launch.buffers)
         .map(|(binding, buffer)| {
             let size = NonZeroU64::new(buffer.bound());
-            let resource = wgpu::BufferBinding { buffer: buffer.wgpu(), offset: 0, size };
+            let resource = wgpu::BufferBinding { buffer: buffer.wgpu(), offset: buffer.offset(), size };
             wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(resource) }
         })
         .collect();

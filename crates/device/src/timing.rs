@@ -112,7 +112,7 @@ impl Device {
             let queries = 2 * first..2 * (first + passes);
             stream.encoder(inner)?.resolve_query_set(set, queries, &resolved, 0);
         }
-        let stamps: Vec<[u64; 2]> = self.read_wgpu(&resolved, bytes)?;
+        let stamps: Vec<[u64; 2]> = self.read_wgpu(&resolved, 0, bytes)?;
         // A clock that is set back in between counts nothing.
         Ok(stamps.iter().map(|[start, end]| end.saturating_sub(*start)).sum())
     }

@@ -101,7 +101,8 @@ struct Run<'r> {
     scalars: &'r [Number],
     /// The arrays of the input slots. An overwritten one is a copy, if something else owns the input.
     inputs: Vec<device::Buffer>,
-    slots: Vec<device::Buffer>,
+    /// What the run makes, by buffer of the plan.
+    made: Vec<Option<device::Buffer>>,
     status: Option<device::Buffer>,
 }
 
@@ -112,7 +113,7 @@ impl Executable for GpuExecutable {
             executable: self,
             scalars,
             inputs: Vec::with_capacity(inputs.len()),
-            slots: Vec::with_capacity(self.slots.bytes.len()),
+            made: vec![None; self.slots.places.len()],
             status: None,
         };
         for (slot, input) in inputs.iter().enumerate() {
@@ -128,8 +129,12 @@ impl Executable for GpuExecutable {
             ranges::propagate(&self.plan, scalars, &mut ranges);
         }
         // All memory comes first, so that nothing is half done when there is too little.
-        for &bytes in &self.slots.bytes {
-            run.slots.push(self.device.allocate(bytes).map_err(of_device)?);
+        let slots = self.slots.bytes.iter().map(|&bytes| self.device.allocate(bytes));
+        let slots = slots.collect::<Result<SmallVec<[device::Buffer; 16]>, _>>().map_err(of_device)?;
+        for (id, place) in self.slots.places.iter().enumerate() {
+            if let Place::Slot(slot, offset) = *place {
+                run.made[id] = Some(slots[slot].part(offset, self.slots.lengths[id]).map_err(of_device)?);
+            }
         }
         let overwritten: Vec<usize> =
             self.steps.iter().flat_map(|s| &s.overwrites).filter_map(|&id| self.plan.buffers[id].input).collect();
@@ -164,6 +169,10 @@ impl Executable for GpuExecutable {
         }
         Ok(self.outputs(&run, inputs, &ranges))
     }
+
+    fn peak(&self) -> usize {
+        self.slots.peak
+    }
 }
 
 impl GpuExecutable {
@@ -193,8 +202,7 @@ impl Run<'_> {
         match slot {
             Slot::Plan(id) => match self.executable.slots.places[id] {
                 Place::Input(slot) => &self.inputs[slot],
-                Place::Slot(slot) => &self.slots[slot],
-                Place::Nowhere => unreachable!("launches and outputs have places"),
+                Place::Slot(..) | Place::Nowhere => self.made[id].as_ref().expect("launches and outputs have places"),
             },
             Slot::Status => self.status.as_ref().expect("the status is made before the first check"),
         }

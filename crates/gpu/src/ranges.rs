@@ -51,13 +51,17 @@ pub(crate) fn of_registers(kernel: &Kernel, ranges: &[Range], scalars: &[Number]
                 DType::Bool => Some((0, 1)),
                 _ => registers[x],
             },
-            Instruction::Reduce(ReduceOp::ArgMax | ReduceOp::ArgMin, _) => Some((0, kernel.row_len().max(1) as i64 - 1)),
+            Instruction::Reduce(ReduceOp::ArgMax | ReduceOp::ArgMin, _) => {
+                Some((0, kernel.row_len().max(1) as i64 - 1))
+            }
             Instruction::Reduce(ReduceOp::Max | ReduceOp::Min, x) => registers[x],
             Instruction::Index { index, extent, .. } => match registers[index] {
                 Some((low, high)) => Some((low.max(0), high.min(extent as i64 - 1))),
                 None => Some((0, extent.max(1) as i64 - 1)),
             },
-            Instruction::Reduce(..) | Instruction::Compare(..) | Instruction::Random(_) | Instruction::Accumulator => None,
+            Instruction::Reduce(..) | Instruction::Compare(..) | Instruction::Random(_) | Instruction::Accumulator => {
+                None
+            }
         };
         registers.push(range.filter(|&range| !dtype.is_float() && fits(range, *dtype)));
     }

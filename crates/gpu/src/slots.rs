@@ -1,18 +1,19 @@
-//! Where a plan's buffers lie: arrays whose lifetimes do not meet share a slot.
+//! Where a plan's buffers lie: arrays whose lifetimes do not meet share a slot, others may lie side by side in one.
 
 use crate::array::bytes;
 use crate::compiler::Launch;
 use crate::module::Slot;
+use gradus_device::Access;
 use gradus_ir::plan::{Buffer, BufferId};
-use gradus_ir::{Lifetime, share_places};
+use gradus_ir::{alive_at_once, lifetimes, share_places};
 
 /// The place of a buffer of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// An input slot of the plan.
     Input(usize),
-    /// A slot of the run.
-    Slot(usize),
+    /// A slot of the run, and where the array begins in it.
+    Slot(usize, u64),
     /// Nothing reads or writes it: a kernel writes over one of its inputs instead.
     Nowhere,
 }
@@ -22,32 +23,33 @@ pub(crate) enum Place {
 pub(crate) struct Slots {
     /// The place of each buffer.
     pub(crate) places: Vec<Place>,
+    /// The bytes of each buffer.
+    pub(crate) lengths: Vec<u64>,
     /// The bytes of each slot.
     pub(crate) bytes: Vec<u64>,
+    /// The most bytes that are alive at once.
+    pub(crate) peak: usize,
 }
 
 impl Slots {
     /// A buffer is needed from the first launch that binds it to the last one, an output to the end.
     pub(crate) fn new(buffers: &[Buffer], launches: &[Launch], outputs: &[BufferId]) -> Slots {
-        let mut lifetimes: Vec<Option<Lifetime>> = vec![None; buffers.len()];
-        let mut use_at = |id: BufferId, step: usize| {
-            let bytes = bytes(buffers[id].len).next_multiple_of(256) as usize;
-            let lifetime = lifetimes[id].get_or_insert(Lifetime { first: step, last: step, bytes });
-            lifetime.last = lifetime.last.max(step);
+        let is_made = |id: &BufferId| buffers[*id].input.is_none();
+        let bound = |launch: &Launch, writes: bool| -> Vec<BufferId> {
+            let bound = launch.bindings.iter().filter(|(_, access)| (*access == Access::ReadWrite) == writes);
+            bound.filter_map(|(slot, _)| plan_buffer(*slot)).filter(is_made).collect()
         };
-        for (step, launch) in launches.iter().enumerate() {
-            launch.bindings.iter().filter_map(|(slot, _)| plan_buffer(*slot)).for_each(|id| use_at(id, step));
-        }
-        // Also one without elements, which is in no launch.
-        outputs.iter().for_each(|&id| use_at(id, usize::MAX));
-        let is_made = |id: &BufferId| buffers[*id].input.is_none() && lifetimes[*id].is_some();
-        let made: Vec<BufferId> = (0..buffers.len()).filter(is_made).collect();
-        let (shared, sizes) = share_places(&made.iter().filter_map(|&id| lifetimes[id]).collect::<Vec<_>>());
+        let steps = launches.iter().map(|launch| (bound(launch, false), bound(launch, true)));
+        let outputs: Vec<BufferId> = outputs.iter().copied().filter(is_made).collect();
+        let (made, lifetimes) = lifetimes(buffers.len(), |id| bytes(buffers[id].len) as usize, steps, &outputs);
+        let shared = share_places(&lifetimes);
         let mut places: Vec<Place> = buffers.iter().map(|b| b.input.map_or(Place::Nowhere, Place::Input)).collect();
-        for (id, slot) in made.into_iter().zip(shared) {
-            places[id] = Place::Slot(slot);
+        for (id, (slot, offset)) in made.into_iter().zip(shared.of) {
+            places[id] = Place::Slot(slot, offset as u64);
         }
-        Slots { places, bytes: sizes.into_iter().map(|bytes| bytes as u64).collect() }
+        let lengths = buffers.iter().map(|buffer| bytes(buffer.len)).collect();
+        let bytes = shared.bytes.into_iter().map(|bytes| bytes as u64).collect();
+        Slots { places, lengths, bytes, peak: alive_at_once(&lifetimes) }
     }
 }
 

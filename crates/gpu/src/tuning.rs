@@ -21,9 +21,11 @@ pub struct Tuning {
 
 impl Tuning {
     /// Few threads with wide vectors; barriers and new kernels are dear.
-    pub const SOFTWARE: Tuning = Tuning { workgroup: 64, cooperates: false, busy: 128, longest_row: 4096, baked_values: 0 };
+    pub const SOFTWARE: Tuning =
+        Tuning { workgroup: 64, cooperates: false, busy: 128, longest_row: 4096, baked_values: 0 };
     /// Very many threads.
-    pub const GPU: Tuning = Tuning { workgroup: 128, cooperates: true, busy: 1 << 16, longest_row: 8192, baked_values: 2 };
+    pub const GPU: Tuning =
+        Tuning { workgroup: 128, cooperates: true, busy: 1 << 16, longest_row: 8192, baked_values: 2 };
 
     /// What suits this device.
     pub fn of(device: &Device) -> Tuning {

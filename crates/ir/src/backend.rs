@@ -95,6 +95,8 @@ pub trait Executable: Send + Sync {
     /// (its place then holds `None`) and overwritten. What a failed run did not take stays in `inputs`.
     /// `scalars` are the numbers of the scalar slots.
     fn run(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>>;
+    /// The most bytes that a run has alive at once of what it makes, with what its kernels need for themselves.
+    fn peak(&self) -> usize;
 }
 
 /// A host array on its way from a device.

@@ -31,7 +31,9 @@ pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Stats, Tar
 pub use dtype::{DType, Data, Element, Number};
 pub use error::{Error, Result};
 pub use graph::{Graph, Node, NodeId};
-pub use passes::{Lifetime, PlanMemory, plan, plan_in_order, plan_unfused, share_places};
+pub use passes::{
+    Lifetime, Places, PlanMemory, alive_at_once, lifetimes, plan, plan_in_order, plan_unfused, share_places,
+};
 pub use plan::Plan;
 pub use shape::Shape;
 pub use view::{Guard, View, ViewAxis};

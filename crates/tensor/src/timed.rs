@@ -104,4 +104,8 @@ impl Executable for Timed {
         self.print(&times);
         self.outputs.iter().map(|&id| held[id].clone().ok_or_else(missing)).collect()
     }
+
+    fn peak(&self) -> usize {
+        self.kernels.iter().map(|kernel| kernel.executable.peak()).sum()
+    }
 }

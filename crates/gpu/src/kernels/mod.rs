@@ -24,7 +24,7 @@ pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         Family::Reduce { axes } => reduce::compile(compiler, kernel, *axes),
         Family::Contract { batch, contracted, operands } => {
             contract::compile(compiler, kernel, *batch, *contracted, operands)
-        },
+        }
         Family::Scatter { mode, axis } => scatter::compile(compiler, kernel, *mode, *axis),
     }
 }

@@ -180,7 +180,13 @@ impl RowProgram<'_> {
             let (main, pass) = skeleton.split_once("// Once for each pass").unwrap_or((skeleton, ""));
             // The first line of the second part goes on with the comment.
             let pass = pass.split_once('\n').map_or("", |(_, rest)| rest);
-            let mut generator = Generator { program: self, module: Module::new(Width::Scalar, baked), registers: &registers, maps: &maps, space: &space };
+            let mut generator = Generator {
+                program: self,
+                module: Module::new(Width::Scalar, baked),
+                registers: &registers,
+                maps: &maps,
+                space: &space,
+            };
             let passes = generator.hooks();
             let mut text = main.to_string();
             for number in 0..passes {

@@ -40,12 +40,14 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
                 let (one, other) = (&plan.buffers[b], &plan.buffers[output]);
                 (one.dtype, one.len) == (other.dtype, other.len)
             };
+            // Rows are written when all of the row has been read.
+            let may_replace = kernel.outputs[at].per_row || !matches!(kernel.family, Family::Reduce { .. });
             let is_free = |b: BufferId| match plan.buffers[b].input {
                 None => true,
                 Some(slot) => donated[slot] && safe(i, kernel),
             };
             let mut candidates: Vec<BufferId> = overwritable(kernel)
-                .filter(|&b| last_use[b] == i && is_alike(b) && is_free(b) && !is_taken(b))
+                .filter(|&b| may_replace && last_use[b] == i && is_alike(b) && is_free(b) && !is_taken(b))
                 .collect();
             // Donated inputs first: they are what an optimiser step updates.
             candidates.sort_by_key(|&b| plan.buffers[b].input.is_none());
@@ -105,12 +107,21 @@ fn shows_all(view: &View, len: usize) -> bool {
     view.axes.iter().all(|axis| axis.guard.is_none()) && moving == len
 }
 
-/// The buffers that a kernel reads once, element by element where it writes, so that it may write over them.
+/// Whether a view shows the elements of a buffer in order, each along a whole row.
+fn stands_along_rows(view: &View, axes: usize) -> bool {
+    let (outer, row) = view.axes.split_at(view.axes.len() - axes);
+    row.iter().all(|axis| axis.stride == 0 && axis.guard.is_none())
+        && View { axes: outer.into(), offset: view.offset }.is_contiguous()
+}
+
+/// The buffers that a kernel reads once, element by element where it writes, so that it may write over them: a row program
+/// over what it reads and writes once for each row.
 pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + '_ {
     let direct: Vec<usize> = kernel.direct_loads().collect();
     kernel.loads.iter().enumerate().filter_map(move |(i, load)| {
         let read_once = kernel.loads.iter().filter(|l| l.buffer == load.buffer).count() == 1;
-        let gathers = |(instruction, _): &(Instruction, _)| matches!(instruction, Instruction::Gather { load, .. } if *load == i);
+        let gathers =
+            |(instruction, _): &(Instruction, _)| matches!(instruction, Instruction::Gather { load, .. } if *load == i);
         let fits = match &kernel.family {
             Family::Elementwise => true,
             Family::Scatter { .. } => i == 0,
@@ -119,9 +130,13 @@ pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + 
                 direct.contains(&i)
                     && !operands.iter().any(|e| e.instructions.iter().any(|(read, _)| read.load() == Some(i)))
             }
-            Family::Reduce { .. } => false,
+            Family::Reduce { .. } => true,
         };
         let gathered = kernel.expression.instructions.iter().any(gathers);
-        (fits && read_once && !gathered && load.view.is_contiguous()).then_some(load.buffer)
+        let in_order = match kernel.family {
+            Family::Reduce { axes } => stands_along_rows(&load.view, axes),
+            _ => load.view.is_contiguous(),
+        };
+        (fits && read_once && !gathered && in_order).then_some(load.buffer)
     })
 }

@@ -1,6 +1,7 @@
 //! How much memory a plan needs, and which of its buffers may share a place.
 
 use crate::plan::{BufferId, Plan};
+use std::collections::HashMap;
 use std::fmt;
 
 /// What a plan holds while it runs, known before it does. In bytes.
@@ -34,38 +35,51 @@ impl fmt::Display for PlanMemory {
 }
 
 /// When an array is needed, in steps, and how large it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     /// The step that makes it.
     pub first: usize,
-    /// The last step that needs it.
+    /// The last step that needs it; `usize::MAX` if it is an output.
     pub last: usize,
     /// Its bytes.
     pub bytes: usize,
+    /// Arrays, by their position, that a step uses while it writes this one, or writes while it uses this one: they must
+    /// not be parts of one place.
+    pub apart: Vec<usize>,
 }
 
-/// How many orders of choosing are tried.
-const TRIES: usize = 200;
+/// Arrays in places: some share one because their lifetimes do not meet, some lie side by side in one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// For each array, its place and where it begins there.
+    pub of: Vec<(usize, usize)>,
+    /// The bytes of each place.
+    pub bytes: Vec<usize>,
+}
 
-/// A place for each array, and the bytes of each place: arrays share one if their lifetimes do not meet. Large arrays
-/// choose first, and each takes the smallest place that is free for it (greedy by size; Pisarchyk and Lee: "Efficient
-/// memory management for deep neural net inference", 2020); then the order is changed a little, as long as that helps.
-pub fn share_places(lifetimes: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
+/// Arrays begin at multiples of this: what WebGPU asks of parts of a buffer.
+const ALIGNMENT: usize = 256;
+/// How many orders of choosing are tried.
+const TRIES: usize = 100;
+
+/// A place for each array. Large arrays choose first, and each goes where the places grow the least (greedy by size;
+/// Pisarchyk and Lee: "Efficient memory management for deep neural net inference", 2020); then the order is changed a
+/// little, as long as that helps.
+pub fn share_places(lifetimes: &[Lifetime]) -> Places {
     let mut order: Vec<usize> = (0..lifetimes.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(lifetimes[i].bytes), lifetimes[i].first));
-    let mut best = share_in_order(lifetimes, &order);
-    let total = |(_, bytes): &(Vec<usize>, Vec<usize>)| bytes.iter().sum::<usize>();
-    let mut random = 0x2545_f491_4f6c_dd1du64;
-    for _ in 0..if order.len() > 2 { TRIES } else { 0 } {
-        // xorshift64
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let (from, to) = (random as u32 as usize % order.len(), (random >> 32) as usize % order.len());
+    let total = |places: &Places| places.bytes.iter().sum::<usize>();
+    let mut best = in_order(lifetimes, &order);
+    let least = alive_at_once(lifetimes);
+    let mut random = Xorshift(0x2545_f491_4f6c_dd1d);
+    for _ in 0..TRIES {
+        if total(&best) <= least || order.len() < 3 {
+            break;
+        }
         let mut changed = order.clone();
-        let moved = changed.remove(from);
-        changed.insert(to, moved);
-        let other = share_in_order(lifetimes, &changed);
+        let moved = changed.remove(random.below(order.len()));
+        changed.insert(random.below(order.len()), moved);
+        let other = in_order(lifetimes, &changed);
         if total(&other) <= total(&best) {
             (best, order) = (other, changed);
         }
@@ -73,73 +87,151 @@ pub fn share_places(lifetimes: &[Lifetime]) -> (Vec<usize>, Vec<usize>) {
     best
 }
 
-/// A place for each array, of which each in its turn takes the one that grows the least.
-fn share_in_order(lifetimes: &[Lifetime], order: &[usize]) -> (Vec<usize>, Vec<usize>) {
-    let mut places = vec![0; lifetimes.len()];
-    let mut taken: Vec<Vec<usize>> = Vec::new();
-    let mut bytes: Vec<usize> = Vec::new();
+/// A small random source: the same places in every run.
+pub(super) struct Xorshift(pub(super) u64);
+
+impl Xorshift {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 16) as usize % n
+    }
+}
+
+/// A place for each array, of which each in its turn goes where it costs the least.
+fn in_order(lifetimes: &[Lifetime], order: &[usize]) -> Places {
+    let mut places = Places { of: vec![(0, 0); lifetimes.len()], bytes: Vec::new() };
+    let mut inside: Vec<Vec<usize>> = Vec::new();
     for &i in order {
-        let meets = |&other: &usize| {
-            let (a, b) = (&lifetimes[i], &lifetimes[other]);
-            a.first <= b.last && b.first <= a.last
-        };
-        let wanted = lifetimes[i].bytes;
-        // What it grows by, and then what it leaves unused.
-        let cost = |place: usize| (wanted.saturating_sub(bytes[place]), bytes[place].saturating_sub(wanted));
-        let free = (0..taken.len()).filter(|&place| !taken[place].iter().any(meets));
-        let place = free.min_by_key(|&place| cost(place)).filter(|&place| cost(place).0 < wanted).unwrap_or_else(|| {
-            taken.push(Vec::new());
-            bytes.push(0);
-            taken.len() - 1
+        let wanted = lifetimes[i].bytes.next_multiple_of(ALIGNMENT);
+        let offers = (0..inside.len()).filter_map(|place| {
+            let offset = room(lifetimes, &places, &inside[place], i)?;
+            let growth = (offset + wanted).saturating_sub(places.bytes[place]);
+            Some((growth, places.bytes[place], place, offset))
         });
-        bytes[place] = bytes[place].max(wanted);
-        taken[place].push(i);
-        places[i] = place;
+        let (place, offset) = match offers.min() {
+            Some((growth, _, place, offset)) if growth < wanted => (place, offset),
+            _ => {
+                inside.push(Vec::new());
+                places.bytes.push(0);
+                (inside.len() - 1, 0)
+            }
+        };
+        places.bytes[place] = places.bytes[place].max(offset + wanted);
+        places.of[i] = (place, offset);
+        inside[place].push(i);
     }
-    (places, bytes)
+    places
 }
 
-/// The lifetimes of the buffers that a plan's kernels make; `None` for inputs and what is never written.
-fn lifetimes(plan: &Plan) -> Vec<Option<Lifetime>> {
-    let mut found: Vec<Option<Lifetime>> = vec![None; plan.buffers.len()];
-    for (step, kernel) in plan.kernels.iter().enumerate() {
-        let used = kernel.outputs.iter().map(|store| store.buffer).chain(kernel.loads.iter().map(|load| load.buffer));
-        for buffer in used.filter(|&b| plan.buffers[b].input.is_none()) {
-            let bytes = plan.bytes(buffer);
-            found[buffer].get_or_insert(Lifetime { first: step, last: step, bytes }).last = step;
+/// Where an array may begin in a place that has others, if it may lie there at all.
+fn room(lifetimes: &[Lifetime], places: &Places, others: &[usize], i: usize) -> Option<usize> {
+    let array = &lifetimes[i];
+    let is_output = |a: &Lifetime| a.last == usize::MAX;
+    let mut taken: Vec<(usize, usize)> = Vec::new();
+    for &other in others {
+        let neighbour = &lifetimes[other];
+        if array.first > neighbour.last || neighbour.first > array.last {
+            // What an output leaves unused would stay in use with it.
+            let wastes = is_output(array) && neighbour.bytes > array.bytes + array.bytes / 16;
+            let wastes_too = is_output(neighbour) && array.bytes > neighbour.bytes + neighbour.bytes / 16;
+            if wastes || wastes_too {
+                return None;
+            }
+            continue;
         }
-    }
-    for &output in &plan.outputs {
-        if let Some(lifetime) = &mut found[output] {
-            lifetime.last = usize::MAX;
+        if is_output(array) || is_output(neighbour) || array.apart.contains(&other) || neighbour.apart.contains(&i) {
+            return None;
         }
+        taken.push((places.of[other].1, neighbour.bytes.next_multiple_of(ALIGNMENT)));
     }
-    found
+    taken.sort_unstable();
+    let mut offset = 0;
+    for (start, bytes) in taken {
+        if start >= offset + array.bytes {
+            break;
+        }
+        offset = offset.max(start + bytes);
+    }
+    (offset == 0 || !is_output(array)).then_some(offset)
 }
 
-/// The most bytes that are alive at once of what a plan's kernels make.
-pub(super) fn peak(plan: &Plan) -> usize {
-    let lifetimes: Vec<Lifetime> = lifetimes(plan).into_iter().flatten().collect();
-    let mut changes = vec![0isize; plan.kernels.len() + 1];
-    for lifetime in &lifetimes {
-        changes[lifetime.first] += lifetime.bytes as isize;
-        if lifetime.last < plan.kernels.len() {
-            changes[lifetime.last + 1] -= lifetime.bytes as isize;
-        }
+/// The most bytes that are alive at once.
+pub fn alive_at_once(lifetimes: &[Lifetime]) -> usize {
+    let mut changes: Vec<(usize, isize)> = Vec::with_capacity(2 * lifetimes.len());
+    for lifetime in lifetimes {
+        changes.push((lifetime.first, lifetime.bytes as isize));
+        changes.push((lifetime.last.saturating_add(1), -(lifetime.bytes as isize)));
     }
+    changes.sort_unstable();
     let (mut alive, mut most) = (0, 0);
-    for change in changes {
+    for (_, change) in changes {
         alive += change;
         most = most.max(alive);
     }
     most as usize
 }
 
+/// The lifetimes of the arrays that steps make, from what each step reads and writes (arrays by some number below
+/// `count`, with their bytes), and the numbers of these arrays. Outputs are needed to the end.
+pub fn lifetimes(
+    count: usize,
+    bytes: impl Fn(usize) -> usize,
+    steps: impl Iterator<Item = (Vec<usize>, Vec<usize>)>,
+    outputs: &[usize],
+) -> (Vec<usize>, Vec<Lifetime>) {
+    let mut found: Vec<Option<Lifetime>> = vec![None; count];
+    let use_at = |found: &mut Vec<Option<Lifetime>>, array: usize, step: usize| {
+        let new = || Lifetime { first: step, last: step, bytes: bytes(array), apart: Vec::new() };
+        let lifetime = found[array].get_or_insert_with(new);
+        lifetime.last = lifetime.last.max(step);
+    };
+    for (step, (read, written)) in steps.enumerate() {
+        for &array in read.iter().chain(&written) {
+            use_at(&mut found, array, step);
+        }
+        for &array in &written {
+            let others = read.iter().chain(&written).copied().filter(|&other| other != array);
+            if let Some(lifetime) = &mut found[array] {
+                lifetime.apart.extend(others);
+            }
+        }
+    }
+    outputs.iter().for_each(|&output| use_at(&mut found, output, usize::MAX));
+    let numbers: Vec<usize> = (0..count).filter(|&array| found[array].is_some()).collect();
+    let position: HashMap<usize, usize> = numbers.iter().enumerate().map(|(at, &array)| (array, at)).collect();
+    let mut found: Vec<Lifetime> = found.into_iter().flatten().collect();
+    for lifetime in &mut found {
+        lifetime.apart = lifetime.apart.iter().filter_map(|array| position.get(array).copied()).collect();
+    }
+    (numbers, found)
+}
+
+/// The lifetimes of what a plan's kernels make.
+fn of_plan(plan: &Plan) -> Vec<Lifetime> {
+    let is_made = |b: &BufferId| plan.buffers[*b].input.is_none();
+    let steps = plan.kernels.iter().map(|kernel| {
+        let read = kernel.loads.iter().map(|load| load.buffer).filter(is_made).collect();
+        (read, kernel.outputs.iter().map(|store| store.buffer).filter(is_made).collect())
+    });
+    let outputs: Vec<BufferId> = plan.outputs.iter().copied().filter(is_made).collect();
+    lifetimes(plan.buffers.len(), |b| plan.bytes(b), steps, &outputs).1
+}
+
+/// The most bytes that are alive at once of what a plan's kernels make.
+pub(super) fn peak(plan: &Plan) -> usize {
+    alive_at_once(&of_plan(plan))
+}
+
 impl Plan {
     /// How much memory a run needs.
     pub fn memory(&self) -> PlanMemory {
-        let lifetimes: Vec<Lifetime> = lifetimes(self).into_iter().flatten().collect();
-        let (_, places) = share_places(&lifetimes);
+        let places = share_places(&of_plan(self)).bytes;
         let made = |b: &BufferId| self.buffers[*b].input.is_none();
         let mut outputs: Vec<BufferId> = self.outputs.iter().copied().filter(made).collect();
         outputs.sort_unstable();
@@ -159,16 +251,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrays_share_a_place_only_when_they_do_not_meet() {
-        let alive = |first, last, bytes| Lifetime { first, last, bytes };
-        let lifetimes = [alive(0, 1, 4), alive(1, 2, 8), alive(2, 3, 4), alive(3, 9, 6), alive(4, 5, 2)];
-        let (places, bytes) = share_places(&lifetimes);
-        assert_eq!(bytes.iter().sum::<usize>(), 12);
-        for (i, a) in lifetimes.iter().enumerate() {
-            assert!(bytes[places[i]] >= a.bytes);
-            for (j, b) in lifetimes.iter().enumerate().skip(i + 1) {
-                assert!(places[i] != places[j] || a.last < b.first || b.last < a.first);
+    fn arrays_that_meet_do_not_overlap() {
+        let alive = |first, last, bytes| Lifetime { first, last, bytes, apart: Vec::new() };
+        let mut random = Xorshift(7);
+        for _ in 0..200 {
+            let mut lifetimes: Vec<Lifetime> = (0..12)
+                .map(|_| {
+                    let first = random.below(10);
+                    let last = if random.below(5) == 0 { usize::MAX } else { first + random.below(4) };
+                    alive(first, last, 256 * (1 + random.below(8)))
+                })
+                .collect();
+            lifetimes[0].apart = vec![1, 2];
+            let Places { of, bytes } = share_places(&lifetimes);
+            for (i, a) in lifetimes.iter().enumerate() {
+                assert!(of[i].1 + a.bytes <= bytes[of[i].0]);
+                for (j, b) in lifetimes.iter().enumerate().skip(i + 1) {
+                    let meet = a.first <= b.last && b.first <= a.last && of[i].0 == of[j].0;
+                    let overlap = of[i].1 < of[j].1 + b.bytes && of[j].1 < of[i].1 + a.bytes;
+                    assert!(!(meet && overlap), "{a:?} {b:?}");
+                    assert!(!meet || (a.last != usize::MAX && b.last != usize::MAX && !a.apart.contains(&j)));
+                }
             }
+            assert!(bytes.iter().sum::<usize>() >= alive_at_once(&lifetimes));
         }
     }
 }

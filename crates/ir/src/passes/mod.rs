@@ -7,7 +7,7 @@ mod order;
 mod simplify;
 mod table;
 
-pub use memory::{Lifetime, PlanMemory, share_places};
+pub use memory::{Lifetime, Places, PlanMemory, alive_at_once, lifetimes, share_places};
 
 use crate::{Graph, Plan, Target};
 use order::Unordered;

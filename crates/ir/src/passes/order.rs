@@ -93,7 +93,7 @@ impl Unordered {
     pub(super) fn best(self) -> Plan {
         let orders = [self.frugal(), self.recorded()];
         let plans = orders.iter().map(|order| self.finished(order));
-        plans.min_by_key(|plan| (memory::peak(plan), plan.memory().pool)).unwrap_or_default()
+        plans.min_by_key(memory::peak).unwrap_or_default()
     }
 
     /// The plan in an order that a caller chooses: it is given the kernels that may run next, and says which.
@@ -221,9 +221,8 @@ impl Costs {
         };
         let stays = |b: BufferId| buffers[b].input.is_some() || outputs.contains(&b);
         let reused = |k: usize| -> Vec<BufferId> {
-            let alike = |b: BufferId, o: BufferId| {
-                (buffers[o].dtype, buffers[o].len) == (buffers[b].dtype, buffers[b].len)
-            };
+            let alike =
+                |b: BufferId, o: BufferId| (buffers[o].dtype, buffers[o].len) == (buffers[b].dtype, buffers[b].len);
             let mut left: Vec<BufferId> = kernels[k].outputs.iter().map(|store| store.buffer).collect();
             let mut found = Vec::new();
             for buffer in in_place::overwritable(&kernels[k]) {
@@ -234,14 +233,7 @@ impl Costs {
             }
             found
         };
-        let mut random = 0x9e37_79b9_7f4a_7c15u64;
-        let mut mark = || {
-            // xorshift64
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random
-        };
+        let mut random = memory::Xorshift(0x9e37_79b9_7f4a_7c15);
         Costs {
             later,
             made: (0..kernels.len())
@@ -254,7 +246,7 @@ impl Costs {
             reads: kernels.iter().map(|k| distinct(k.loads.iter().map(|load| load.buffer).collect())).collect(),
             overwritable: (0..kernels.len()).map(reused).collect(),
             freed: (0..buffers.len()).map(|b| if stays(b) { 0 } else { plan.bytes(b) }).collect(),
-            marks: kernels.iter().map(|_| mark()).collect(),
+            marks: kernels.iter().map(|_| random.next()).collect(),
         }
     }
 }
@@ -296,6 +288,7 @@ impl Partial {
 
 /// The kernel that writes each buffer.
 fn makers(plan: &Plan) -> HashMap<BufferId, usize> {
-    let stores = plan.kernels.iter().enumerate().flat_map(|(k, kernel)| kernel.outputs.iter().map(move |s| (s.buffer, k)));
+    let stores =
+        plan.kernels.iter().enumerate().flat_map(|(k, kernel)| kernel.outputs.iter().map(move |s| (s.buffer, k)));
     stores.collect()
 }

@@ -1,9 +1,9 @@
 //! A plan as a table that a person can read.
 
 use super::memory::PlanMemory;
+use crate::Shape;
 use crate::graph::NodeId;
 use crate::plan::{BufferId, Family, Instruction, Kernel, Load, Plan};
-use crate::Shape;
 use std::fmt;
 
 impl Plan {
@@ -57,7 +57,8 @@ impl Plan {
     fn traffic(&self, kernel: &Kernel) -> usize {
         let mut read: Vec<(BufferId, usize)> = Vec::new();
         for load in &kernel.loads {
-            let moving = load.view.axes.iter().filter(|axis| axis.stride != 0).map(|axis| axis.extent).product::<usize>();
+            let moving =
+                load.view.axes.iter().filter(|axis| axis.stride != 0).map(|axis| axis.extent).product::<usize>();
             let elements = moving.min(self.buffers[load.buffer].len);
             match read.iter_mut().find(|(buffer, _)| *buffer == load.buffer) {
                 Some((_, most)) => *most = (*most).max(elements),

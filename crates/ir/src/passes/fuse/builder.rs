@@ -48,7 +48,8 @@ impl Builder {
             return None;
         }
         let keeps_positions = matches!(op, Op::Reshape);
-        if self.is_bound_to_its_space() && !(keeps_positions && !self.has(|i| matches!(i, Instruction::Gather { .. }))) {
+        if self.is_bound_to_its_space() && !(keeps_positions && !self.has(|i| matches!(i, Instruction::Gather { .. })))
+        {
             return None;
         }
         let repeats = shape.numel() > self.space.numel();

@@ -89,8 +89,7 @@ impl Fuser<'_> {
         let is_here = |computed: &Computed| {
             let guest = guests.iter().any(|&(guest, _)| guest == computed.group);
             let known = groups.iter().find(|&&(group, _)| group == computed.group);
-            (guest || computed.group == host)
-                && self.aligned(computed, &ty.shape) == known.map(|&(_, level)| level)
+            (guest || computed.group == host) && self.aligned(computed, &ty.shape) == known.map(|&(_, level)| level)
         };
         // What else is read must not wait for what is joined.
         let mut before = reads.to_vec();

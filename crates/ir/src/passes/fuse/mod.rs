@@ -196,7 +196,9 @@ impl Fuser<'_> {
             Op::Scalar(slot) => Value::Uniform(Instruction::Scalar(*slot)),
             Op::Const(number) => Value::Uniform(Instruction::Const(*number)),
             Op::Iota(axis) => Value::Iota(*axis),
-            Op::Random(slot) => self.new_group(id, Builder::of_source(Instruction::Random(*slot), ty.shape.clone(), ty.dtype)),
+            Op::Random(slot) => {
+                self.new_group(id, Builder::of_source(Instruction::Random(*slot), ty.shape.clone(), ty.dtype))
+            }
             Op::Barrier => self.barrier(operands),
             Op::Reshape | Op::Permute(_) | Op::Expand | Op::Slice(_) | Op::Pad(_) => {
                 self.view(op, operands[0], &ty.shape)
