@@ -142,7 +142,7 @@ fn fresh_batches_make_nothing() {
     for device in own_devices(None) {
         let setting = Setting::new(&device);
         let mut optimiser = Adam::new(1e-3).clip_norm(1.0).of(&setting.model);
-        makes_nothing_after(WARM_UP_WITH_UPLOADS, &device, 8, |number| {
+        makes_nothing_after(WARM_UP_WITH_UPLOADS, &device, 20, |number| {
             let x = Tensor::from_vec((0..240).map(|i| (i + number) as f32).collect(), [20, 12], &device);
             let loss = cross_entropy(&setting.model.forward(&(x / 100.0)), &setting.y);
             optimiser.step(&loss)

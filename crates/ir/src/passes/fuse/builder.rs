@@ -32,11 +32,6 @@ impl Builder {
         position_or_push(&mut self.loads, load)
     }
 
-    /// Whether an instruction gives another value where its index is found in another way.
-    pub(super) fn is_bound_to_its_space(&self) -> bool {
-        self.has(|i| matches!(i, Instruction::Random(_) | Instruction::Gather { .. }))
-    }
-
     pub(super) fn has(&self, condition: impl Fn(&Instruction) -> bool) -> bool {
         self.expression.instructions.iter().any(|(instruction, _)| condition(instruction))
     }
@@ -47,9 +42,10 @@ impl Builder {
         if matches!(op, Op::Pad(_)) {
             return None;
         }
-        let keeps_positions = matches!(op, Op::Reshape);
-        if self.is_bound_to_its_space() && !(keeps_positions && !self.has(|i| matches!(i, Instruction::Gather { .. })))
-        {
+        // A gather counts axes, a random number positions, which a reshape keeps.
+        let gathers = self.has(|i| matches!(i, Instruction::Gather { .. }));
+        let draws = self.has(|i| matches!(i, Instruction::Random(_)));
+        if gathers || (draws && !matches!(op, Op::Reshape)) {
             return None;
         }
         let repeats = shape.numel() > self.space.numel();
