@@ -76,8 +76,12 @@ fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type, tolerance: Toleran
             }
             ReduceOp::Sum => {
                 let steps = tolerance.steps_of_sum(values.len(), ty.dtype);
-                let own = rounding_of_sum(values.iter().copied(), steps, ty.dtype);
-                (values.iter().sum(), errors.iter().sum::<f64>() + own)
+                // Of nothing it is 0, where `Iterator::sum` gives -0.
+                let sum = values.iter().fold(0.0, |sum, value| sum + value);
+                // Zeros of either sign are equal, but a later pole may tell them apart.
+                let zero = if sum == 0.0 { rounding(ty.dtype).1 } else { 0.0 };
+                let own = zero + rounding_of_sum(values.iter().copied(), steps, ty.dtype);
+                (sum, errors.iter().sum::<f64>() + own)
             }
             ReduceOp::Prod => (values.iter().product(), error_of_product(&values, &errors, ty.dtype)),
             ReduceOp::Max | ReduceOp::Min => {

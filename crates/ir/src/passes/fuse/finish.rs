@@ -73,11 +73,12 @@ impl Fuser<'_> {
     /// The kernels of the groups that are needed.
     pub(super) fn finish(mut self, outputs: Vec<BufferId>, origins: &[NodeId]) -> Fused {
         self.now = usize::MAX;
-        let stores = |fuser: &Self| fuser.groups.iter().map(|group| group.stores.len()).sum::<usize>();
+        let used =
+            |fuser: &Self| fuser.groups.iter().map(|group| group.stores.len() + group.loads.len()).sum::<usize>();
         let mut before = usize::MAX;
-        // A store that nobody reads may have been the only reader of another.
-        while stores(&self) < before {
-            before = stores(&self);
+        // A store that nobody reads, or a register that no store needs, may have been the only reader of another store.
+        while used(&self) < before {
+            before = used(&self);
             let live = self.live_buffers(&outputs);
             for group in &mut self.groups {
                 group.stores.retain(|store| live[store.buffer]);
