@@ -3,6 +3,7 @@
 use crate::affine::{Affine, Step};
 use crate::module::{Module, Parameter, Slot, Width, alias, stored};
 use gradus_device::Access;
+use gradus_ir::op::UnaryOp;
 use gradus_ir::plan::{BufferId, Instruction, Kernel, Register};
 use gradus_ir::{DType, Guard, Number, Shape};
 use std::fmt::Write;
@@ -101,6 +102,10 @@ pub(crate) fn evaluate(
             Instruction::Random(slot) => emitter.random(slot, map, place, *dtype),
             Instruction::Accumulator | Instruction::Reduce(..) => "accumulator".into(),
             Instruction::Index { index, .. } => format!("r{index}"),
+            // A compiler takes the square of a root to be its operand, which loses NaN.
+            Instruction::Unary(UnaryOp::Square, x) if dtype.is_float() && has_root(kernel, x) => {
+                format!("{} * r{x}", emitter.hidden(x))
+            }
             Instruction::Unary(op, x) => {
                 let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
                 row(wgsl, *dtype, &[("{x}", format!("r{x}"))])
@@ -134,6 +139,16 @@ fn share_terms(kernel: &Kernel, a: Register, b: Register) -> bool {
     add_terms(kernel, a, DEPTH, &mut of_a);
     add_terms(kernel, b, DEPTH, &mut of_b);
     of_a.iter().any(|term| of_b.contains(term))
+}
+
+/// Whether a register is made of a square root by arithmetic.
+fn has_root(kernel: &Kernel, register: Register) -> bool {
+    let mut terms = Vec::new();
+    add_terms(kernel, register, 3, &mut terms);
+    let is_root = |&r: &Register| {
+        matches!(kernel.expression.instructions[r].0, Instruction::Unary(UnaryOp::Sqrt | UnaryOp::Rsqrt, _))
+    };
+    terms.iter().any(is_root)
 }
 
 /// Adds a register, and those that it is made from. Reads of one buffer are one term: they may meet.
