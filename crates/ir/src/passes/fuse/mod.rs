@@ -197,7 +197,13 @@ impl Fuser<'_> {
             Op::Const(number) => Value::Uniform(Instruction::Const(*number)),
             Op::Iota(axis) => Value::Iota(*axis),
             Op::Random(slot) => {
-                self.new_group(id, Builder::of_source(Instruction::Random(*slot), ty.shape.clone(), ty.dtype))
+                let builder = Builder::of_source(Instruction::Random(*slot), ty.shape.clone(), ty.dtype);
+                // Raw words are stored first: Mesa 22.3's software adapter gets functions of what they are converted to wrong
+                // in the kernel that draws them.
+                match ty.dtype {
+                    DType::U32 => Value::Stored(self.copied(id, &builder, Vec::new()), Vec::new()),
+                    _ => self.new_group(id, builder),
+                }
             }
             Op::Barrier => self.barrier(operands),
             Op::Reshape | Op::Permute(_) | Op::Expand | Op::Slice(_) | Op::Pad(_) => {
