@@ -107,8 +107,9 @@ impl RowProgram {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
             let mut values = self.new_values(at_once);
+            let elements = (last - first) * self.row_len;
             let mut scratch =
-                [self.per_row.scratch(operands.scalars, BLOCK), self.elements.scratch(operands.scalars, BLOCK)];
+                [self.per_row.scratch(operands.scalars, at_once), self.elements.scratch(operands.scalars, elements)];
             let mut folds = self.passes.iter().map(Pass::folds).collect::<Result<Vec<_>>>()?;
             for at in (first..last).step_by(at_once) {
                 let rows = at_once.min(last - at);
@@ -139,7 +140,7 @@ impl RowProgram {
         outs: &mut [SliceMut<'_>],
     ) -> Result<()> {
         let segment = (TASK / rows).max(1);
-        let mut row_scratch = self.per_row.scratch(operands.scalars, BLOCK);
+        let mut row_scratch = self.per_row.scratch(operands.scalars, rows);
         for pass in &self.passes {
             let whole = Walk { first_row, rows, elements: 0..self.row_len };
             self.compute_values(pass, operands, &mut row_scratch, values, &whole)?;

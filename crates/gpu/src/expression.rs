@@ -124,6 +124,8 @@ pub(crate) fn evaluate(
             Instruction::Select(condition, then, otherwise) => format!("select(r{otherwise}, r{then}, r{condition})"),
             Instruction::Cast(x) => match kernel.expression.instructions[x].1 {
                 from if from == *dtype => format!("r{x}"),
+                // A compiler that finds out that an integer or a choice is zero takes its product with NaN to be 0.
+                from if dtype.is_float() => emitter.behind_zero(&format!("{from}_to_{dtype}(r{x})")),
                 from => format!("{from}_to_{dtype}(r{x})"),
             },
         };
@@ -266,20 +268,22 @@ impl<'e, 'm> Emitter<'e, 'm> {
     }
 
     fn constant(&mut self, number: Number, dtype: DType) -> String {
-        match dtype {
-            DType::Bool => format!("Mask({})", number.to_f64() != 0.0),
-            DType::I32 => format!("Int({})", number.to_i64() as i32),
-            DType::U32 => format!("Word({}u)", number.to_i64() as u32),
+        // WGSL has no words for NaN and infinity, and compilers that see a zero take 0 · NaN to be 0, and x / 0 to be
+        // anything.
+        let (word, is_literal) = match dtype {
             DType::F32 | DType::F64 => {
                 let value = number.to_f64() as f32;
-                if value.is_normal() {
-                    format!("Real({value:?}f)")
-                } else {
-                    // WGSL has no words for NaN and infinity, and compilers take 0 · NaN to be 0 if they see the 0.
-                    let word = self.module.parameter(Parameter::Word(value.to_bits()));
-                    of_word(&word, dtype)
-                }
+                (value.to_bits(), value.is_normal())
             }
+            DType::Bool => ((number.to_f64() != 0.0) as u32, number.to_f64() != 0.0),
+            DType::I32 | DType::U32 => (number.to_i64() as u32, number.to_i64() as u32 != 0),
+        };
+        match dtype {
+            _ if !is_literal => of_word(&self.module.parameter(Parameter::Word(word)), dtype),
+            DType::Bool => "Mask(true)".into(),
+            DType::I32 => format!("Int({})", word as i32),
+            DType::U32 => format!("Word({word}u)"),
+            DType::F32 | DType::F64 => format!("Real({:?}f)", f32::from_bits(word)),
         }
     }
 
@@ -310,13 +314,13 @@ impl<'e, 'm> Emitter<'e, 'm> {
         }
         // Mesa 22.3 makes wrong numbers of what it knows to be a fraction that it has drawn itself.
         let number = self.named("drawn", &format!("uniform_f32({words})"));
-        let zero = self.module.parameter(Parameter::Word(0));
-        format!("bitcast<Real>(bitcast<Word>({number}) ^ Word({zero}))")
+        self.behind_zero(&number)
     }
 
     fn read(&mut self, source: &Source, map: Option<&Affine>, place: &Place<'_>) -> String {
-        let ty = alias(source.dtype);
-        let Some(map) = map.filter(|map| !map.is_padding) else { return format!("{ty}()") };
+        let Some(map) = map.filter(|map| !map.is_padding) else {
+            return self.constant(Number::Int(0), source.dtype);
+        };
         let raw = match (self.module.width(), map.last()) {
             (Width::Scalar, _) => self.element(source, map, place, 0),
             (Width::Vector, Step { stride: 0, guard: None }) if source.gathered.is_none() => {
@@ -416,8 +420,14 @@ impl<'e, 'm> Emitter<'e, 'm> {
 
     /// The name of a copy of a register of which a compiler does not know that it is one.
     fn hidden(&mut self, operand: Register) -> String {
+        let copy = self.behind_zero(&format!("r{operand}"));
+        self.named("hidden", &copy)
+    }
+
+    /// A float of whose bits a compiler knows nothing.
+    fn behind_zero(&mut self, value: &str) -> String {
         let zero = self.module.parameter(Parameter::Word(0));
-        self.named("hidden", &format!("bitcast<Real>(bitcast<Word>(r{operand}) ^ Word({zero}))"))
+        format!("bitcast<Real>(bitcast<Word>({value}) ^ Word({zero}))")
     }
 
     /// Gives a value a name of this register's own.

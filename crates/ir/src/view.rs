@@ -62,6 +62,13 @@ impl View {
         self.axes.iter().map(|a| a.extent).collect()
     }
 
+    /// Whether it shows the elements of a buffer in order, each of them throughout the last `trailing` axes.
+    pub fn repeats_each(&self, trailing: usize) -> bool {
+        let (outer, row) = self.axes.split_at(self.axes.len() - trailing);
+        row.iter().all(|axis| axis.guard.is_none() && axis.stride == 0)
+            && View { axes: outer.into(), offset: self.offset }.is_contiguous()
+    }
+
     /// Whether the view shows a buffer's elements from the first on, each once and in order.
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1;

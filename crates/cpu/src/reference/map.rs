@@ -42,7 +42,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Toler
                     BinaryOp::Max | BinaryOp::Min if x[0].0 == 0.0 && x[1].0 == 0.0 => rounding(dtype).1,
                     _ => 0.0,
                 };
-                (value, error.max(doubt))
+                (value, error.max(doubt) + reordered(*op, x[0].0, x[1].0, dtype, tolerance))
             }
             Op::Compare(op) => {
                 let holds = op.exact(x[0].0, x[1].0) as u8 as f64;
@@ -86,6 +86,14 @@ fn lost_period((a, a_error): (f64, f64), (b, b_error): (f64, f64)) -> f64 {
     let mut quotients = ends(a, a_error).into_iter().flat_map(|a| ends(b, b_error).map(|b| (a / b).floor()));
     let first = quotients.next();
     if quotients.any(|q| Some(q) != first) && a_error + b_error > 0.0 { b.abs() + b_error } else { 0.0 }
+}
+
+/// How much more a chain of sums and differences may lose where its terms are added in another order: for each of its
+/// links the rounding of the operands, which may be larger than the result.
+fn reordered(op: BinaryOp, x: f64, y: f64, dtype: DType, tolerance: Tolerance) -> f64 {
+    let may_be = tolerance.reassociates && dtype == DType::F32 && matches!(op, BinaryOp::Add | BinaryOp::Sub);
+    let lost = rounding(dtype).0 * (x.abs() + y.abs());
+    if may_be && lost.is_finite() { lost } else { 0.0 }
 }
 
 /// A row's value, and how far it moves when its operands move within their errors, plus its rounding.

@@ -52,14 +52,16 @@ pub struct Tolerance {
     pub block: Option<usize>,
     /// Whether f32 denormals may be taken, and given, as zeros, in any op.
     pub flushes: bool,
+    /// Whether a driver may add the terms of chained f32 sums and differences in another order, as WGSL allows.
+    pub reassociates: bool,
 }
 
 impl Tolerance {
     /// What the CPU keeps to.
-    pub const CPU: Tolerance = Tolerance { functions: 1.0, block: None, flushes: false };
+    pub const CPU: Tolerance = Tolerance { functions: 1.0, block: None, flushes: false, reassociates: false };
     /// What GPUs keep to: they divide within 3 units in the last place where the CPU rounds to the nearest (half a unit),
     /// and sum in f32.
-    pub const GPU: Tolerance = Tolerance { functions: 6.0, block: Some(128), flushes: true };
+    pub const GPU: Tolerance = Tolerance { functions: 6.0, block: Some(128), flushes: true, reassociates: true };
 
     /// How many roundings a term may go through in a sum of `terms` terms. f64 is summed in any order.
     fn steps_of_sum(self, terms: usize, dtype: DType) -> f64 {

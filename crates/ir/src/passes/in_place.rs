@@ -107,13 +107,6 @@ fn shows_all(view: &View, len: usize) -> bool {
     view.axes.iter().all(|axis| axis.guard.is_none()) && moving == len
 }
 
-/// Whether a view shows the elements of a buffer in order, each along a whole row.
-fn stands_along_rows(view: &View, axes: usize) -> bool {
-    let (outer, row) = view.axes.split_at(view.axes.len() - axes);
-    row.iter().all(|axis| axis.stride == 0 && axis.guard.is_none())
-        && View { axes: outer.into(), offset: view.offset }.is_contiguous()
-}
-
 /// The buffers that a kernel reads once, element by element where it writes, so that it may write over them: a row program
 /// over what it reads and writes once for each row.
 pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + '_ {
@@ -134,7 +127,7 @@ pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + 
         };
         let gathered = kernel.expression.instructions.iter().any(gathers);
         let in_order = match kernel.family {
-            Family::Reduce { axes } => stands_along_rows(&load.view, axes),
+            Family::Reduce { axes } => load.view.repeats_each(axes),
             _ => load.view.is_contiguous(),
         };
         (fits && read_once && !gathered && in_order).then_some(load.buffer)

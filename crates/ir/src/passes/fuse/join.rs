@@ -154,7 +154,7 @@ impl Fuser<'_> {
         }
         let is_spread = computed.level == Level::Row && shape.numel() == numel(Level::Element) && {
             let view = computed.view.through(&Op::Reshape, &group.space);
-            view.is_some_and(|view| stands_along_rows(&view, group.split()))
+            view.is_some_and(|view| view.repeats_each(group.space.len() - group.split()))
         };
         is_spread.then_some(Level::Element)
     }
@@ -314,13 +314,4 @@ fn along_rows(space: &Shape, split: usize) -> View {
     let mut view = View::contiguous(&Shape::new(&space[..split]));
     view.axes.extend(space[split..].iter().map(|&extent| ViewAxis { extent, stride: 0, guard: None }));
     view
-}
-
-/// Whether a view shows the elements of a buffer in order, each along a whole row.
-fn stands_along_rows(view: &View, split: usize) -> bool {
-    let expected = along_rows(&view.shape(), split);
-    let same = |(axis, expected): (&ViewAxis, &ViewAxis)| {
-        axis.guard.is_none() && (axis.extent == 1 || axis.stride == expected.stride)
-    };
-    view.offset == 0 && view.axes.iter().zip(&expected.axes).all(same)
 }
