@@ -4,7 +4,7 @@ use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail, ensure};
 use gradus::nn::{Init, Layer, Linear, Module};
-use gradus::{DType, Device, Tensor, grad};
+use gradus::{Conv, DType, Device, Pool, Tensor, grad};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -108,6 +108,47 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
             let bias = given.parameters.contains_key("bias");
             let new = if bias { Linear::new } else { Linear::without_bias };
             given.load(new(inputs, outputs, &init))?.forward(given.input("x")?)
+        }
+        kind @ ("conv1d" | "conv2d" | "conv_transpose2d") => {
+            let number = |name: &str, otherwise: usize| match given.attribute(name) {
+                Ok(value) => value.as_u64().map(|n| n as usize).with_context(|| format!("{name} is a number")),
+                Err(_) => Ok(otherwise),
+            };
+            let conv = Conv::new().stride(number("stride", 1)?).padding(number("padding", 0)?);
+            let conv = conv.dilation(number("dilation", 1)?).groups(number("groups", 1)?);
+            let (x, weight, more) = (given.input("x")?, given.parameter("weight")?, number("output_padding", 0)?);
+            let y = match kind {
+                "conv1d" => x.conv1d(weight, &conv),
+                "conv2d" => x.conv2d(weight, &conv),
+                _ => x.conv_transpose(weight, &conv, more),
+            };
+            match given.parameters.get("bias") {
+                Some(bias) => &y + (2..x.rank()).fold(bias.clone(), |bias, _| bias.unsqueeze(-1)),
+                None => y,
+            }
+        }
+        kind @ ("max_pool2d" | "max_pool2d_ties" | "avg_pool2d") => {
+            let number = |name: &str| given.attribute(name)?.as_u64().map(|n| n as usize).context("a number");
+            let pool = Pool::new(number("kernel")?).stride(number("stride")?).padding(number("padding")?);
+            let x = given.input("x")?;
+            if kind == "avg_pool2d" { x.avg_pool(&pool) } else { x.max_pool(&pool) }
+        }
+        "adaptive_avg_pool2d" => {
+            let parts = json::list(json::field(given.case, "attrs")?, "out")?;
+            let parts: Vec<usize> = parts.iter().filter_map(Value::as_u64).map(|n| n as usize).collect();
+            given.input("x")?.adaptive_avg_pool(parts)
+        }
+        "global_avg_pool2d" => {
+            let (x, y) = (given.input("x")?, json::array(json::field(json::field(given.case, "outputs")?, "y")?)?);
+            x.adaptive_avg_pool(1).reshape(y.1)
+        }
+        "upsample_nearest2x" | "upsample_bilinear2x" => {
+            let x = given.input("x")?;
+            let size: Vec<usize> = x.shape()[2..].iter().map(|n| 2 * n).collect();
+            match given.attribute("align_corners") {
+                Ok(align) => x.resize_linear(size, align == true),
+                Err(_) => x.resize_nearest(size),
+            }
         }
         "prelu" => {
             let x = given.input("x")?;

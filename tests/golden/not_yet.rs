@@ -20,10 +20,8 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ),
     (
         "layers",
-        "conv1d conv2d conv_transpose2d max_pool2d max_pool2d_ties avg_pool2d adaptive_avg_pool2d global_avg_pool2d \
-         batch_norm layer_norm group_norm instance_norm rms_norm rnn_cell lstm_cell gru_cell lstm gru \
-         scaled_dot_product_attention multi_head_attention transformer_encoder_layer upsample_nearest2x \
-         upsample_bilinear2x cumsum",
+        "batch_norm layer_norm group_norm instance_norm rms_norm rnn_cell lstm_cell gru_cell lstm gru \
+         scaled_dot_product_attention multi_head_attention transformer_encoder_layer cumsum",
         "no such layer",
     ),
     ("regression", "digits_mlp64_bar", "a bar, no number to match; tests/training.rs trains on digits"),

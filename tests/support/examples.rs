@@ -2,7 +2,7 @@
 
 use crate::bench::{device, new};
 use crate::devices::is_cpu;
-use gradus::ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, SliceAxis, UnaryOp};
+use gradus::ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, SliceAxis, UnaryOp, WindowAxis};
 use gradus::tensor::graph::apply;
 use gradus::{DType, Key, Randomness, Tensor, Vmap, custom_gradient, eval, stack};
 
@@ -154,6 +154,7 @@ pub(crate) fn family(op: &Op) -> usize {
         Op::Scatter(..) => 18,
         Op::Barrier => 19,
         Op::Index { .. } => 20,
+        Op::Window(_) => 21,
     }
 }
 
@@ -209,6 +210,12 @@ pub(crate) fn primitives(rank: usize, dice: &mut Dice) -> Vec<Case> {
     let pads: Vec<PadAxis> =
         (shape.iter()).map(|_| PadAxis { low: dice.below(3), high: dice.below(3), interior: dice.below(3) }).collect();
     cases.push(case("pad", &one(Float), move |x| apply(Op::Pad(pads.clone().into()), &[&x[0]])));
+    if rank > 0 {
+        let axis = dice.below(rank);
+        let size = 1 + dice.below(shape[axis].min(3));
+        let window = WindowAxis { axis, size, stride: 1 + dice.below(2), dilation: 1 };
+        cases.push(case("window", &one(Float), move |x| apply(Op::Window([window].into()), &[&x[0]])));
+    }
     for op in ReduceOp::ALL {
         let mut axes = dice.order(rank);
         axes.truncate(if op.gives_index() { 1 } else { dice.below(rank + 1) });

@@ -2,7 +2,7 @@
 //! comparison with the reference.
 
 use gradus_cpu::reference::{self, Array, Tolerance};
-use gradus_ir::op::{Op, PadAxis, SliceAxis, Type};
+use gradus_ir::op::{Op, PadAxis, SliceAxis, Type, WindowAxis};
 use gradus_ir::{Backend, Buffer, DType, Data, Graph, NodeId, Number, Plan, Result, Shape, with_dtype};
 use std::fmt;
 
@@ -155,7 +155,8 @@ impl Rng {
 
 /// A random view op on a shape, and the shape that it gives.
 pub(crate) fn random_view(rng: &mut Rng, shape: &Shape) -> (Op, Shape) {
-    match rng.below(5) {
+    let long: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] > 0).collect();
+    match rng.below(6) {
         0 => {
             // Merge two neighbours, split an axis, or add an axis of extent 1.
             let axis = rng.below(shape.len().max(1));
@@ -188,6 +189,20 @@ pub(crate) fn random_view(rng: &mut Rng, shape: &Shape) -> (Op, Shape) {
                 .collect();
             let sliced = axes.iter().map(|s| s.len).collect();
             (Op::Slice(axes.into()), sliced)
+        }
+        4 if !long.is_empty() => {
+            let mut windows: Vec<WindowAxis> = Vec::new();
+            for _ in 0..1 + rng.below(2) {
+                let axis = rng.pick(&long);
+                let (dilation, stride) = (1 + rng.below(2), 1 + rng.below(3));
+                let size = 1 + rng.below(((shape[axis] - 1) / dilation + 1).min(3));
+                if windows.iter().all(|window| window.axis != axis) {
+                    windows.push(WindowAxis { axis, size, stride, dilation });
+                }
+            }
+            let counted = windows.iter().fold(shape.clone(), |s, w| s.with(w.axis, w.count(shape[w.axis])));
+            let windowed = counted.iter().copied().chain(windows.iter().map(|window| window.size)).collect();
+            (Op::Window(windows.into()), windowed)
         }
         _ => {
             let pads: Vec<PadAxis> = shape

@@ -85,6 +85,7 @@ impl Examples {
                 *slices = once(whole).chain(slices.iter().copied()).collect();
             }
             Op::Pad(pads) => *pads = once(PadAxis::default()).chain(pads.iter().copied()).collect(),
+            Op::Window(windows) => windows.iter_mut().for_each(|window| window.axis += 1),
             Op::Contract { batch, contracted } => {
                 let (batch, contracted) = (*batch, *contracted);
                 return contract(recipe, batch, contracted, &operands[0], &operands[1]);

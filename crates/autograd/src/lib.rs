@@ -22,6 +22,7 @@ mod gradcheck;
 mod outputs;
 mod rules;
 mod vmap;
+mod windows;
 
 pub use checkpoint::checkpoint;
 pub use custom::custom_gradient;

@@ -1,6 +1,7 @@
 //! The derivative of each primitive, as recorded ops. Rows bring theirs as formulas; the others are here, by family.
 
 use crate::formula;
+use crate::windows::unwindow;
 use gradus_ir::op::formula::{Derivative, Formula};
 use gradus_ir::op::{BinaryOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
 use gradus_tensor::graph::{NodeRef, apply, recorded_at};
@@ -55,6 +56,7 @@ fn primitive(node: &NodeRef, operands: &[NodeRef], wanted: &[bool], g: &Tensor) 
         }
         Op::Slice(slices) => only(unslice(slices, shape(0), g)),
         Op::Pad(pads) => only(unpad(pads, shape(0), g)),
+        Op::Window(windows) => only(unwindow(windows, shape(0), g)),
         Op::Reduce(op, axes) => match op {
             ReduceOp::Sum => only(g.broadcast_to(shape(0).clone())),
             ReduceOp::Prod => only(exclusive_products(&x(0), axes) * g),

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 /// A view with neighbouring axes merged where one stride serves both.
 #[derive(Clone, Debug)]
 pub(crate) struct Strided {
-    axes: SmallVec<[ViewAxis; 4]>,
+    axes: SmallVec<[ViewAxis; 8]>,
     offset: isize,
     /// The part of the buffer from this element on, where the block index is the address.
     pub(crate) contiguous_from: Option<usize>,
@@ -15,7 +15,7 @@ pub(crate) struct Strided {
 impl Strided {
     /// Prepares a view.
     pub(crate) fn new(view: &View) -> Strided {
-        let mut axes: SmallVec<[ViewAxis; 4]> = SmallVec::new();
+        let mut axes: SmallVec<[ViewAxis; 8]> = SmallVec::new();
         for &axis in view.axes.iter().filter(|a| a.extent != 1 || a.guard.is_some()) {
             match axes.last_mut() {
                 Some(outer)
@@ -85,14 +85,14 @@ impl Strided {
 /// A stretch of neighbouring indices along the last axis.
 pub(crate) struct Run {
     /// The index of its first element.
-    pub(crate) index: SmallVec<[usize; 4]>,
+    pub(crate) index: SmallVec<[usize; 8]>,
     /// How many elements.
     pub(crate) len: usize,
 }
 
 /// The stretches along the last axis that make up `start..start + len` of a row-major space.
 pub(crate) fn runs(extents: Shape, start: usize, len: usize) -> impl Iterator<Item = Run> {
-    let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, extents.len());
+    let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, extents.len());
     let mut rest = start;
     for axis in (0..extents.len()).rev() {
         index[axis] = rest % extents[axis].max(1);

@@ -102,16 +102,6 @@ impl Program {
         Program { instructions, space: space.clone(), loads, needs_scratch, direct, copied }
     }
 
-    /// The last register.
-    pub(crate) fn last(&self) -> Register {
-        self.instructions.len() - 1
-    }
-
-    /// The dtype of a register.
-    pub(crate) fn dtype(&self, register: Register) -> DType {
-        self.instructions[register].1
-    }
-
     /// Evaluates the whole space into `outs`.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         let elements = self.space.numel();

@@ -1,23 +1,32 @@
 //! The general matrix product, on the `gemm` crate, with what is done to its operands before and to its sums after.
 
 use crate::block::{BLOCK, Block, Operands, Program, Source};
-use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Result, Shape, View};
-use std::sync::Arc;
+use std::ops::Range;
 
 /// Sums that are computed at once, where more is made of them.
 const PANEL: usize = 1 << 15;
 
-/// A product made ready: for each batch index an `m × k` matrix times a `k × n` one.
+/// Elements of a matrix that is packed.
+const PACKED: usize = 1 << 19;
+
+/// Sections that the terms of sums are cut into where there are few sums, and how many elements their results may have.
+const SECTIONS: usize = 8;
+const MOST_PARTIAL: usize = 1 << 21;
+
+/// A product made ready: for each batch index an `m × k` matrix times a `k × n` one, or a sum of several such products, where
+/// the summed axes have no single stride.
 #[derive(Debug)]
 pub(crate) struct Contraction {
     operands: [Operand; 2],
     dtype: DType,
     batch: Shape,
+    /// Summed axes that are walked along outside of the products.
+    outer: Shape,
     m: usize,
     n: usize,
     k: usize,
@@ -25,22 +34,29 @@ pub(crate) struct Contraction {
     epilogue: Option<Program>,
 }
 
-/// An operand: a load as it is, or one that a program writes to an array of its own first.
+/// An operand: a load as it is, or one that a program packs, matrix by matrix.
 #[derive(Debug)]
 struct Operand {
     load: usize,
-    program: Option<Program>,
+    packing: Option<Program>,
     matrices: Matrices,
-    len: usize,
 }
 
-/// One operand: rows are the free axes, columns the contracted ones.
-#[derive(Debug, Default)]
+/// Where the matrices of an operand are: rows are the free axes, columns the summed ones.
+#[derive(Debug)]
 struct Matrices {
-    batch: Vec<isize>,
+    /// Of the batch axes, and of the outer summed axes.
+    strides: Vec<isize>,
     row: isize,
     column: isize,
     offset: isize,
+}
+
+/// A part of the work: some terms of the sums of some rows of a batch index.
+struct Part {
+    index: usize,
+    rows: Range<usize>,
+    terms: Range<usize>,
 }
 
 impl Contraction {
@@ -52,106 +68,135 @@ impl Contraction {
         expressions: &[Expression; 2],
         sources: &[Source],
     ) -> Contraction {
-        let operand = |expression: &Expression| Operand::new(expression, sources, batch, contracted);
-        let operands = [operand(&expressions[0]), operand(&expressions[1])];
-        let shape = |operand: &Operand| sources[operand.load].view.shape();
-        let (a, b) = (shape(&operands[0]), shape(&operands[1]));
+        let views = [0, 1].map(|side| Operand::view(&expressions[side], sources));
+        let shape = views[0].shape();
+        let summed = shape.len() - contracted;
+        // Fewer and larger products are better, but what must be packed should stay in the cache.
+        let size = |outer: usize| {
+            let packed = |side: usize| {
+                let view = &views[side];
+                let is_plain = is_load(&expressions[side]) && Matrices::new(view, batch, contracted, outer).is_some();
+                let rank = view.axes.len();
+                let matrix = view.axes[batch..rank - contracted].iter().chain(&view.axes[rank - contracted + outer..]);
+                if is_plain { 0 } else { matrix.map(|axis| axis.extent).product() }
+            };
+            usize::max(packed(0), packed(1))
+        };
+        let fits = |&outer: &usize| size(outer) <= PACKED;
+        let outer = (0..contracted).find(fits).unwrap_or(contracted.saturating_sub(1));
+        let operand = |side: usize| Operand::new(&expressions[side], sources, batch, contracted, outer);
+        let numel = |side: usize, range: Range<usize>| views[side].axes[range].iter().map(|a| a.extent).product();
         let dtype = expressions[0].instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
         let is_sums = matches!(kernel.expression.instructions[..], [(Instruction::Accumulator, _)]);
         Contraction {
+            operands: [operand(0), operand(1)],
             dtype,
-            batch: Shape::new(&a[..batch]),
-            m: a[batch..a.len() - contracted].iter().product(),
-            n: b[batch..b.len() - contracted].iter().product(),
-            k: a[a.len() - contracted..].iter().product(),
-            operands,
+            batch: Shape::new(&shape[..batch]),
+            outer: Shape::new(&shape[summed..summed + outer]),
+            m: numel(0, batch..summed),
+            n: numel(1, batch..views[1].axes.len() - contracted),
+            k: numel(0, summed + outer..shape.len()),
             epilogue: (!is_sums || kernel.outputs.len() != 1).then(|| epilogue(kernel, sources)),
         }
     }
 
-    /// The bytes that a run takes for itself, beside the sums of a panel for each thread.
+    /// The bytes that a run takes for itself, beside packed matrices and the sums of a panel for each thread.
     pub(crate) fn scratch(&self) -> usize {
-        let copies = self.operands.iter().filter(|operand| operand.program.is_some()).map(|operand| operand.len);
-        copies.sum::<usize>() * self.dtype.size()
+        let (sections, sums) = (self.sections(), self.batch.numel() * self.m * self.n);
+        if sections > 1 { sections * sums * self.dtype.size() } else { 0 }
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
-    pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data], memory: &Arc<Memory>) -> Result<()> {
-        let copies = [self.operands[0].copy(operands, memory)?, self.operands[1].copy(operands, memory)?];
-        let slice = |side: usize| match &copies[side] {
-            Some(copy) => Ok(Slice::of(&copy.data)),
-            None => operands.loads[self.operands[side].load]
-                .ok_or_else(|| Error::Backend("a matrix product over its own operand".into())),
+    pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
+        let slice = |side: usize| {
+            operands.loads[self.operands[side].load]
+                .ok_or_else(|| Error::Backend("a matrix product over its own operand".into()))
         };
-        let (a, b) = (slice(0)?, slice(1)?);
+        let sides = [slice(0)?, slice(1)?];
         match self.dtype {
-            DType::F32 => self.typed(a.typed(), b.typed(), operands, outs, gemm_product::<f32>),
-            DType::F64 => self.typed(a.typed(), b.typed(), operands, outs, gemm_product::<f64>),
-            DType::I32 => self.typed(a.typed(), b.typed(), operands, outs, int_product::<i32>),
-            DType::U32 => self.typed(a.typed(), b.typed(), operands, outs, int_product::<u32>),
+            DType::F32 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f32>, sum: |a, b| a + b }),
+            DType::F64 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f64>, sum: |a, b| a + b }),
+            DType::I32 => self.typed(sides, operands, outs, Rules { product: int_product::<i32>, sum: Int::add }),
+            DType::U32 => self.typed(sides, operands, outs, Rules { product: int_product::<u32>, sum: Int::add }),
             DType::Bool => Err(Error::DType { expected: "a number dtype", found: DType::Bool }),
         }
     }
 
+    /// How many sections the terms of each sum are cut into. They depend on nothing but sizes, so bits do not depend on the
+    /// number of threads.
+    fn sections(&self) -> usize {
+        let (terms, sums) = (self.outer.numel(), self.batch.numel() * self.m * self.n);
+        if sums * SECTIONS > MOST_PARTIAL || self.batch.numel() >= SECTIONS { 1 } else { terms.clamp(1, SECTIONS) }
+    }
+
     fn typed<T: Typed>(
         &self,
-        left: &[T],
-        right: &[T],
+        sides: [Slice<'_>; 2],
         operands: &Operands,
         outs: &mut [Data],
-        product: impl Fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], bool) + Sync + Send,
+        rules: Rules<T>,
     ) -> Result<()> {
-        match &self.epilogue {
-            Some(epilogue) => self.panels(left, right, epilogue, operands, outs, product),
-            None => self.whole(left, right, SliceMut::of(&mut outs[0]).typed(), product),
-        }
-    }
-
-    /// The product itself.
-    fn whole<T: Typed>(
-        &self,
-        left: &[T],
-        right: &[T],
-        out: &mut [T],
-        product: impl Fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], bool) + Sync + Send,
-    ) -> Result<()> {
-        if out.is_empty() || self.k == 0 {
-            out.fill(T::default());
+        let matrix = self.m * self.n;
+        if self.batch.numel() * matrix == 0 {
             return Ok(());
         }
-        let work = self.m * self.n * self.k;
-        let inner_parallel = work > parallel::PRODUCTS;
-        let one = |(index, out): (usize, &mut [T])| {
-            let a = self.operands[0].matrices.matrix(left, &self.batch, index, self.m, self.k);
-            let b = self.operands[1].matrices.matrix(right, &self.batch, index, self.n, self.k);
-            product(a, b, out, inner_parallel);
-            Ok(())
-        };
-        let batches = out.len() / (self.m * self.n);
-        if inner_parallel {
-            out.chunks_mut(self.m * self.n).enumerate().try_for_each(one)
-        } else {
-            // In elements, so that the threshold is that of a single product.
-            let elements = batches * work / (parallel::PRODUCTS / parallel::ELEMENTS);
-            parallel::each_chunk(out, self.m * self.n, elements, one)
+        let sections = self.sections();
+        if sections == 1 {
+            return self.panels(sides, operands, outs, rules);
         }
+        let terms = self.outer.numel();
+        let bounds = |section: usize| section * terms / sections;
+        let tasks: Vec<Part> = (0..self.batch.numel() * sections)
+            .map(|task| (task / sections, task % sections))
+            .map(|(index, s)| Part { index, rows: 0..self.m, terms: bounds(s)..bounds(s + 1) })
+            .collect();
+        let partial = |part: Part| {
+            let mut sums = vec![T::default(); matrix];
+            self.add(&part, sides, operands, &mut sums, false, rules.product)?;
+            Ok(sums)
+        };
+        let partial = parallel::map(tasks, self.work(), partial)?;
+        let mut sums = Vec::with_capacity(self.batch.numel() * matrix);
+        for sections in partial.chunks(sections) {
+            let from = sums.len();
+            sums.extend_from_slice(&sections[0]);
+            for section in &sections[1..] {
+                sums[from..].iter_mut().zip(section).for_each(|(sum, &part)| *sum = (rules.sum)(*sum, part));
+            }
+        }
+        match &self.epilogue {
+            None => SliceMut::of(&mut outs[0]).typed::<T>().copy_from_slice(&sums),
+            Some(epilogue) => {
+                let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(SliceMut::of).collect();
+                finish(epilogue, operands, sums, 0, &mut outs)?;
+            }
+        }
+        Ok(())
     }
 
-    /// The product, some rows at a time, each followed by what is made of it while it is still in the cache.
+    /// Elements whose work is as much.
+    fn work(&self) -> usize {
+        let products = self.batch.numel() * self.m * self.n * self.outer.numel() * self.k.max(1);
+        products / (parallel::PRODUCTS / parallel::ELEMENTS)
+    }
+
+    /// Some rows at a time, each panel followed by what is made of it while it is still in the cache.
     fn panels<T: Typed>(
         &self,
-        left: &[T],
-        right: &[T],
-        epilogue: &Program,
+        sides: [Slice<'_>; 2],
         operands: &Operands,
         outs: &mut [Data],
-        product: impl Fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], bool) + Sync + Send,
+        rules: Rules<T>,
     ) -> Result<()> {
-        if self.batch.numel() * self.m * self.n == 0 {
-            return Ok(());
-        }
-        let rows = (PANEL / self.n).clamp(1, self.m);
+        let is_large = self.m * self.n * self.k > parallel::PRODUCTS;
+        let is_packed = self.operands.iter().any(|operand| operand.packing.is_some());
+        // A product without more to do is cut up by `gemm` itself; what is packed is packed once.
+        let rows = match (&self.epilogue, is_packed) {
+            (None, _) | (_, true) => self.m,
+            _ => (PANEL / self.n).clamp(1, self.m),
+        };
         let panels = self.m.div_ceil(rows);
+        let inner_parallel = self.epilogue.is_none() && is_large && self.batch.numel() < SECTIONS;
         let mut tasks: Vec<Vec<SliceMut<'_>>> = (0..self.batch.numel() * panels).map(|_| Vec::new()).collect();
         for out in outs {
             let matrices = SliceMut::of(out).chunks(self.m * self.n);
@@ -160,28 +205,98 @@ impl Contraction {
         }
         let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
             let (index, first) = (task / panels, task % panels * rows);
-            let rows = rows.min(self.m - first);
-            let mut sums = vec![T::default(); rows * self.n];
-            if self.k > 0 {
-                let a = self.operands[0].matrices.matrix(left, &self.batch, index, self.m, self.k).rows(first, rows);
-                let b = self.operands[1].matrices.matrix(right, &self.batch, index, self.n, self.k);
-                product(a, b, &mut sums, false);
-            }
-            let sums = T::wrap(sums);
-            let mut operands = operands.clone();
-            operands.loads.push(Some(Slice::of(&sums)));
-            let base = (index * self.m + first) * self.n;
-            let mut scratch = epilogue.scratch(operands.scalars, rows * self.n);
-            for at in (0..rows * self.n).step_by(BLOCK) {
-                let block = Block { start: base + at, len: BLOCK.min(rows * self.n - at), base };
-                let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
-                epilogue.evaluate(&operands, &mut scratch, block, None, &mut outs)?;
-            }
-            Ok(())
+            let part = Part { index, rows: first..self.m.min(first + rows), terms: 0..self.outer.numel() };
+            let Some(epilogue) = &self.epilogue else {
+                let len = outs[0].len();
+                let sums = outs[0].range(0, len).typed();
+                return self.add(&part, sides, operands, sums, inner_parallel, rules.product);
+            };
+            let mut sums = vec![T::default(); part.rows.len() * self.n];
+            self.add(&part, sides, operands, &mut sums, false, rules.product)?;
+            finish(epilogue, operands, sums, (index * self.m + first) * self.n, &mut outs)
         };
-        let work = self.batch.numel() * self.m * self.n * self.k.max(1) / (parallel::PRODUCTS / parallel::ELEMENTS);
+        let work = if inner_parallel { 0 } else { self.work() };
         parallel::map(tasks.into_iter().enumerate().collect(), work, run).map(|_| ())
     }
+
+    /// Computes some sums.
+    fn add<T: Typed>(
+        &self,
+        part: &Part,
+        sides: [Slice<'_>; 2],
+        operands: &Operands,
+        sums: &mut [T],
+        parallel: bool,
+        product: Product<T>,
+    ) -> Result<()> {
+        if self.k == 0 || part.terms.is_empty() {
+            sums.fill(T::default());
+            return Ok(());
+        }
+        let mut packed = [T::wrap(Vec::new()), T::wrap(Vec::new())];
+        for term in part.terms.clone() {
+            let place = part.index * self.outer.numel() + term;
+            for (side, rows) in [self.m, self.n].into_iter().enumerate() {
+                self.operands[side].pack::<T>(operands, place, rows * self.k, &mut packed[side])?;
+            }
+            let matrix = |side: usize, rows: usize| {
+                let Operand { packing, matrices, .. } = &self.operands[side];
+                let Matrices { row, column, .. } = *matrices;
+                match packing {
+                    Some(_) => {
+                        let source = Slice::of(&packed[side]).typed();
+                        Matrix { source, offset: 0, rows, columns: self.k, row, column }
+                    }
+                    None => {
+                        let offset = matrices.offset_at(&self.batch, &self.outer, place);
+                        Matrix { source: sides[side].typed(), offset, rows, columns: self.k, row, column }
+                    }
+                }
+            };
+            let a = matrix(0, self.m).rows(part.rows.start, part.rows.len());
+            product(a, matrix(1, self.n), sums, Mode { adds: term > part.terms.start, parallel });
+        }
+        Ok(())
+    }
+}
+
+/// Computes `out [m, n] = a [m, k] · b [n, k]ᵀ`.
+type Product<T> = fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], Mode);
+
+/// How elements of a type are multiplied and added.
+#[derive(Clone, Copy)]
+struct Rules<T> {
+    product: Product<T>,
+    sum: fn(T, T) -> T,
+}
+
+/// How a product is computed.
+#[derive(Clone, Copy)]
+struct Mode {
+    /// Whether it is added to what is there.
+    adds: bool,
+    parallel: bool,
+}
+
+/// Applies an epilogue to sums, whose first is element `base` of its space.
+fn finish<T: Typed>(
+    epilogue: &Program,
+    operands: &Operands,
+    sums: Vec<T>,
+    base: usize,
+    outs: &mut [SliceMut<'_>],
+) -> Result<()> {
+    let len = sums.len();
+    let sums = T::wrap(sums);
+    let mut operands = operands.clone();
+    operands.loads.push(Some(Slice::of(&sums)));
+    let mut scratch = epilogue.scratch(operands.scalars, len);
+    for at in (0..len).step_by(BLOCK) {
+        let block = Block { start: base + at, len: BLOCK.min(len - at), base };
+        let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
+        epilogue.evaluate(&operands, &mut scratch, block, None, &mut outs)?;
+    }
+    Ok(())
 }
 
 /// The program that makes the outputs of a product's sums.
@@ -200,38 +315,66 @@ fn epilogue(kernel: &Kernel, sources: &[Source]) -> Program {
     Program::new(&kernel.space, sources, &expression, &outputs, &[])
 }
 
+/// Whether an operand is a load as it is.
+fn is_load(expression: &Expression) -> bool {
+    matches!(expression.instructions[..], [(Instruction::Load(_), _)])
+}
+
 impl Operand {
-    fn new(expression: &Expression, sources: &[Source], batch: usize, contracted: usize) -> Operand {
-        let load = expression.instructions.iter().find_map(|(i, _)| i.load()).unwrap_or_default();
-        let view = &sources[load].view;
-        let shape = view.shape();
-        let whole = || Matrices::new(&View::contiguous(&shape), batch, contracted);
-        let as_it_is = match expression.instructions[..] {
-            [(Instruction::Load(_), _)] => Matrices::new(view, batch, contracted),
-            _ => None,
-        };
-        let program = as_it_is.is_none().then(|| {
-            let last = expression.instructions.len() - 1;
-            Program::new(&shape, sources.to_vec(), expression, &[last], &[])
-        });
-        let matrices = as_it_is.or_else(whole).unwrap_or_default();
-        Operand { load, program, matrices, len: shape.numel() }
+    fn load(expression: &Expression) -> usize {
+        expression.instructions.iter().find_map(|(instruction, _)| instruction.load()).unwrap_or_default()
     }
 
-    /// The operand as an array of its own, where a product cannot read it where it is.
-    fn copy(&self, operands: &Operands, memory: &Arc<Memory>) -> Result<Option<Array>> {
-        let Some(program) = &self.program else { return Ok(None) };
-        let mut copy = memory.allocate(program.dtype(program.last()), self.len)?;
-        program.run(operands, std::slice::from_mut(&mut copy.data))?;
-        Ok(Some(copy))
+    fn view<'a>(expression: &Expression, sources: &'a [Source]) -> &'a View {
+        &sources[Operand::load(expression)].view
+    }
+
+    fn new(expression: &Expression, sources: &[Source], batch: usize, contracted: usize, outer: usize) -> Operand {
+        let load = Operand::load(expression);
+        let view = &sources[load].view;
+        if let Some(matrices) = Matrices::new(view, batch, contracted, outer).filter(|_| is_load(expression)) {
+            return Operand { load, packing: None, matrices };
+        }
+        // Matrix after matrix; in each, neighbours in memory stay neighbours.
+        let (free, inner) =
+            (batch..view.axes.len() - contracted, view.axes.len() - contracted + outer..view.axes.len());
+        let numel = |range: &Range<usize>| view.axes[range.clone()].iter().map(|axis| axis.extent).product::<usize>();
+        let is_dense =
+            |range: &Range<usize>| view.axes[range.clone()].last().is_some_and(|axis| axis.stride.abs() == 1);
+        let (rows, columns) = (numel(&free) as isize, numel(&inner) as isize);
+        let by_columns = is_dense(&free) && !(is_dense(&inner) && columns > rows);
+        let matrix: Vec<usize> =
+            if by_columns { inner.clone().chain(free.clone()) } else { free.clone().chain(inner.clone()) }.collect();
+        let order: Vec<usize> = (0..batch).chain(free.end..inner.start).chain(matrix).collect();
+        let mut sources = sources.to_vec();
+        sources[load].view = View { axes: order.iter().map(|&axis| view.axes[axis]).collect(), offset: view.offset };
+        let (row, column) = if by_columns { (1, rows) } else { (columns, 1) };
+        let space = sources[load].view.shape();
+        let last = expression.instructions.len() - 1;
+        let packing = Some(Program::new(&space, sources, expression, &[last], &[]));
+        Operand { load, packing, matrices: Matrices { strides: Vec::new(), row, column, offset: 0 } }
+    }
+
+    /// Puts the matrix at a place into `packed`, if it cannot be read where it is.
+    fn pack<T: Typed>(&self, operands: &Operands, place: usize, len: usize, packed: &mut Data) -> Result<()> {
+        let Some(program) = &self.packing else { return Ok(()) };
+        if packed.len() != len {
+            *packed = T::wrap(vec![T::default(); len]);
+        }
+        let mut scratch = program.scratch(operands.scalars, len);
+        for (i, out) in SliceMut::of(packed).chunks(BLOCK).into_iter().enumerate() {
+            let block = Block { start: place * len + i * BLOCK, len: out.len(), base: 0 };
+            program.evaluate(operands, &mut scratch, block, None, &mut [out])?;
+        }
+        Ok(())
     }
 }
 
 impl Matrices {
     /// `None` where an axis group has no single stride or is padded.
-    fn new(view: &View, batch: usize, contracted: usize) -> Option<Matrices> {
+    fn new(view: &View, batch: usize, contracted: usize, outer: usize) -> Option<Matrices> {
         let rank = view.axes.len();
-        let group = |range: std::ops::Range<usize>| -> Option<isize> {
+        let group = |range: Range<usize>| -> Option<isize> {
             let axes: Vec<_> = view.axes[range].iter().filter(|a| a.extent != 1 || a.guard.is_some()).collect();
             // What has no elements is never read, so any stride will do.
             let empty = axes.iter().any(|a| a.extent == 0);
@@ -239,31 +382,26 @@ impl Matrices {
             let plain = axes.iter().all(|a| a.guard.is_none());
             (merges && plain).then(|| axes.last().map_or(1, |a| a.stride))
         };
-        let plain_batch = view.axes[..batch].iter().all(|a| a.guard.is_none());
+        let (free, summed) = (batch..rank - contracted, rank - contracted..rank - contracted + outer);
+        let mut walked = view.axes[..batch].iter().chain(&view.axes[summed.clone()]);
+        let is_plain = walked.clone().all(|axis| axis.guard.is_none());
         Some(Matrices {
-            batch: view.axes[..batch].iter().map(|a| a.stride).collect(),
-            row: group(batch..rank - contracted)?,
-            column: group(rank - contracted..rank)?,
-            offset: plain_batch.then_some(view.offset)?,
+            strides: is_plain.then(|| walked.by_ref().map(|axis| axis.stride).collect())?,
+            row: group(free)?,
+            column: group(summed.end..rank)?,
+            offset: view.offset,
         })
     }
 
-    /// The matrix of one batch index.
-    fn matrix<'a, T>(
-        &self,
-        source: &'a [T],
-        batch: &Shape,
-        index: usize,
-        rows: usize,
-        columns: usize,
-    ) -> Matrix<'a, T> {
-        let mut offset = self.offset;
-        let mut rest = index;
-        for (axis, &extent) in batch.iter().enumerate().rev() {
-            offset += self.batch[axis] * (rest % extent) as isize;
+    /// Where the matrix at a place begins: a batch index, and an index along the outer summed axes.
+    fn offset_at(&self, batch: &Shape, outer: &Shape, place: usize) -> isize {
+        let mut rest = place;
+        let extents = batch.iter().chain(&**outer).rev();
+        extents.zip(self.strides.iter().rev()).fold(self.offset, |offset, (&extent, &stride)| {
+            let index = rest % extent;
             rest /= extent;
-        }
-        Matrix { source, offset, rows, columns, row: self.row, column: self.column }
+            offset + stride * index as isize
+        })
     }
 }
 
@@ -294,13 +432,13 @@ impl<T> Matrix<'_, T> {
 }
 
 /// `out [m, n] = a [m, k] · b [n, k]ᵀ` on floats.
-fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], parallel: bool) {
+fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
     let (m, n, k) = (a.rows, b.rows, a.columns);
     a.check();
     b.check();
     assert!(out.len() == m * n && b.columns == k);
-    let parallelism =
-        if parallel { gemm::Parallelism::Rayon(rayon::current_num_threads()) } else { gemm::Parallelism::None };
+    let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
+    let parallelism = if mode.parallel { threads } else { gemm::Parallelism::None };
     // SAFETY: `check` has shown that every element of a and b that the strides reach lies in its slice, and the
     // assertion that out holds m·n elements, written with row stride n; out is borrowed mutably, so it overlaps neither.
     unsafe {
@@ -311,14 +449,14 @@ fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &
             out.as_mut_ptr(),
             1,
             n as isize,
-            false,
+            mode.adds,
             a.source.as_ptr().offset(a.offset),
             a.column,
             a.row,
             b.source.as_ptr().offset(b.offset),
             b.row,
             b.column,
-            T::from(0.0),
+            T::from(if mode.adds { 1.0 } else { 0.0 }),
             T::from(1.0),
             false,
             false,
@@ -329,13 +467,14 @@ fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &
 }
 
 /// The same on integers, which wrap.
-fn int_product<T: Typed + Int>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], _parallel: bool) {
+fn int_product<T: Typed + Int>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
     let at = |m: &Matrix<'_, T>, i: usize, k: usize| {
         m.source[(m.offset + m.row * i as isize + m.column * k as isize) as usize]
     };
     for (i, row) in out.chunks_mut(b.rows).enumerate() {
         for (j, out) in row.iter_mut().enumerate() {
-            *out = (0..a.columns).fold(T::ZERO, |sum, k| sum.add(at(&a, i, k).mul(at(&b, j, k))));
+            let before = if mode.adds { *out } else { T::ZERO };
+            *out = (0..a.columns).fold(before, |sum, k| sum.add(at(&a, i, k).mul(at(&b, j, k))));
         }
     }
 }

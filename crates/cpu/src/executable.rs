@@ -112,7 +112,7 @@ impl CpuExecutable {
                 .map(|b| if step.outputs.contains(b) { Ok(None) } else { slice(&held[*b]).map(Some) })
                 .collect::<Result<Vec<_>>>()?;
             let mut written: SmallVec<[Data; 2]> = outs.iter_mut().map(Array::take).collect();
-            let result = step.work.run(Operands { loads, scalars }, &mut written, &self.memory);
+            let result = step.work.run(Operands { loads, scalars }, &mut written);
             outs.iter_mut().zip(written).for_each(|(out, data)| out.data = data);
             if let Err(error) = result {
                 // Nothing has been written: indices are checked first.
@@ -249,7 +249,7 @@ impl Work {
         })
     }
 
-    fn run(&self, operands: Operands, outs: &mut [Data], memory: &Arc<Memory>) -> Result<()> {
+    fn run(&self, operands: Operands, outs: &mut [Data]) -> Result<()> {
         match self {
             Work::Elementwise(program) => program.run(&operands, outs),
             Work::Rows(program) => {
@@ -260,7 +260,7 @@ impl Work {
                 kept.iter().for_each(|(load, data)| operands.loads[*load] = Some(Slice::of(data)));
                 program.run(&operands, outs)
             }
-            Work::Contract(contraction) => contraction.run(&operands, outs, memory),
+            Work::Contract(contraction) => contraction.run(&operands, outs),
             Work::Scatter(scatter) => {
                 let [base, Some(index), Some(updates)] = operands.loads[..] else {
                     return Err(Error::Backend("a scatter over its own updates".into()));

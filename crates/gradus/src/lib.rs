@@ -31,8 +31,8 @@ pub use gradus_autograd::{
     Grad, GradCheck, Outputs, Randomness, Vmap, checkpoint, custom_gradient, grad, gradcheck, value_and_grad, vmap,
 };
 pub use gradus_tensor::{
-    Axes, Cell, Compiled, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, Placement, Result,
-    Rng, Shape, Stats, Tensor, assign, cat, compile, eval, no_grad, stack,
+    Axes, Cell, Compiled, Conv, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, PadMode,
+    Placement, Pool, Result, Rng, Shape, Spatial, Stats, Tensor, assign, cat, compile, eval, no_grad, stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.
@@ -41,7 +41,8 @@ pub mod prelude {
     pub use crate::nn::*;
     pub use crate::train::{Adam, Optimiser, Progress, Sgd};
     pub use crate::{
-        DType, Device, Key, Rng, Shape, Tensor, cat, checkpoint, eval, grad, no_grad, stack, value_and_grad, vmap,
+        Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, eval, grad, no_grad, stack,
+        value_and_grad, vmap,
     };
 }
 

@@ -1,7 +1,7 @@
 //! Views: how a kernel's index becomes an address, without copying.
 
 use crate::Shape;
-use crate::op::{Op, PadAxis, SliceAxis};
+use crate::op::{Op, PadAxis, SliceAxis, WindowAxis};
 use smallvec::SmallVec;
 
 /// Where a padded axis holds elements: at `low`, `low + step`, … (`count` of them). Elsewhere it is zero.
@@ -103,6 +103,7 @@ impl View {
             Op::Expand => self.expand(shape),
             Op::Slice(axes) => self.slice(axes),
             Op::Pad(axes) => self.pad(axes),
+            Op::Window(windows) => self.window(windows),
             _ => None,
         }
     }
@@ -154,6 +155,19 @@ impl View {
                 Some(_) => return None,
             };
             axis.extent = pad.extent(axis.extent);
+        }
+        Some(view)
+    }
+
+    fn window(&self, windows: &[WindowAxis]) -> Option<View> {
+        let mut view = self.clone();
+        for window in windows {
+            // In a padded axis it would take both indices to say where the elements are.
+            let ViewAxis { extent, stride, guard: None } = self.axes[window.axis] else { return None };
+            let inner = ViewAxis { extent: window.size, stride: stride * window.dilation as isize, guard: None };
+            let outer = ViewAxis { extent: window.count(extent), stride: stride * window.stride as isize, guard: None };
+            view.axes[window.axis] = outer;
+            view.axes.push(inner);
         }
         Some(view)
     }

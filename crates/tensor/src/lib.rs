@@ -42,7 +42,11 @@ pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Numbe
 pub use open::WgpuBuffer;
 pub use open::{DeviceOptions, Preference};
 pub use operand::{Axes, Dims, Operand, Placement, Values};
+pub use ops::conv::Conv;
+pub use ops::pool::Pool;
+pub use ops::resize::PadMode;
 pub use ops::view::{cat, stack};
+pub use ops::window::Spatial;
 pub use random::{Key, Rng};
 pub use rule::GradientRule;
 pub use tensor::{Tensor, eval, no_grad};

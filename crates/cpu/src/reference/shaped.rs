@@ -37,6 +37,16 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Toler
                 Some(from)
             })
         }
+        Op::Window(windows) => {
+            let rank = x.ty.shape.len();
+            pick(ty, x, |index| {
+                let mut from = index[..rank].to_vec();
+                for (window, &i) in windows.iter().zip(&index[rank..]) {
+                    from[window.axis] = from[window.axis] * window.stride + i * window.dilation;
+                }
+                Some(from)
+            })
+        }
         Op::Reduce(op, axes) => reduce(*op, axes, x, ty, tolerance),
         Op::Contract { batch, contracted } => contract(*batch, *contracted, x, operands[1], ty),
         Op::Gather(axis) => gather(*axis, x, operands[1], ty)?,

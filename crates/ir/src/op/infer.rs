@@ -1,7 +1,7 @@
 //! Which operands an op takes and what it gives: the one place that checks a node.
 
 use super::row::Accepts;
-use super::{Op, ReduceOp, Type};
+use super::{Op, ReduceOp, Type, WindowAxis};
 use crate::{DType, Error, Result, Shape};
 
 impl Op {
@@ -97,6 +97,7 @@ impl Op {
                 let padded = axes.iter().zip(&**shape).map(|(p, &extent)| p.extent(extent)).collect();
                 sized(Type { shape: padded, dtype: operands[0].dtype })
             }
+            Op::Window(windows) => infer_window(windows, operands[0]),
             Op::Reduce(op, axes) => infer_reduce(*op, axes, operands[0]),
             Op::Contract { batch, contracted } => {
                 same_dtype(Accepts::Numbers)?;
@@ -169,6 +170,31 @@ fn axis_extent(shape: &Shape, axis: usize) -> usize {
 
 fn sized(t: Type) -> Result<Type> {
     if t.shape.checked_numel().is_some() { Ok(t) } else { Err(Error::TooLarge { shape: t.shape }) }
+}
+
+fn infer_window(windows: &[WindowAxis], operand: &Type) -> Result<Type> {
+    let shape = &operand.shape;
+    let mut windowed = shape.clone();
+    for (i, window) in windows.iter().enumerate() {
+        check_axis(window.axis, shape)?;
+        if windows[..i].iter().any(|other| other.axis == window.axis) {
+            let axes = windows.iter().map(|w| w.axis as isize).collect();
+            return Err(Error::Axes { axes, expected: "distinct axes", shape: shape.clone() });
+        }
+        for (argument, number) in [("size", window.size), ("stride", window.stride), ("dilation", window.dilation)] {
+            if number == 0 {
+                return Err(Error::Argument { argument, expected: "at least 1", found: "0".into() });
+            }
+        }
+        let count = window.count(shape[window.axis]);
+        if count == 0 {
+            let found = format!("{} (dilation {}) along axis {} of {shape}", window.size, window.dilation, window.axis);
+            return Err(Error::Argument { argument: "size", expected: "a window that fits", found });
+        }
+        windowed = windowed.with(window.axis, count);
+    }
+    let shape = windowed.iter().copied().chain(windows.iter().map(|window| window.size)).collect();
+    sized(Type { shape, dtype: operand.dtype })
 }
 
 fn infer_reduce(op: ReduceOp, axes: &[usize], operand: &Type) -> Result<Type> {

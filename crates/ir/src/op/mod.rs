@@ -160,6 +160,27 @@ impl PadAxis {
     }
 }
 
+/// One axis of a `Window`: windows of `size` elements, `dilation` apart, that begin at 0, `stride`, 2 `stride`, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WindowAxis {
+    /// The axis that the windows lie along.
+    pub axis: usize,
+    /// Elements per window; not 0.
+    pub size: usize,
+    /// The distance between the beginnings of two windows; not 0.
+    pub stride: usize,
+    /// The distance between two elements of a window; not 0.
+    pub dilation: usize,
+}
+
+impl WindowAxis {
+    /// How many windows an axis has room for.
+    pub fn count(&self, len: usize) -> usize {
+        let reach = self.size.saturating_sub(1).saturating_mul(self.dilation);
+        len.checked_sub(reach).filter(|&starts| starts > 0).map_or(0, |starts| (starts - 1) / self.stride + 1)
+    }
+}
+
 /// How a scatter combines updates with the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScatterMode {
@@ -205,6 +226,9 @@ pub enum Op {
     Slice(Box<[SliceAxis]>),
     /// One operand, surrounded and interspersed by zeros.
     Pad(Box<[PadAxis]>),
+    /// One operand; along each of these axes the windows take the place of the elements, and what lies in them follows as
+    /// new last axes, one for each. Windows overlap: neighbouring indices may show the same element.
+    Window(Box<[WindowAxis]>),
     /// One operand; the reduced axes stay with extent 1.
     Reduce(ReduceOp, Axes),
     /// `a [batch…, free_a…, contracted…]` and `b [batch…, free_b…, contracted…]` to `[batch…, free_a…, free_b…]`:
@@ -250,6 +274,7 @@ impl Op {
             Op::Expand => "expand",
             Op::Slice(_) => "slice",
             Op::Pad(_) => "pad",
+            Op::Window(_) => "window",
             Op::Reduce(op, _) => op.name(),
             Op::Contract { .. } => "matmul",
             Op::Gather(_) => "gather",
@@ -262,7 +287,7 @@ impl Op {
 
     /// Whether the op only rearranges its operand's elements.
     pub fn is_view(&self) -> bool {
-        matches!(self, Op::Reshape | Op::Permute(_) | Op::Expand | Op::Slice(_) | Op::Pad(_))
+        matches!(self, Op::Reshape | Op::Permute(_) | Op::Expand | Op::Slice(_) | Op::Pad(_) | Op::Window(_))
     }
 }
 

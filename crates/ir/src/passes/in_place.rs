@@ -103,8 +103,17 @@ fn indices(kernel: &Kernel) -> Vec<(Option<&Load>, usize)> {
 
 /// Whether a view shows every element of a buffer of this length.
 fn shows_all(view: &View, len: usize) -> bool {
-    let moving = view.axes.iter().filter(|axis| axis.stride != 0).map(|axis| axis.extent).product::<usize>();
-    view.axes.iter().all(|axis| axis.guard.is_none()) && moving == len
+    let mut moving: Vec<(usize, usize)> = view
+        .axes
+        .iter()
+        .filter(|a| a.stride != 0 && a.extent > 1)
+        .map(|a| (a.stride.unsigned_abs(), a.extent))
+        .collect();
+    moving.sort_unstable();
+    // Windows may overlap.
+    let apart = moving.windows(2).all(|axes| axes[1].0 >= axes[0].0 * axes[0].1);
+    let shown = moving.iter().map(|&(_, extent)| extent).product::<usize>();
+    view.axes.iter().all(|axis| axis.guard.is_none()) && apart && shown == len
 }
 
 /// The buffers that a kernel reads once, element by element where it writes, so that it may write over them: a row program

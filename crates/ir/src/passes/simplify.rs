@@ -127,6 +127,9 @@ impl Simplifier {
                 if long.len() < axes.len() {
                     return self.node(Op::Reduce(*reduce, long), operands, ty);
                 }
+                if let Some(sum) = self.summed_product(x, *reduce, axes, &ty) {
+                    return sum;
+                }
             }
             (Op::Permute(axes), &[product]) => {
                 if let Some(swapped) = self.swapped_product(product, axes) {
@@ -252,6 +255,35 @@ impl Simplifier {
         let swapped = (0..*batch).chain(free_a..axes.len()).chain(*batch..free_a);
         let only_reader = self.readers[self.origins[product]] == 1;
         (only_reader && swapped.eq(axes.iter().copied())).then(|| [operands[1], operands[0]].as_slice().into())
+    }
+
+    /// The sum over batch axes of a product that nobody else reads: of one product, with these axes among the summed ones.
+    fn summed_product(&mut self, product: NodeId, reduce: ReduceOp, axes: &[usize], ty: &Type) -> Option<NodeId> {
+        let Node { op: Op::Contract { batch, contracted }, operands, .. } = self.graph.nodes()[product].clone() else {
+            return None;
+        };
+        let fits = reduce == ReduceOp::Sum && !axes.is_empty() && axes.iter().all(|&axis| axis < batch);
+        if !fits || self.readers[self.origins[product]] != 1 {
+            return None;
+        }
+        let kept = (0..batch).filter(|axis| !axes.contains(axis));
+        let mut moved = Operands::new();
+        for operand in operands {
+            let Type { shape, dtype } = self.ty(operand).clone();
+            let free = batch..shape.len() - contracted;
+            let order: SmallVec<[usize; 4]> = kept
+                .clone()
+                .chain(free)
+                .chain(axes.iter().copied())
+                .chain(shape.len() - contracted..shape.len())
+                .collect();
+            let shape = order.iter().map(|&axis| shape[axis]).collect();
+            moved.push(self.node(Op::Permute(order), [operand].as_slice().into(), Type { shape, dtype }));
+        }
+        let op = Op::Contract { batch: batch - axes.len(), contracted: contracted + axes.len() };
+        let sum = Type { shape: ty.shape.without(axes), dtype: ty.dtype };
+        let sum = self.node(op, moved, sum);
+        Some(self.node(Op::Reshape, [sum].as_slice().into(), ty.clone()))
     }
 
     /// Whether an index has one entry for each line of `x` along an axis.

@@ -1,11 +1,13 @@
 //! Layers: modules that map a tensor to a tensor.
 
 mod activation;
+mod convolution;
 mod dropout;
 mod linear;
 mod sequential;
 
 pub use activation::*;
+pub use convolution::{AvgPool, Conv1d, Conv2d, Convolution, MaxPool};
 pub use dropout::Dropout;
 pub use linear::Linear;
 pub use sequential::Sequential;

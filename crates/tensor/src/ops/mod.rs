@@ -3,8 +3,12 @@
 mod activation;
 mod arithmetic;
 mod compare;
+pub(crate) mod conv;
 mod create;
 mod index;
 mod matmul;
+pub(crate) mod pool;
 mod reduce;
+pub(crate) mod resize;
 pub(crate) mod view;
+pub(crate) mod window;

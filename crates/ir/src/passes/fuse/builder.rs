@@ -38,9 +38,12 @@ impl Builder {
 
     /// The same values seen through a view op, if every load can be.
     pub(super) fn through(&self, op: &Op, shape: &Shape) -> Option<Builder> {
-        // Padding is zero, not what the expression makes of zeros.
-        if matches!(op, Op::Pad(_)) {
-            return None;
+        match op {
+            // Padding is zero, not what the expression makes of zeros.
+            Op::Pad(_) => return None,
+            // Elements are seen many times over.
+            Op::Window(_) if self.expression.instructions.len() > 1 => return None,
+            _ => {}
         }
         // A gather counts axes, a random number positions, which a reshape keeps.
         let gathers = self.has(|i| matches!(i, Instruction::Gather { .. }));

@@ -206,7 +206,7 @@ impl Fuser<'_> {
                 }
             }
             Op::Barrier => self.barrier(operands),
-            Op::Reshape | Op::Permute(_) | Op::Expand | Op::Slice(_) | Op::Pad(_) => {
+            Op::Reshape | Op::Permute(_) | Op::Expand | Op::Slice(_) | Op::Pad(_) | Op::Window(_) => {
                 self.view(op, operands[0], &ty.shape)
             }
             Op::Reduce(op, axes) => self.reduce(id, *op, axes, operands[0]),
