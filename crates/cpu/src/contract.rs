@@ -421,13 +421,15 @@ impl<T> Matrix<'_, T> {
         Matrix { offset: self.offset + self.row * first as isize, rows, ..self }
     }
 
-    /// Checks that every element lies inside the slice.
+    /// Checks that every element lies inside the slice, and that there is one.
     fn check(&self) {
-        let reach = |extent: usize, stride: isize| (extent as isize - 1) * stride;
+        assert!(self.rows > 0 && self.columns > 0, "a matrix without elements");
+        // Wide enough for whatever the numbers are: unsafe code relies on this.
+        let reach = |extent: usize, stride: isize| (extent as i128 - 1) * stride as i128;
         let (r, c) = (reach(self.rows, self.row), reach(self.columns, self.column));
-        let low = self.offset + r.min(0) + c.min(0);
-        let high = self.offset + r.max(0) + c.max(0);
-        assert!(low >= 0 && high < self.source.len() as isize, "a matrix view leaves its buffer");
+        let low = self.offset as i128 + r.min(0) + c.min(0);
+        let high = self.offset as i128 + r.max(0) + c.max(0);
+        assert!(low >= 0 && high < self.source.len() as i128, "a matrix view leaves its buffer");
     }
 }
 
@@ -439,6 +441,7 @@ fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &
     assert!(out.len() == m * n && b.columns == k);
     let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
     let parallelism = if mode.parallel { threads } else { gemm::Parallelism::None };
+    #[allow(unsafe_code)]
     // SAFETY: `check` has shown that every element of a and b that the strides reach lies in its slice, and the
     // assertion that out holds m·n elements, written with row stride n; out is borrowed mutably, so it overlaps neither.
     unsafe {
@@ -476,5 +479,53 @@ fn int_product<T: Typed + Int>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]
             let before = if mode.adds { *out } else { T::ZERO };
             *out = (0..a.columns).fold(before, |sum, k| sum.add(at(&a, i, k).mul(at(&b, j, k))));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Layouts of a 3 × 5 matrix: offset, row and column stride, and the least length of the buffer.
+    const LAYOUTS: [(isize, isize, isize, usize); 7] =
+        [(0, 5, 1, 15), (0, 1, 3, 15), (14, -5, -1, 15), (10, -5, 1, 15), (2, 7, 1, 21), (4, 0, 0, 5), (0, 0, 2, 9)];
+
+    fn matrix<T>(source: &[T], (offset, row, column, _): (isize, isize, isize, usize)) -> Matrix<'_, T> {
+        Matrix { source, offset, rows: 3, columns: 5, row, column }
+    }
+
+    /// Small numbers in exactly as much memory as a layout needs: a look beyond it is one too far.
+    fn source<T>(len: usize, from: fn(u8) -> T) -> Vec<T> {
+        (0..len).map(|i| from((i * 7 % 11) as u8)).collect()
+    }
+
+    #[test]
+    fn products_of_every_layout_stay_inside_of_their_operands() {
+        for (left, right) in LAYOUTS.into_iter().flat_map(|left| LAYOUTS.map(|right| (left, right))) {
+            let (a, b) = (source(left.3, f32::from), source(right.3, f32::from));
+            let mut found = vec![f32::NAN; 9];
+            gemm_product(matrix(&a, left), matrix(&b, right), &mut found, false);
+            let (a, b) = (source(left.3, i32::from), source(right.3, i32::from));
+            let mut expected = vec![0; 9];
+            int_product(matrix(&a, left), matrix(&b, right), &mut expected, false);
+            assert_eq!(found, expected.iter().map(|&sum| sum as f32).collect::<Vec<_>>(), "{left:?} {right:?}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_its_buffer_is_refused() {
+        for layout in LAYOUTS {
+            let (short, whole) = (vec![0f32; layout.3 - 1], [0.0; 15]);
+            let multiply = || gemm_product(matrix(&short, layout), matrix(&whole, LAYOUTS[0]), &mut [0.0; 9], false);
+            assert!(std::panic::catch_unwind(multiply).is_err(), "{layout:?}");
+        }
+        for layout in [(-1, 5, 1, 0), (0, -1, 1, 0), (0, isize::MAX, 1, 0), (0, isize::MIN, isize::MIN, 0)] {
+            let multiply =
+                || gemm_product(matrix(&[0.0; 15], layout), matrix(&[0.0; 15], LAYOUTS[0]), &mut [0.0; 9], false);
+            assert!(std::panic::catch_unwind(multiply).is_err(), "{layout:?}");
+        }
+        let multiply =
+            |out: &mut [f32]| gemm_product(matrix(&[0.0; 15], LAYOUTS[0]), matrix(&[0.0; 15], LAYOUTS[0]), out, false);
+        assert!(std::panic::catch_unwind(|| multiply(&mut [0.0; 8])).is_err());
     }
 }

@@ -296,10 +296,13 @@ impl Inner {
                     int_div_checks: false,
                     ..wgpu::ShaderRuntimeChecks::checked()
                 };
+                #[allow(unsafe_code)]
                 // SAFETY: who passes `Trust::Trusted` guarantees what these checks would make sure of: every loop ends,
                 // and no integer is divided by zero nor the least one by -1. Shaders are text of this library's own
                 // making, and users' text goes through `Trust::Checked`.
-                unsafe { self.wgpu.create_shader_module_trusted(descriptor, checks) }
+                unsafe {
+                    self.wgpu.create_shader_module_trusted(descriptor, checks)
+                }
             }
         }
     }
