@@ -486,6 +486,8 @@ fn int_product<T: Typed + Int>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]
 mod tests {
     use super::*;
 
+    const MODE: Mode = Mode { adds: false, parallel: false };
+
     /// Layouts of a 3 × 5 matrix: offset, row and column stride, and the least length of the buffer.
     const LAYOUTS: [(isize, isize, isize, usize); 7] =
         [(0, 5, 1, 15), (0, 1, 3, 15), (14, -5, -1, 15), (10, -5, 1, 15), (2, 7, 1, 21), (4, 0, 0, 5), (0, 0, 2, 9)];
@@ -504,10 +506,10 @@ mod tests {
         for (left, right) in LAYOUTS.into_iter().flat_map(|left| LAYOUTS.map(|right| (left, right))) {
             let (a, b) = (source(left.3, f32::from), source(right.3, f32::from));
             let mut found = vec![f32::NAN; 9];
-            gemm_product(matrix(&a, left), matrix(&b, right), &mut found, false);
+            gemm_product(matrix(&a, left), matrix(&b, right), &mut found, MODE);
             let (a, b) = (source(left.3, i32::from), source(right.3, i32::from));
             let mut expected = vec![0; 9];
-            int_product(matrix(&a, left), matrix(&b, right), &mut expected, false);
+            int_product(matrix(&a, left), matrix(&b, right), &mut expected, MODE);
             assert_eq!(found, expected.iter().map(|&sum| sum as f32).collect::<Vec<_>>(), "{left:?} {right:?}");
         }
     }
@@ -516,16 +518,16 @@ mod tests {
     fn what_leaves_its_buffer_is_refused() {
         for layout in LAYOUTS {
             let (short, whole) = (vec![0f32; layout.3 - 1], [0.0; 15]);
-            let multiply = || gemm_product(matrix(&short, layout), matrix(&whole, LAYOUTS[0]), &mut [0.0; 9], false);
+            let multiply = || gemm_product(matrix(&short, layout), matrix(&whole, LAYOUTS[0]), &mut [0.0; 9], MODE);
             assert!(std::panic::catch_unwind(multiply).is_err(), "{layout:?}");
         }
         for layout in [(-1, 5, 1, 0), (0, -1, 1, 0), (0, isize::MAX, 1, 0), (0, isize::MIN, isize::MIN, 0)] {
             let multiply =
-                || gemm_product(matrix(&[0.0; 15], layout), matrix(&[0.0; 15], LAYOUTS[0]), &mut [0.0; 9], false);
+                || gemm_product(matrix(&[0.0; 15], layout), matrix(&[0.0; 15], LAYOUTS[0]), &mut [0.0; 9], MODE);
             assert!(std::panic::catch_unwind(multiply).is_err(), "{layout:?}");
         }
         let multiply =
-            |out: &mut [f32]| gemm_product(matrix(&[0.0; 15], LAYOUTS[0]), matrix(&[0.0; 15], LAYOUTS[0]), out, false);
+            |out: &mut [f32]| gemm_product(matrix(&[0.0; 15], LAYOUTS[0]), matrix(&[0.0; 15], LAYOUTS[0]), out, MODE);
         assert!(std::panic::catch_unwind(|| multiply(&mut [0.0; 8])).is_err());
     }
 }

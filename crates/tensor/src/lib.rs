@@ -47,6 +47,6 @@ pub use ops::pool::Pool;
 pub use ops::resize::PadMode;
 pub use ops::view::{cat, stack};
 pub use ops::window::Spatial;
-pub use random::{Key, Rng};
+pub use random::{Key, Rng, RngState};
 pub use rule::GradientRule;
 pub use tensor::{Tensor, eval, no_grad};

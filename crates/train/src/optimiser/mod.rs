@@ -1,9 +1,11 @@
 //! Optimisers: chains of small transformations of the gradients, and the step that applies them.
 
 mod named;
+mod state;
 mod transform;
 
 pub use named::{Adam, Sgd};
+pub use state::OptimiserState;
 pub use transform::{
     AddDecayedWeights, ClipByNorm, ClipByValue, Momentum, ScaleByAdam, ScaleByLearningRate, Step, Transform,
 };
@@ -30,7 +32,8 @@ use gradus_tensor::{Error, ErrorKind, Result, Tensor, assign};
 /// # Ok::<(), gradus_tensor::Error>(())
 /// ```
 pub struct Optimiser {
-    parameters: Vec<Param>,
+    /// With their paths.
+    parameters: Vec<(String, Param)>,
     chain: Vec<Box<dyn Transform>>,
     learning_rate: f64,
     steps: u64,
@@ -41,8 +44,15 @@ impl Optimiser {
     /// rate.
     #[track_caller]
     pub fn new(model: &(impl Module + ?Sized), learning_rate: f64, chain: Vec<Box<dyn Transform>>) -> Optimiser {
-        let parameters = model.parameters().into_iter().map(|(_, parameter)| parameter).collect();
-        Optimiser { parameters, chain, learning_rate, steps: 0 }
+        let mut optimiser = Optimiser { parameters: model.parameters(), chain, learning_rate, steps: 0 };
+        let tensors = optimiser.tensors();
+        optimiser.chain.iter_mut().for_each(|link| link.init(&tensors));
+        optimiser
+    }
+
+    /// The parameters' present tensors.
+    fn tensors(&self) -> Vec<Tensor> {
+        self.parameters.iter().map(|(_, parameter)| parameter.tensor()).collect()
     }
 
     /// One step down the gradient of `loss`, computed in one run with everything that is held. The loss can be read
@@ -53,7 +63,7 @@ impl Optimiser {
     /// parameters and the optimiser's state are then as before.
     #[track_caller]
     pub fn step(&mut self, loss: &Tensor) -> Result<()> {
-        let parameters: Vec<Tensor> = self.parameters.iter().map(Param::tensor).collect();
+        let parameters = self.tensors();
         let gradients = Grad::of(loss).wrt(&parameters)?;
         drop(parameters);
         self.apply(gradients)
@@ -70,11 +80,11 @@ impl Optimiser {
             let kind = ErrorKind::Argument { argument: "gradients", expected: "one per parameter", found };
             return Err(Error::new("step", kind));
         }
-        let parameters: Vec<Tensor> = self.parameters.iter().map(Param::tensor).collect();
+        let parameters = self.tensors();
         let mut step = Step::new(&parameters, self.steps + 1, self.learning_rate);
         let updates = self.chain.iter_mut().fold(gradients, |updates, t| t.transform(updates, &mut step));
         let mut assignments = step.into_assignments();
-        for ((parameter, old), update) in self.parameters.iter().zip(&parameters).zip(updates) {
+        for (((_, parameter), old), update) in self.parameters.iter().zip(&parameters).zip(updates) {
             assignments.push((parameter.cell().clone(), old + update));
         }
         // No handle may hold the old values, or they could not be updated in place.

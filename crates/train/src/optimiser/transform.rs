@@ -42,21 +42,21 @@ impl<'a> Step<'a> {
 
 /// One link of an optimiser's chain: maps the updates so far (at first the gradients) to new ones.
 pub trait Transform: Send {
+    /// Makes the state that is kept from step to step, if there is any; called once, before everything else.
+    fn init(&mut self, _parameters: &[Tensor]) {}
+
     /// Updates in, updates out, one per parameter.
     fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor>;
+
+    /// The state that is kept from step to step: names, and one cell per parameter for each.
+    fn state(&self) -> Vec<(&'static str, &[Cell])> {
+        Vec::new()
+    }
 }
 
-/// State of one tensor per parameter, made at the first step.
-#[derive(Default)]
-struct State(Vec<Cell>);
-
-impl State {
-    fn cells(&mut self, parameters: &[Tensor]) -> Vec<Cell> {
-        if self.0.len() != parameters.len() {
-            self.0 = parameters.iter().map(|p| Cell::buffer(p.zeros_like())).collect();
-        }
-        self.0.clone()
-    }
+/// Cells that start at zero, one per parameter.
+fn zeros(parameters: &[Tensor]) -> Vec<Cell> {
+    parameters.iter().map(|p| Cell::buffer(p.zeros_like())).collect()
 }
 
 /// Multiplies by minus the learning rate.
@@ -116,28 +116,35 @@ pub struct Momentum {
     decay: f64,
     dampening: f64,
     nesterov: bool,
-    velocity: State,
+    velocity: Vec<Cell>,
 }
 
 impl Momentum {
     /// Momentum that keeps `decay` of the last update.
     pub fn new(decay: f64, dampening: f64, nesterov: bool) -> Momentum {
-        Momentum { decay, dampening, nesterov, velocity: State::default() }
+        Momentum { decay, dampening, nesterov, velocity: Vec::new() }
     }
 }
 
 impl Transform for Momentum {
+    fn init(&mut self, parameters: &[Tensor]) {
+        self.velocity = zeros(parameters);
+    }
+
     fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
         let share = if step.number() == 1 { 1.0 } else { 1.0 - self.dampening };
-        let cells = self.velocity.cells(step.parameters());
-        let pairs = updates.into_iter().zip(cells);
+        let pairs = updates.into_iter().zip(&self.velocity);
         pairs
             .map(|(update, cell)| {
                 let velocity = cell.tensor() * self.decay + &update * share;
-                step.assign(&cell, &velocity);
+                step.assign(cell, &velocity);
                 if self.nesterov { update + velocity * self.decay } else { velocity }
             })
             .collect()
+    }
+
+    fn state(&self) -> Vec<(&'static str, &[Cell])> {
+        vec![("velocity", &self.velocity)]
     }
 }
 
@@ -147,32 +154,39 @@ pub struct ScaleByAdam {
     beta1: f64,
     beta2: f64,
     epsilon: f64,
-    mean: State,
-    square: State,
+    mean: Vec<Cell>,
+    square: Vec<Cell>,
 }
 
 impl ScaleByAdam {
     /// Decay rates of the two means, and what is added to the denominator.
     pub fn new(beta1: f64, beta2: f64, epsilon: f64) -> ScaleByAdam {
-        ScaleByAdam { beta1, beta2, epsilon, mean: State::default(), square: State::default() }
+        ScaleByAdam { beta1, beta2, epsilon, mean: Vec::new(), square: Vec::new() }
     }
 }
 
 impl Transform for ScaleByAdam {
+    fn init(&mut self, parameters: &[Tensor]) {
+        (self.mean, self.square) = (zeros(parameters), zeros(parameters));
+    }
+
     fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let (means, squares) = (self.mean.cells(step.parameters()), self.square.cells(step.parameters()));
         let number = i32::try_from(step.number()).unwrap_or(i32::MAX);
         let correction1 = 1.0 - self.beta1.powi(number);
         let correction2 = (1.0 - self.beta2.powi(number)).sqrt();
-        let triples = updates.into_iter().zip(means).zip(squares);
+        let triples = updates.into_iter().zip(&self.mean).zip(&self.square);
         triples
             .map(|((gradient, mean_cell), square_cell)| {
                 let mean = mean_cell.tensor() * self.beta1 + &gradient * (1.0 - self.beta1);
                 let square = square_cell.tensor() * self.beta2 + gradient.square() * (1.0 - self.beta2);
-                step.assign(&mean_cell, &mean);
-                step.assign(&square_cell, &square);
+                step.assign(mean_cell, &mean);
+                step.assign(square_cell, &square);
                 (mean / correction1) / (square.sqrt() / correction2 + self.epsilon)
             })
             .collect()
+    }
+
+    fn state(&self) -> Vec<(&'static str, &[Cell])> {
+        vec![("mean", &self.mean), ("square", &self.square)]
     }
 }
