@@ -4,10 +4,10 @@
 mod devices;
 
 use devices::{devices, gpu_device, own_gpu};
+use gradus::ErrorKind;
 use gradus::gpu::device::{Adapter, wgpu};
 use gradus::prelude::*;
 use gradus::tensor::DeviceOptions;
-use gradus::{Error, ErrorKind};
 use std::process::Command;
 
 #[test]
@@ -179,64 +179,6 @@ fn a_programs_own_wgpu_device_serves() {
     let error = Tensor::ones([2], &Device::cpu()).wgpu_buffer().err().unwrap();
     assert!(matches!(error.kind(), ErrorKind::NoDevice { .. }), "{error}");
     assert!(Device::cpu().wgpu().is_none());
-}
-
-/// A network, its optimiser and data; all from seeds.
-struct Training {
-    model: Linear,
-    optimiser: gradus::train::Optimiser,
-    x: Tensor,
-    y: Tensor,
-}
-
-impl Training {
-    fn new(device: &Device) -> Training {
-        let model = Linear::new(5, 3, &Init::new(1, device));
-        let optimiser = Sgd::new(0.05).of(&model);
-        let (x, y) = (Tensor::randn([20, 5], Key::new(2), device), Tensor::randn([20, 3], Key::new(3), device));
-        Training { model, optimiser, x, y }
-    }
-
-    fn steps(&mut self, count: usize) -> Result<(), Error> {
-        (0..count).try_for_each(|_| self.optimiser.step(&mse_loss(&self.model.forward(&self.x), &self.y)))
-    }
-
-    /// Weight and bias on the host.
-    fn weights(&self) -> Result<[Vec<f32>; 2], Error> {
-        let bias = self.model.bias.as_ref().map(|bias| bias.tensor().to_vec());
-        Ok([self.model.weight.tensor().to_vec()?, bias.transpose()?.unwrap_or_default()])
-    }
-}
-
-#[test]
-fn training_goes_on_after_a_device_was_lost() {
-    let Some((adapter, handle, queue)) = own_wgpu() else { return };
-    let uninterrupted = {
-        let mut training = Training::new(&gpu_device().unwrap());
-        training.steps(20).unwrap();
-        training.weights().unwrap()
-    };
-
-    let device = Device::from_wgpu(adapter, handle.clone(), queue).unwrap();
-    let mut training = Training::new(&device);
-    training.steps(8).unwrap();
-    let [weight, bias] = training.weights().unwrap();
-    handle.destroy();
-    let error = training.steps(5).and_then(|()| training.weights().map(|_| ())).unwrap_err();
-    let ErrorKind::DeviceLost { reason, .. } = error.kind() else { panic!("{error}") };
-    assert!(!reason.is_empty() && error.to_string().contains("open it again"), "{error}");
-    assert!(device.lost().is_some());
-    for result in [Tensor::zeros([2], &device).eval().map(|_| ()), device.synchronise()] {
-        assert!(matches!(result.unwrap_err().kind(), ErrorKind::DeviceLost { .. }));
-    }
-
-    // A new device, the weights from the host, and on.
-    let device = own_gpu(None).unwrap();
-    let mut training = Training::new(&device);
-    training.model.weight.set(Tensor::from_vec(weight, [3, 5], &device)).unwrap();
-    training.model.bias.as_ref().unwrap().set(Tensor::from_vec(bias, 3, &device)).unwrap();
-    training.steps(12).unwrap();
-    assert_eq!(training.weights().unwrap(), uninterrupted, "the same bits as without the loss");
 }
 
 /// Run by the test below, in a process of its own: it destroys the device that tests share.

@@ -49,9 +49,9 @@ pub(crate) fn logistic_regression(device: &Device, steps: usize) -> Result<Vec<f
 
 /// Digits, by a network with dropout.
 pub(crate) struct Digits {
-    model: Sequential,
+    pub(crate) model: Sequential,
     data: TensorDataset<2>,
-    optimiser: Optimiser,
+    pub(crate) optimiser: Optimiser,
 }
 
 impl Digits {

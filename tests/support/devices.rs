@@ -191,6 +191,11 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     device.name().starts_with("cpu")
 }
 
+/// How many times its own size a single number takes: a GPU hands out memory in grains.
+pub(crate) fn grain(device: &Device) -> usize {
+    if is_cpu(device) { 1 } else { 64 }
+}
+
 /// Whether a device has a dtype.
 pub(crate) fn has(device: &Device, dtype: DType) -> bool {
     Tensor::zeros([1], (device, dtype)).eval().is_ok()

@@ -129,6 +129,15 @@ impl Cell {
         (leaf, previous)
     }
 
+    /// Puts back a leaf that was replaced, as if it had never been: what was recorded on it keeps its gradient.
+    fn put_back(&self, leaf: Tensor, version: u64) {
+        let mut present = self.lock();
+        self.identity.version.store(version, Ordering::Release);
+        // What another thread has recorded on the replacement is to be looked at again.
+        leaf.device().note_assignment(self.bit());
+        *present = leaf;
+    }
+
     fn bit(&self) -> u32 {
         (self.identity.id % 64) as u32
     }
@@ -223,7 +232,8 @@ pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
     if result.is_err() {
         // A cell that was listed twice gets its first value back.
         for (cell, node) in old.into_iter().rev() {
-            cell.replace(&Tensor::of(node), location);
+            let version = node.cell.as_ref().map_or(0, |tag| tag.version);
+            cell.put_back(Tensor::of(node), version);
         }
         return result;
     }

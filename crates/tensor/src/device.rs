@@ -142,6 +142,11 @@ impl Device {
         &*self.0.backend
     }
 
+    /// How many nodes and handles share the device.
+    pub(crate) fn owners(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         // Lists of weak references: right after every statement, so a poisoned lock is still good.
         self.0.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

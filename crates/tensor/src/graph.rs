@@ -4,11 +4,17 @@ use crate::error::{Error, Result};
 use crate::extract;
 use crate::node::{Cut, Node};
 pub use crate::transform::{Recipe, next_id, placeholder, with_symbolic_draws};
-use crate::{GradientRule, Tensor};
+use crate::{Device, GradientRule, Tensor};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Error as ErrorKind, Graph, Number};
 use std::panic::Location;
 use std::sync::Arc;
+
+/// How many nodes of a device are alive; handles of the device count too. A loop that leaks nodes makes it grow.
+pub fn live_nodes(device: &Device) -> usize {
+    // Each node has a handle.
+    device.owners()
+}
 
 /// A node of the recorded graph. It does not count as holding the tensor.
 #[derive(Clone)]
