@@ -23,8 +23,6 @@ use gradus::prelude::*;
 use gradus::{Cell, ErrorKind, Result};
 use snapshot::Snapshot;
 use std::process::Command;
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 /// A hundred thousand steps of Adam over shuffled batches, with dropout.
 #[test]
@@ -254,13 +252,6 @@ fn a_step_that_runs_out_of_memory_anywhere_changes_nothing() {
     }
 }
 
-/// Fails if `work` does not end in time.
-fn in_time<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
-    let (to, from) = channel();
-    std::thread::spawn(move || to.send(work()));
-    from.recv_timeout(Duration::from_secs(120)).expect("hangs on a lost device")
-}
-
 /// Four epochs of six steps, and where they lead.
 const EPOCHS: u64 = 4;
 
@@ -289,58 +280,72 @@ fn training_resumed_from_host_copies_gives_the_same_bits() {
     }
 }
 
-#[test]
-fn training_goes_on_after_a_device_was_lost() {
-    let _alone = alone();
-    let (Some(device), Some(another)) = (own_gpu(None), own_gpu(None)) else { return };
-    let mut digits = Digits::new(42, &device).unwrap();
-    let half = train(&mut digits, 0..2).unwrap();
-    let expected = train(&mut digits, 2..EPOCHS).unwrap();
-    // In the middle of whatever the loop does then.
-    for milliseconds in [0, 3, 30] {
-        let device = own_gpu(None).unwrap();
-        let lost = device.clone();
-        let error = in_time(move || {
-            let mut digits = Digits::new(42, &lost).unwrap();
-            train(&mut digits, 0..1).unwrap();
-            let handle = lost.clone();
-            let destroys = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(milliseconds));
-                handle.wgpu().unwrap().0.destroy();
+#[cfg(feature = "gpu")]
+mod loss {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// Fails if `work` does not end in time.
+    fn in_time<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+        let (to, from) = channel();
+        std::thread::spawn(move || to.send(work()));
+        from.recv_timeout(Duration::from_secs(120)).expect("hangs on a lost device")
+    }
+
+    #[test]
+    fn training_goes_on_after_a_device_was_lost() {
+        let _alone = alone();
+        let (Some(device), Some(another)) = (own_gpu(None), own_gpu(None)) else { return };
+        let mut digits = Digits::new(42, &device).unwrap();
+        let half = train(&mut digits, 0..2).unwrap();
+        let expected = train(&mut digits, 2..EPOCHS).unwrap();
+        // In the middle of whatever the loop does then.
+        for milliseconds in [0, 3, 30] {
+            let device = own_gpu(None).unwrap();
+            let lost = device.clone();
+            let error = in_time(move || {
+                let mut digits = Digits::new(42, &lost).unwrap();
+                train(&mut digits, 0..1).unwrap();
+                let handle = lost.clone();
+                let destroys = std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(milliseconds));
+                    handle.wgpu().unwrap().0.destroy();
+                });
+                let error = (1..).find_map(|epoch| train(&mut digits, epoch..epoch + 1).err()).unwrap();
+                destroys.join().unwrap();
+                // And so it stays, for all that is asked of it.
+                for result in [digits.train(0, 1).map(drop), digits.accuracy().map(drop), lost.synchronise()] {
+                    assert!(matches!(result.unwrap_err().kind(), ErrorKind::DeviceLost { .. }));
+                }
+                error
             });
-            let error = (1..).find_map(|epoch| train(&mut digits, epoch..epoch + 1).err()).unwrap();
-            destroys.join().unwrap();
-            // And so it stays, for all that is asked of it.
-            for result in [digits.train(0, 1).map(drop), digits.accuracy().map(drop), lost.synchronise()] {
+            let ErrorKind::DeviceLost { reason, .. } = error.kind() else { panic!("{error}") };
+            assert!(!reason.is_empty() && error.to_string().contains("open it again"), "{error}");
+            assert!(device.lost().is_some());
+        }
+        assert_eq!(resumed(&half, 2..EPOCHS, &another), expected, "the same bits as without a loss");
+    }
+
+    /// A step that is not read reports the loss of its device at the next read at the latest.
+    #[test]
+    fn the_next_read_reports_a_lost_device() {
+        let _alone = alone();
+        let Some(device) = own_gpu(None) else { return };
+        in_time(move || {
+            let batches = [0, 1, 2].map(|key| Tensor::randn([12, 6], Key::new(key), &device));
+            let mut small = Small::new(&batches, &device);
+            small.optimiser.step(&small.loss(0)).unwrap();
+            let loss = small.loss(1);
+            device.wgpu().unwrap().0.destroy();
+            let stepped = small.optimiser.step(&loss);
+            let read = loss.item::<f32>().map(drop);
+            let parameter = small.model.parameters()[0].1.tensor().to_vec::<f32>().map(drop);
+            for result in [stepped, read, parameter] {
                 assert!(matches!(result.unwrap_err().kind(), ErrorKind::DeviceLost { .. }));
             }
-            error
         });
-        let ErrorKind::DeviceLost { reason, .. } = error.kind() else { panic!("{error}") };
-        assert!(!reason.is_empty() && error.to_string().contains("open it again"), "{error}");
-        assert!(device.lost().is_some());
     }
-    assert_eq!(resumed(&half, 2..EPOCHS, &another), expected, "the same bits as without a loss");
-}
-
-/// A step that is not read reports the loss of its device at the next read at the latest.
-#[test]
-fn the_next_read_reports_a_lost_device() {
-    let _alone = alone();
-    let Some(device) = own_gpu(None) else { return };
-    in_time(move || {
-        let batches = [0, 1, 2].map(|key| Tensor::randn([12, 6], Key::new(key), &device));
-        let mut small = Small::new(&batches, &device);
-        small.optimiser.step(&small.loss(0)).unwrap();
-        let loss = small.loss(1);
-        device.wgpu().unwrap().0.destroy();
-        let stepped = small.optimiser.step(&loss);
-        let read = loss.item::<f32>().map(drop);
-        let parameter = small.model.parameters()[0].1.tensor().to_vec::<f32>().map(drop);
-        for result in [stepped, read, parameter] {
-            assert!(matches!(result.unwrap_err().kind(), ErrorKind::DeviceLost { .. }));
-        }
-    });
 }
 
 /// The bits of losses and weights of a training with dropout, on shuffled batches.
