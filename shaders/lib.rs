@@ -23,6 +23,16 @@ files! {
     MATMUL_TILED = "matmul_tiled.wgsl";
     /// Scatter, output-stationary.
     SCATTER = "scatter.wgsl";
+    /// Scans, an invocation for each part of a line.
+    SCAN = "scan.wgsl";
+    /// What each part of a line carries on.
+    SCAN_TOTALS = "scan_totals.wgsl";
+    /// The order of short rows, by counting.
+    SORT_SHORT = "sort_short.wgsl";
+    /// How often each digit occurs in each part of a row.
+    SORT_COUNT = "sort_count.wgsl";
+    /// A row put into the order of a digit.
+    SORT_MOVE = "sort_move.wgsl";
     /// Bytes widened to elements.
     UNPACK = "unpack.wgsl";
 }
@@ -36,6 +46,7 @@ pub const LIBRARIES: &[&str] = &[
     include_str!("convert.wgsl"),
     include_str!("integer.wgsl"),
     include_str!("math.wgsl"),
+    include_str!("order.wgsl"),
     include_str!("power.wgsl"),
     include_str!("remainder.wgsl"),
     include_str!("trigonometry.wgsl"),

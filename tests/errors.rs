@@ -6,7 +6,9 @@ mod devices;
 
 use devices::{devices, gpu_device, has, own_gpu};
 use gradus::tensor::ErrorKind as Kind;
-use gradus::{Cell, DType, Device, Error, Grad, Key, Result, Tensor, assign, cat, custom_gradient, eval, grad, stack};
+use gradus::{
+    Cell, DType, Device, Error, Grad, Key, Result, Tensor, assign, cat, custom_gradient, einsum, eval, grad, stack,
+};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::slice::from_ref;
 
@@ -35,6 +37,46 @@ fn fails(tensor: &Tensor, op: &str, message: &str) {
     // What carries an error is a tensor like any other, and passes it on.
     assert!(tensor.shape().is_empty() && tensor.dtype() == DType::F32 && tensor.to_string().contains(message));
     assert_eq!(tensor.to_vec::<f32>().unwrap_err().to_string(), error.to_string());
+}
+
+#[test]
+fn orders_and_equations_that_do_not_fit() {
+    let (x, v, s) = (ones([2, 3]), ones([4]), ones([]));
+    fails(&x.cumsum(2), "cumsum", "axis 2 is out of range for shape [2, 3] (rank 2)");
+    fails(&s.cumprod(0), "cumprod", "axis 0 is out of range for shape [] (rank 0)");
+    fails(&x.gt(0.0).cumsum(0), "cumsum", "does not take bool");
+    fails(&x.linear_recurrence(&v, 0), "linear_recurrence", "shapes [2, 3] and [4] do not broadcast");
+    fails(&x.to_dtype(DType::I32).linear_recurrence(2, 0), "linear_recurrence", "does not take i32");
+    fails(&x.argsort(-3, false), "argsort", "axis -3 is out of range");
+    fails(&s.sort(0, false), "sort", "axis 0 is out of range");
+    fails(&x.topk(4, 1, true).0, "topk", "k is 4 of an axis of extent 3, expected at most as many as there are");
+    fails(&x.topk(1, 2, true).1, "topk", "axis 2 is out of range");
+    fails(&x.searchsorted(&v, false), "searchsorted", "expected a vector in order, found rank 2");
+    fails(&v.searchsorted(&x.to_dtype(DType::I32), false), "lt", "dtypes f32 and i32 differ");
+    says(&(&x + &v).unique().unwrap_err(), "add", "do not broadcast");
+
+    let equation = |text: &str, message: &str| {
+        let tensor = einsum(text, &[&x, &x.t()]);
+        let error = tensor.error().unwrap_or_else(|| panic!("no error: {text}"));
+        assert!(error.op() == "einsum" && error.to_string().contains(message), "{text}: {error}");
+    };
+    fails(&einsum("ij->k", &[&x]), "einsum", "\"ij->k\", with 'k' at position 4, expected labels of the result");
+    fails(&einsum("ij", &[]), "einsum", "operands is none, expected at least one tensor");
+    equation("ij,jk->iz", "with 'z' at position 8");
+    equation("ij, j%", "with '%' at position 5, expected letters, \"...\", commas and one \"->\"");
+    equation("ij,jk->i->k", "with '-' at position 8");
+    equation("ij,jk->i,k", "with ',' at position 8");
+    equation("ij,j..", "with '.' at position 4, expected three dots in a row");
+    equation("i...j...,jk", "with '.' at position 5, expected \"...\" once for each tensor");
+    equation("ij,jk->ii", "with 'i' at position 8, expected each label once in the result");
+    equation("ij", "\"ij\" with 1 for 2 operands, expected labels for each operand");
+    equation("ij,jkl", "\"ij,jkl\" with 3 for operand 1 of shape [3, 2], expected a label for each axis");
+    equation("i,ij", "with 1 for operand 0 of shape [2, 3]");
+    equation("...i,ij->j", "which ends at position 10, expected \"...\" also in the result");
+    equation("ij,ij", "operands is 2 for 'i' of operand 0 and 3 for that of 1, expected equal extents");
+    equation("ii,ij", "operands is 2 for 'i' of operand 0 and 3 for that of 0");
+    equation("...,...", "2 for an axis of \"...\" of operand 0 and 3 for that of 1");
+    fails(&einsum("i,i", &[&v, &v.to_dtype(DType::I32)]), "matmul", "dtypes f32 and i32 differ");
 }
 
 #[test]

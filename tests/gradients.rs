@@ -12,7 +12,7 @@ use gradus::autograd::GradCheck;
 use gradus::ir::op::formula::Derivative;
 use gradus::ir::op::{BinaryOp, Op, UnaryOp};
 use gradus::tensor::graph::apply;
-use gradus::{Cell, DType, Device, ErrorKind, Grad, Result, Tensor, cat, custom_gradient, no_grad, stack};
+use gradus::{Cell, DType, Device, ErrorKind, Grad, Result, Tensor, cat, custom_gradient, einsum, no_grad, stack};
 use gradus::{grad, gradcheck, value_and_grad};
 use std::slice::from_ref;
 
@@ -267,6 +267,50 @@ fn indexing() {
         let gradients = grad(&set.sum(..), [&base, &updates]).unwrap();
         assert_eq!(gradients[0].to_vec::<f32>().unwrap(), [10.0, 0.0]);
         assert_eq!(gradients[1].to_vec::<f32>().unwrap(), [0.0, 0.0, 100.0]);
+    });
+}
+
+#[test]
+fn along_an_axis_in_order() {
+    on_each_device(|| {
+        let functions: Table = &[
+            ("cumsum", |x| x.square().cumsum(1) * x.cumsum(0)),
+            ("cumprod", |x| x.cumprod(1) + x.exp().cumprod(-1).cumprod(0)),
+            ("sort", |x| x.square().sort(0, true) * x.sort(1, false)),
+            ("topk", |x| x.exp().topk(2, 1, true).0 * x.topk(2, 1, false).0),
+            ("recurrence with a number", |x| x.square().linear_recurrence(0.7, 2)),
+        ];
+        for (name, f) in functions {
+            check(name, 2, &mixed([2, 3, 2]), f);
+        }
+        check("scans of nothing", 2, &mixed([2, 0]), |x| x.cumsum(1) + x.cumprod(1) + x.linear_recurrence(x, 1));
+        for (a, b, axis) in [([1, 4], [1, 4], 1), ([3, 2], [3, 2], 0), ([1, 3], [2, 3], 1)] {
+            let inputs = [mixed(a), positive(b)];
+            check_all("recurrence", 2, &inputs, |x| x[1].linear_recurrence(&x[0], axis).square());
+        }
+        // Where the operand has zeros the product of the others counts.
+        let zeros = new([[2.0, 0.0, 5.0], [0.0, 3.0, 0.0]]).tracked();
+        check("cumprod of zeros", 2, &zeros, |x| x.cumprod(1) * x.cumprod(0));
+        same(first(&new([2.0, 0.0, 5.0]), |x| x.cumprod(0)), [1.0, 12.0, 0.0]);
+        // Longer than a part of a line.
+        let (long, decay) = (mixed([2, 600]), (mixed([1, 600]) * 0.4 + 0.5));
+        compare("long scans", 1, &[long * 0.1, decay], |x| {
+            x[0].linear_recurrence(&x[1], 1).cumsum(1) + (&x[0] * 0.1 + 1.0).cumprod(1)
+        });
+    });
+}
+
+#[test]
+fn sums_of_products() {
+    on_each_device(|| {
+        let (a, b, c) = (mixed([2, 3]), positive([3, 4]), mixed([4, 2]));
+        for equation in ["ij,jk->ik", "ij,jk,ki->", "ij,jk,kl->il", "ij,jk->k"] {
+            let operands = [a.clone(), b.clone(), c.clone()];
+            let count = equation.split("->").next().map_or(0, |operands| operands.split(',').count());
+            check_all(equation, 2, &operands[..count], |x| einsum(equation, &x.iter().collect::<Vec<_>>()));
+        }
+        check("a trace and a diagonal", 2, &mixed([3, 3]), |x| einsum("ii", &[x]) * einsum("ii->i", &[x]));
+        check_all("dots", 2, &[mixed([2, 1, 3]), positive([2, 3])], |x| einsum("...i,...i", &[&x[0], &x[1]]));
     });
 }
 

@@ -14,6 +14,8 @@ mod indexing;
 mod large;
 #[path = "support/layout.rs"]
 mod layout;
+#[path = "rows/ordered.rs"]
+mod ordered;
 #[path = "rows/products.rs"]
 mod products;
 #[path = "rows/reductions.rs"]

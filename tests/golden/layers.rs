@@ -169,6 +169,7 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
         }
         "matmul_batched_broadcast" => given.input("a")?.matmul(given.input("b")?),
         "broadcast_add_mul" => (given.input("a")? + given.input("b")?) * given.input("c")?,
+        "cumsum" => given.input("x")?.cumsum(given.axis()?),
         "gather" => given.input("x")?.gather(given.axis()?, &given.indices("idx")?),
         "reduce_var_mean" => {
             let (x, axis) = (given.input("x")?, given.axis()?);

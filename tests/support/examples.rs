@@ -2,7 +2,7 @@
 
 use crate::bench::{device, new};
 use crate::devices::is_cpu;
-use gradus::ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, SliceAxis, UnaryOp, WindowAxis};
+use gradus::ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScanOp, SliceAxis, UnaryOp, WindowAxis};
 use gradus::tensor::graph::apply;
 use gradus::{DType, Key, Randomness, Tensor, Vmap, custom_gradient, eval, stack};
 
@@ -154,7 +154,9 @@ pub(crate) fn family(op: &Op) -> usize {
         Op::Scatter(..) => 18,
         Op::Barrier => 19,
         Op::Index { .. } => 20,
-        Op::Window(_) => 21,
+        Op::Scan(..) => 21,
+        Op::Argsort { .. } => 22,
+        Op::Window(_) => 23,
     }
 }
 
@@ -242,6 +244,11 @@ pub(crate) fn primitives(rank: usize, dice: &mut Dice) -> Vec<Case> {
         };
         cases.extend([
             case("iota", &one(Float), iota),
+            case("cumsum", &one(Float), move |x| x[0].cumsum(along)),
+            case("cumprod", &one(Float), move |x| x[0].cumprod(along)),
+            case("recurrence", &two(Float), move |x| apply(Op::Scan(ScanOp::Recurrence, axis), &[&x[0], &x[1]])),
+            case("argsort", &one(Int), move |x| x[0].argsort(along, false)),
+            case("sort", &one(Float), move |x| x[0].sort(along, true)),
             case("index", &[(index, &picked)], move |x| apply(Op::Index { axis, extent }, &[&x[0]])),
             case("gather", &[(Float, &shape), (index, &picked)], move |x| x[0].gather(along, &x[1])),
             case("scatter_add", &[(Float, &shape), (index, &picked), (Float, &picked)], move |x| {

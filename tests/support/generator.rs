@@ -1,7 +1,7 @@
 //! Random graphs with their data, of what the scheduler treats in ways of its own.
 
 use crate::support::{Case, Rng, random_view, tiled};
-use gradus_ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
+use gradus_ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScanOp, ScatterMode, SliceAxis, UnaryOp};
 use gradus_ir::{DType, NodeId, Number, Shape};
 
 /// The most elements of a node.
@@ -185,7 +185,7 @@ impl Generator {
 
     /// Adds an op with what it needs.
     fn step(&mut self) {
-        match self.rng.below(34) {
+        match self.rng.below(37) {
             0..4 => {
                 let op = self.rng.pick(UnaryOp::ALL);
                 let x = self.accepted(|dtype| op.accepts().contains(dtype));
@@ -232,6 +232,8 @@ impl Generator {
             30 => self.lookup(),
             31 => self.line(),
             32 => self.cosine(),
+            33..35 => self.scan(),
+            35 => self.sort(),
             _ => {
                 let (shape, dtype) = (self.shape(), self.dtype());
                 self.source(&shape, dtype);
@@ -398,6 +400,30 @@ impl Generator {
             let extent = self.case.ty(x).shape[axis];
             let index = self.index(&shape, extent);
             self.case.op(Op::Gather(axis), &[x, index]);
+        }
+    }
+
+    fn scan(&mut self) {
+        let op = self.rng.pick(&ScanOp::ALL);
+        let x = self.accepted(|dtype| if op == ScanOp::Recurrence { dtype.is_float() } else { dtype != DType::Bool });
+        let ty = self.case.ty(x).clone();
+        if !ty.shape.is_empty() {
+            let axis = self.rng.below(ty.shape.len());
+            let second = if op == ScanOp::Recurrence { Some(self.operand(&ty.shape, ty.dtype)) } else { None };
+            let operands: Vec<NodeId> = [x].into_iter().chain(second).collect();
+            self.case.op(Op::Scan(op, axis), &operands);
+        }
+    }
+
+    /// Indices that put a node into order, and perhaps the node in this order.
+    fn sort(&mut self) {
+        if let Some(x) = self.any_where(|shape, _| !shape.is_empty()) {
+            let axis = self.rng.below(self.case.ty(x).shape.len());
+            let descending = self.rng.chance(0.5);
+            let order = self.case.op(Op::Argsort { axis, descending }, &[x]);
+            if self.rng.chance(0.5) {
+                self.case.op(Op::Gather(axis), &[x, order]);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::rewritings;
 use crate::support::Case;
 use crate::validity::addresses;
-use gradus_ir::op::{BinaryOp, CompareOp, ReduceOp};
+use gradus_ir::op::{BinaryOp, CompareOp, ReduceOp, ScanOp};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Plan, Register};
 use gradus_ir::{Graph, Number, View};
 
@@ -194,7 +194,7 @@ pub(crate) const MUTATIONS: &[(&str, Plant)] = &[
                 let rank = kernel.space.len();
                 let other = |axis: &mut usize| (rank > 1).then(|| *axis = (*axis + 1) % rank);
                 match &mut kernel.family {
-                    Family::Scatter { axis, .. } => other(axis),
+                    Family::Scatter { axis, .. } | Family::Scan { axis, .. } => other(axis),
                     Family::Contract { batch, .. } if *batch > 0 => {
                         *batch -= 1;
                         Some(())
@@ -204,6 +204,34 @@ pub(crate) const MUTATIONS: &[(&str, Plant)] = &[
                         _ => None,
                     }),
                 }
+            })
+        }),
+    ),
+    (
+        "another direction of a sort",
+        Plans(|_, plan| {
+            each_kernel(plan, |kernel| match &mut kernel.family {
+                Family::Sort { descending } => {
+                    *descending = !*descending;
+                    Some(())
+                }
+                _ => None,
+            })
+        }),
+    ),
+    (
+        "another scan",
+        Plans(|_, plan| {
+            each_kernel(plan, |kernel| match &mut kernel.family {
+                Family::Scan { op: op @ ScanOp::Sum, .. } => {
+                    *op = ScanOp::Prod;
+                    Some(())
+                }
+                Family::Scan { op: ScanOp::Recurrence, .. } if kernel.loads[0] != kernel.loads[1] => {
+                    kernel.loads.swap(0, 1);
+                    Some(())
+                }
+                _ => None,
             })
         }),
     ),

@@ -1,7 +1,7 @@
 //! What every plan must be, whatever it computes: a check that knows nothing of the planner.
 
 use gradus_ir::op::{Op, Type};
-use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Register, Store};
+use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
 use gradus_ir::{DType, Graph, NodeId, Plan, Shape, View};
 
 /// What a plan for a graph does wrong, if anything: reading what is not there, writing what must stay or what does not
@@ -144,6 +144,18 @@ impl Check<'_> {
                     && dtype(index.buffer).is_int();
                 ensure(fits, || "operands that do not fit".into())
             }
+            Family::Scan { op, axis } => {
+                let fits = |load: &Load| {
+                    load.view.shape() == *space
+                        && self.plan.buffers[load.buffer].dtype == self.plan.buffers[loads[0].buffer].dtype
+                };
+                let all = loads.len() == op.operands() && loads.iter().all(fits) && *axis < space.len();
+                ensure(all, || "operands that do not fit".into())
+            }
+            Family::Sort { .. } => {
+                let fits = loads.len() == 1 && loads[0].view.shape() == *space && !space.is_empty();
+                ensure(fits, || "an operand that does not fit".into())
+            }
         }
     }
 
@@ -188,7 +200,8 @@ impl Check<'_> {
             Instruction::Accumulator => {
                 return match family {
                     Family::Contract { operands, .. } => operands[0].instructions.last().map(|(_, dtype)| *dtype),
-                    Family::Scatter { .. } => Some(stored(0)),
+                    Family::Scatter { .. } | Family::Scan { .. } => Some(stored(0)),
+                    Family::Sort { .. } => Some(DType::I32),
                     _ => None,
                 };
             }
@@ -253,6 +266,7 @@ impl Check<'_> {
                 Family::Contract { operands, .. } => plainly(expression) && !operands.iter().any(anyhow),
                 Family::Scatter { .. } => load == 0,
                 Family::Reduce { .. } => plainly(expression),
+                Family::Scan { .. } | Family::Sort { .. } => false,
             };
         let in_order = match self.kernel.family {
             // Once for each row: read so, and written so.

@@ -78,6 +78,7 @@ impl Examples {
             | Op::Index { .. } => {}
             // Every axis is one further back.
             Op::Iota(axis) | Op::Scatter(_, axis) => *axis += 1,
+            Op::Scan(_, axis) | Op::Argsort { axis, .. } => *axis += 1,
             Op::Permute(axes) => *axes = once(0).chain(further_back(axes)).collect(),
             Op::Reduce(_, axes) => *axes = further_back(axes).collect(),
             Op::Slice(slices) => {

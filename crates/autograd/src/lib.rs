@@ -21,6 +21,7 @@ mod grad;
 mod gradcheck;
 mod outputs;
 mod rules;
+mod scan;
 mod vmap;
 mod windows;
 

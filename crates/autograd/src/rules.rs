@@ -1,7 +1,7 @@
 //! The derivative of each primitive, as recorded ops. Rows bring theirs as formulas; the others are here, by family.
 
-use crate::formula;
 use crate::windows::unwindow;
+use crate::{formula, scan};
 use gradus_ir::op::formula::{Derivative, Formula};
 use gradus_ir::op::{BinaryOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
 use gradus_tensor::graph::{NodeRef, apply, recorded_at};
@@ -73,12 +73,13 @@ fn primitive(node: &NodeRef, operands: &[NodeRef], wanted: &[bool], g: &Tensor) 
             no_flow_through_index(node, wanted[1])?;
             Ok(scatter(*mode, *axis as isize, &x(1), wanted, g))
         }
+        Op::Scan(op, axis) => Ok(scan::backward(*op, *axis as isize, &x, &node.tensor(), wanted, g)),
         Op::Barrier => {
             let mut gradients = vec![None; operands.len()];
             gradients[0] = Some(g.clone());
             Ok(gradients)
         }
-        Op::Compare(_) | Op::Index { .. } => Err(not_differentiable(node)),
+        Op::Compare(_) | Op::Index { .. } | Op::Argsort { .. } => Err(not_differentiable(node)),
         Op::Input(_) | Op::Scalar(_) | Op::Const(_) | Op::Iota(_) | Op::Random(_) => Ok(Vec::new()),
     }
 }

@@ -5,8 +5,10 @@ use crate::contract::Contraction;
 use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::rows::RowProgram;
+use crate::scan::Scan;
 use crate::scatter::Scatter;
 use crate::slice::Slice;
+use crate::sort::Sort;
 use gradus_ir::plan::{BufferId, Family, Kernel};
 use gradus_ir::{Buffer, Data, Error, Executable, Number, Plan, Result};
 use smallvec::SmallVec;
@@ -38,6 +40,8 @@ enum Work {
     Rows(RowProgram),
     Contract(Contraction),
     Scatter(Scatter),
+    Scan(Scan),
+    Sort(Sort),
 }
 
 /// What a buffer of the plan holds during a run.
@@ -175,6 +179,7 @@ fn is_parallel(kernel: &Kernel) -> bool {
     let elements = kernel.space.numel();
     match kernel.family {
         Family::Elementwise | Family::Reduce { .. } => elements > parallel::ELEMENTS,
+        Family::Scan { .. } | Family::Sort { .. } => elements > parallel::ELEMENTS,
         Family::Contract { contracted, .. } => {
             let axes = &kernel.loads[0].view.axes;
             let summed: usize = axes[axes.len() - contracted..].iter().map(|a| a.extent).product();
@@ -246,6 +251,8 @@ impl Work {
                 Work::Contract(Contraction::new(kernel, *batch, *contracted, operands, &sources))
             }
             Family::Scatter { mode, axis } => Work::Scatter(Scatter::new(kernel, *mode, *axis)?),
+            Family::Scan { op, axis } => Work::Scan(Scan::new(kernel, *op, *axis)),
+            Family::Sort { descending } => Work::Sort(Sort::new(kernel, *descending)),
         })
     }
 
@@ -267,6 +274,13 @@ impl Work {
                 };
                 scatter.run(base, index, updates, &mut outs[0])
             }
+            Work::Scan(scan) => scan.run(&operands.loads, &mut outs[0]),
+            Work::Sort(sort) => {
+                let [Some(load)] = operands.loads[..] else {
+                    return Err(Error::Backend("a sort over its own operand".into()));
+                };
+                sort.run(load, &mut outs[0])
+            }
         }
     }
 
@@ -274,7 +288,7 @@ impl Work {
     fn scratch(&self) -> usize {
         match self {
             Work::Contract(contraction) => contraction.scratch(),
-            Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) => 0,
+            Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) | Work::Scan(_) | Work::Sort(_) => 0,
         }
     }
 }

@@ -14,8 +14,10 @@ mod memory;
 mod parallel;
 pub mod reference;
 mod rows;
+mod scan;
 mod scatter;
 mod slice;
+mod sort;
 
 use executable::CpuExecutable;
 use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Stats, Target};

@@ -60,7 +60,25 @@ fn skeletons_with_identity_hooks() {
     let unpack = "alias Element = f32; fn word(i: u32) -> u32 { return u32(data[i]); }
         fn store(i: u32, bytes: vec4<u32>) { data[i] = f32(bytes.x); }\n";
     let element = "alias Element = f32; fn element(i: u32) { data[i] = 1.0; }\n";
-    let skeletons: [(&str, &str, &[&str]); 7] = [
+    let scan = "alias State = f32; const BLOCK = 128u;
+        fn lines() -> u32 { return 10u; } fn line_size() -> u32 { return 20u; }
+        fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
+        fn begin(carried: f32) -> f32 { return 0.0; } fn result(carried: f32, state: f32) -> f32 { return state; }
+        fn advance(state: f32, line: u32, k: u32) -> f32 { return state + data[line * 20u + k]; }
+        fn carried_by(part: u32, line: u32) -> f32 { return 0.0; }
+        fn store(line: u32, k: u32, value: f32) { data[line * 20u + k] = value; }
+        fn identity() -> f32 { return 0.0; } fn combine(a: f32, b: f32) -> f32 { return a + b; }
+        fn store_total(i: u32, total: f32) { data[i] = total; }\n";
+    let sort = "const DIGITS = 16u;
+        fn rows() -> u32 { return 10u; } fn row_size() -> u32 { return 20u; }
+        fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
+        fn key(row: u32, k: u32) -> u32 { return ordered_f32(data[row * 20u + k]); }
+        fn digit(row: u32, k: u32) -> u32 { return key(row, k) & 15u; }
+        fn store(row: u32, place: u32, k: u32) { data[row * 20u + place] = f32(k); }
+        fn store_count(row: u32, value: u32, part: u32, count: u32) { data[value] = f32(count); }
+        fn place_of(row: u32, value: u32, part: u32) -> u32 { return u32(data[value]); }
+        fn put(row: u32, k: u32, place: u32) { data[row * 20u + place] = f32(k); }\n";
+    let skeletons: [(&str, &str, &[&str]); 12] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),
         ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction, shared]),
@@ -68,6 +86,11 @@ fn skeletons_with_identity_hooks() {
         ("matmul_tiled", shaders::MATMUL_TILED, &[product]),
         ("scatter", shaders::SCATTER, &[size, scatter]),
         ("unpack", shaders::UNPACK, &[size, unpack]),
+        ("scan", shaders::SCAN, &[scan]),
+        ("scan_totals", shaders::SCAN_TOTALS, &[scan]),
+        ("sort_short", shaders::SORT_SHORT, &[size, sort]),
+        ("sort_count", shaders::SORT_COUNT, &[sort]),
+        ("sort_move", shaders::SORT_MOVE, &[sort]),
     ];
     for (name, skeleton, hooks) in skeletons {
         check(name, &[&[SCALAR, SIZES, best, &libraries(), skeleton], hooks].concat());

@@ -32,7 +32,8 @@ pub use gradus_autograd::{
 };
 pub use gradus_tensor::{
     Axes, Cell, Compiled, Conv, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, PadMode,
-    Placement, Pool, Result, Rng, Shape, Spatial, Stats, Tensor, assign, cat, compile, eval, no_grad, stack,
+    Placement, Pool, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval, no_grad,
+    stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.
@@ -41,7 +42,7 @@ pub mod prelude {
     pub use crate::nn::*;
     pub use crate::train::{Adam, Optimiser, Progress, Sgd};
     pub use crate::{
-        Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, eval, grad, no_grad, stack,
+        Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, einsum, eval, grad, no_grad, stack,
         value_and_grad, vmap,
     };
 }

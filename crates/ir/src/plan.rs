@@ -1,7 +1,7 @@
 //! Plans: lists of kernels over buffers, ready for a backend.
 
 use crate::graph::NodeId;
-use crate::op::{BinaryOp, CompareOp, ReduceOp, ScatterMode, UnaryOp};
+use crate::op::{BinaryOp, CompareOp, ReduceOp, ScanOp, ScatterMode, UnaryOp};
 use crate::{DType, Number, Shape, View};
 use smallvec::SmallVec;
 
@@ -78,6 +78,18 @@ pub enum Family {
         mode: ScatterMode,
         /// The axis that is indexed.
         axis: usize,
+    },
+    /// What is carried along an axis of the space, from load 0, or from loads 0 and 1.
+    Scan {
+        /// What is carried.
+        op: ScanOp,
+        /// The axis.
+        axis: usize,
+    },
+    /// The indices (i32) that put the elements of load 0 along the last axis into order.
+    Sort {
+        /// Whether the largest comes first.
+        descending: bool,
     },
 }
 
@@ -276,6 +288,8 @@ impl Kernel {
             Family::Reduce { .. } => "reduce",
             Family::Contract { .. } => "matmul",
             Family::Scatter { .. } => "scatter",
+            Family::Scan { .. } => "scan",
+            Family::Sort { .. } => "sort",
         }
     }
 

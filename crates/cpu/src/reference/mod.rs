@@ -20,6 +20,7 @@
 //! ```
 
 mod map;
+mod ordered;
 mod shaped;
 
 use gradus_ir::op::{Op, Type};

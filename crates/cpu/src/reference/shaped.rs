@@ -1,10 +1,10 @@
 //! The ops of the reference that move or combine elements.
 
-use super::{Array, Tolerance, flat, indices, largest, rounding, wrap};
+use super::{Array, Tolerance, flat, indices, largest, ordered, rounding, wrap};
 use gradus_ir::op::{Op, ReduceOp, ScatterMode, Type};
 use gradus_ir::{DType, Error, Result, Shape};
 
-/// Evaluates a view, reduction, matrix product, gather or scatter.
+/// Evaluates a view, reduction, matrix product, gather, scatter, scan or sort.
 pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Tolerance) -> Result<Array> {
     let x = operands[0];
     Ok(match op {
@@ -51,6 +51,8 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Toler
         Op::Contract { batch, contracted } => contract(*batch, *contracted, x, operands[1], ty),
         Op::Gather(axis) => gather(*axis, x, operands[1], ty)?,
         Op::Scatter(mode, axis) => scatter(*mode, *axis, x, operands[1], operands[2])?,
+        Op::Scan(op, axis) => ordered::scan(*op, *axis, operands, tolerance),
+        Op::Argsort { axis, descending } => ordered::argsort(*axis, *descending, x, ty),
         other => {
             return Err(Error::Backend(format!("the reference has no {}", other.name())));
         }
@@ -111,7 +113,7 @@ fn reduce(op: ReduceOp, axes: &[usize], x: &Array, ty: &Type, tolerance: Toleran
 }
 
 /// What the rounding of a sum's partial sums may add up to. Terms that are not finite decide the sum without rounding.
-fn rounding_of_sum(terms: impl Iterator<Item = f64>, steps: f64, dtype: DType) -> f64 {
+pub(super) fn rounding_of_sum(terms: impl Iterator<Item = f64>, steps: f64, dtype: DType) -> f64 {
     let (unit, tiny) = rounding(dtype);
     let magnitude: f64 = terms.filter(|t| t.is_finite()).map(f64::abs).sum();
     // Partial sums may overflow in one order and not in another.
@@ -119,7 +121,7 @@ fn rounding_of_sum(terms: impl Iterator<Item = f64>, steps: f64, dtype: DType) -
 }
 
 /// How far a product of elements with errors may be away.
-fn error_of_product(values: &[f64], errors: &[f64], dtype: DType) -> f64 {
+pub(super) fn error_of_product(values: &[f64], errors: &[f64], dtype: DType) -> f64 {
     let (unit, tiny) = rounding(dtype);
     let sizes = || values.iter().map(|v| v.abs()).filter(|&v| v > 0.0 && v.is_finite());
     let (most, least) = (sizes().map(|v| v.max(1.0)).product::<f64>(), sizes().map(|v| v.min(1.0)).product::<f64>());
@@ -179,7 +181,7 @@ fn contract(batch: usize, contracted: usize, a: &Array, b: &Array, ty: &Type) ->
     Array { ty: ty.clone(), values, errors }
 }
 
-fn product_error(a: f64, ea: f64, b: f64, eb: f64) -> f64 {
+pub(super) fn product_error(a: f64, ea: f64, b: f64, eb: f64) -> f64 {
     // 0 · ∞ must not become NaN.
     let times = |x: f64, y: f64| if x == 0.0 || y == 0.0 { 0.0 } else { x * y };
     times(a.abs(), eb) + times(b.abs(), ea) + times(ea, eb)

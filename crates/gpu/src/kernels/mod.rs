@@ -3,8 +3,11 @@
 mod check;
 mod contract;
 mod elementwise;
+mod lines;
 mod reduce;
+mod scan;
 mod scatter;
+mod sort;
 mod unpack;
 
 use crate::compiler::Compiler;
@@ -26,6 +29,8 @@ pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
             contract::compile(compiler, kernel, *batch, *contracted, operands)
         }
         Family::Scatter { mode, axis } => scatter::compile(compiler, kernel, *mode, *axis),
+        Family::Scan { op, axis } => scan::compile(compiler, kernel, *op, *axis),
+        Family::Sort { descending } => sort::compile(compiler, kernel, *descending),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which operands an op takes and what it gives: the one place that checks a node.
 
 use super::row::Accepts;
-use super::{Op, ReduceOp, Type, WindowAxis};
+use super::{Op, ReduceOp, ScanOp, Type, WindowAxis};
 use crate::{DType, Error, Result, Shape};
 
 impl Op {
@@ -127,6 +127,20 @@ impl Op {
             Op::Index { .. } => {
                 index_dtype(operands[0].dtype)?;
                 Ok(operands[0].clone())
+            }
+            Op::Scan(op, axis) => {
+                same_dtype(if *op == ScanOp::Recurrence { Accepts::Floats } else { Accepts::Numbers })?;
+                check_axis(*axis, &operands[0].shape)?;
+                operands.iter().try_for_each(|other| same_shape("the right operand", operands[0], other))?;
+                Ok(operands[0].clone())
+            }
+            Op::Argsort { axis, .. } => {
+                let shape = operands[0].shape.clone();
+                check_axis(*axis, &shape)?;
+                if shape[*axis] > i32::MAX as usize {
+                    return Err(Error::TooLarge { shape });
+                }
+                Ok(Type { shape, dtype: DType::I32 })
             }
             Op::Barrier => Ok(operands[0].clone()),
         }

@@ -190,6 +190,36 @@ pub enum ScatterMode {
     Set,
 }
 
+/// What a scan carries along its axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScanOp {
+    /// The sum of the elements so far. Integers wrap.
+    Sum,
+    /// Their product. Integers wrap.
+    Prod,
+    /// Of operands a and b, floats: `y[i] = a[i] · y[i - 1] + b[i]`, where `y[-1]` is 0.
+    Recurrence,
+}
+
+impl ScanOp {
+    /// Every scan.
+    pub const ALL: [ScanOp; 3] = [ScanOp::Sum, ScanOp::Prod, ScanOp::Recurrence];
+
+    /// The name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScanOp::Sum => "cumsum",
+            ScanOp::Prod => "cumprod",
+            ScanOp::Recurrence => "linear_recurrence",
+        }
+    }
+
+    /// How many operands it has.
+    pub fn operands(self) -> usize {
+        if self == ScanOp::Recurrence { 2 } else { 1 }
+    }
+}
+
 /// A list of axes.
 pub type Axes = SmallVec<[usize; 4]>;
 
@@ -251,6 +281,16 @@ pub enum Op {
         /// Its extent.
         extent: usize,
     },
+    /// One operand, or two of one shape and dtype: at each place what the scan has carried so far along the axis.
+    Scan(ScanOp, usize),
+    /// One operand; the indices (i32) that put its elements along `axis` into order. Equal ones, as are −0 and 0, keep
+    /// theirs; NaN counts as the largest.
+    Argsort {
+        /// The axis.
+        axis: usize,
+        /// Whether the largest comes first.
+        descending: bool,
+    },
     /// `(x, after…)`: x, opaque to simplification, common subexpressions and fusion; not computed before `after`.
     Barrier,
 }
@@ -281,6 +321,8 @@ impl Op {
             Op::Scatter(ScatterMode::Add, _) => "scatter_add",
             Op::Scatter(ScatterMode::Set, _) => "scatter_set",
             Op::Index { .. } => "index",
+            Op::Scan(op, _) => op.name(),
+            Op::Argsort { .. } => "argsort",
             Op::Barrier => "barrier",
         }
     }

@@ -98,6 +98,9 @@ fn operations(kernel: &Kernel) -> usize {
             own + 2 * elements * summed
         }
         Family::Scatter { .. } => elements,
+        Family::Scan { op, .. } => elements * op.operands(),
+        // So many comparisons find the order of a row.
+        Family::Sort { .. } => elements * kernel.space.last().map_or(0, |row| row.max(&1).ilog2() as usize),
         Family::Elementwise | Family::Reduce { .. } => own,
     }
 }

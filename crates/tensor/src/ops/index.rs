@@ -26,6 +26,15 @@ impl Tensor {
 
     /// A copy with `updates` added at the places that [`gather`](Tensor::gather) with this index would read; updates of
     /// one place add up, in a fixed order.
+    ///
+    /// ```
+    /// # use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let votes = Tensor::new([2, 0, 2], &device);
+    /// let counts = Tensor::new([0, 0, 0], &device).scatter_add(0, &votes, &Tensor::new([1, 1, 1], &device));
+    /// assert_eq!(counts.to_vec::<i32>()?, [1, 0, 2]);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
     #[track_caller]
     pub fn scatter_add(&self, axis: isize, index: &Tensor, updates: &Tensor) -> Tensor {
         self.scatter(ScatterMode::Add, axis, index, updates)
@@ -33,6 +42,15 @@ impl Tensor {
 
     /// A copy with `updates` set at the places that [`gather`](Tensor::gather) with this index would read; the last
     /// update of a place wins.
+    ///
+    /// ```
+    /// # use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let x = Tensor::new([[1, 2, 3], [4, 5, 6]], &device);
+    /// let set = x.scatter_set(1, &Tensor::new([[2], [0]], &device), &Tensor::new([[7], [8]], &device));
+    /// assert_eq!(set.to_vec::<i32>()?, [1, 2, 7, 8, 5, 6]);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
     #[track_caller]
     pub fn scatter_set(&self, axis: isize, index: &Tensor, updates: &Tensor) -> Tensor {
         self.scatter(ScatterMode::Set, axis, index, updates)

@@ -1,4 +1,4 @@
-//! Matrix products.
+//! Matrix products. (What solves equations is not here: see the crate's documentation.)
 
 use crate::Tensor;
 use gradus_ir::op::Op;

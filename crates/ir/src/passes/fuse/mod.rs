@@ -113,6 +113,7 @@ impl Uses {
                 uses.last_reader[operand] = uses.last_reader[operand].max(last);
                 let stores = match node.op {
                     Op::Contract { .. } | Op::Scatter(..) | Op::Barrier => true,
+                    Op::Scan(..) | Op::Argsort { .. } => true,
                     Op::Gather(_) => place == 0,
                     _ => is_view && uses.stored[id],
                 };
@@ -219,20 +220,30 @@ impl Fuser<'_> {
             }
             Op::Scatter(mode, axis) => {
                 let family = Family::Scatter { mode: *mode, axis: *axis };
-                let mut group = Group::new(Form::Closed(family), self.ty(operands[2]).shape.clone());
-                for &operand in operands {
-                    let (load, after) = self.stored(operand);
-                    // Their places count, so equal ones stay apart.
-                    group.loads.push(load);
-                    group.wait_for(after);
-                }
-                group.expression.push(Instruction::Accumulator, ty.dtype);
-                let at = self.groups.len();
-                self.groups.push(group);
-                let buffer = self.new_buffer(ty.dtype, ty.shape.numel(), None, Some(at));
-                self.groups[at].stores.push(Store { buffer, register: 0, per_row: false });
-                self.groups[at].members.push(Member { node: id, register: 0, level: Level::Element });
+                let buffer = self.closed(id, family, self.ty(operands[2]).shape.clone(), operands, |view| view);
                 Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
+            }
+            Op::Scan(op, axis) => {
+                let family = Family::Scan { op: *op, axis: *axis };
+                let buffer = self.closed(id, family, ty.shape.clone(), operands, |view| view);
+                Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
+            }
+            Op::Argsort { axis, descending } => {
+                // Rows are sorted: the axis becomes the last one, and goes back to its place in the result's view.
+                let last = ty.shape.len() - 1;
+                let turned = |view: View| {
+                    let mut view = view;
+                    let line = view.axes.remove(*axis);
+                    view.axes.push(line);
+                    view
+                };
+                let space = turned(View::contiguous(&ty.shape)).shape();
+                let family = Family::Sort { descending: *descending };
+                let buffer = self.closed(id, family, space.clone(), operands, turned);
+                let mut view = View::contiguous(&space);
+                let line = view.axes.remove(last);
+                view.axes.insert(*axis, line);
+                Value::Stored(Load { buffer, view }, Vec::new())
             }
             Op::Gather(axis) => {
                 let (load, after) = self.stored(operands[0]);
@@ -253,6 +264,32 @@ impl Fuser<'_> {
                 self.map(id, operands, Vec::new(), &make)
             }
         }
+    }
+
+    /// A kernel of its own, whose operands are loads, each seen through `seen`; gives the buffer of its result.
+    fn closed(
+        &mut self,
+        id: NodeId,
+        family: Family,
+        space: Shape,
+        operands: &[NodeId],
+        seen: impl Fn(View) -> View,
+    ) -> BufferId {
+        let ty = self.ty(id).clone();
+        let mut group = Group::new(Form::Closed(family), space);
+        for &operand in operands {
+            let (load, after) = self.stored(operand);
+            // Their places count, so equal ones stay apart.
+            group.loads.push(Load { view: seen(load.view), ..load });
+            group.wait_for(after);
+        }
+        group.expression.push(Instruction::Accumulator, ty.dtype);
+        let at = self.groups.len();
+        self.groups.push(group);
+        let buffer = self.new_buffer(ty.dtype, ty.shape.numel(), None, Some(at));
+        self.groups[at].stores.push(Store { buffer, register: 0, per_row: false });
+        self.groups[at].members.push(Member { node: id, register: 0, level: Level::Element });
+        buffer
     }
 
     /// A value as it is; what depends on it waits for `after`.

@@ -1,0 +1,192 @@
+//! Sorts: short rows by counting, long ones by one digit after the other (radix sort, from the lowest digit on).
+
+use super::lines::Lines;
+use super::{only_output, reduce, scan};
+use crate::compiler::{Compiler, Shader, linear};
+use crate::module::{Baked, Module, Parameter, Slot, Width, stored};
+use gradus_device::Access;
+use gradus_ir::op::ScanOp;
+use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Store};
+use gradus_ir::{DType, Error, Result, Shape, View};
+
+/// Elements of a row that is sorted by counting.
+const SHORT: usize = 256;
+/// Bits of a digit, and how many values it has.
+const DIGIT: usize = 4;
+const DIGITS: usize = 1 << DIGIT;
+
+pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, descending: bool) -> Result<()> {
+    let Some((&row, outer)) = kernel.space.split_last() else {
+        return Err(Error::Backend("a sort of a single number".into()));
+    };
+    // Places are words.
+    if kernel.space.numel() > 1 << 31 {
+        return Err(Error::TooLarge { shape: kernel.space.clone() });
+    }
+    let dtype = compiler.buffers[kernel.loads[0].buffer].dtype;
+    let operand = Lines::new(&kernel.loads, &kernel.space, outer.len());
+    let rows = outer.iter().product();
+    let sort = Sort { operand, dtype, descending, rows, row, output: only_output(kernel)?.buffer };
+    if row <= SHORT { sort.short(compiler) } else { sort.by_digits(compiler) }
+}
+
+/// A sort of rows.
+struct Sort {
+    operand: Lines,
+    dtype: DType,
+    descending: bool,
+    rows: usize,
+    /// How many elements a row has.
+    row: usize,
+    output: BufferId,
+}
+
+/// Keys, and the index in its row that each of them had at first.
+#[derive(Clone, Copy)]
+struct Sorted {
+    keys: BufferId,
+    indices: BufferId,
+}
+
+impl Sort {
+    /// Adds `key(row, k)`, a word that compares as an element of the operand does.
+    fn add_key(&self, module: &mut Module<'_>) {
+        let not = if self.descending { "~" } else { "" };
+        // Booleans are words.
+        let dtype = if self.dtype == DType::Bool { DType::U32 } else { self.dtype };
+        let key = |element: &str| format!("{not}ordered_{dtype}({element})");
+        self.operand.add_hook(module, ("key", "u32"), (0, self.dtype), key);
+    }
+
+    fn short(&self, compiler: &mut Compiler<'_>) -> Result<()> {
+        let elements = self.rows * self.row;
+        let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
+            let mut module = Module::new(Width::Scalar, baked);
+            let array = module.bind(Slot::Plan(self.output), stored(DType::I32), Access::ReadWrite);
+            let (size, row) = (module.count(elements), module.size(self.row as i64));
+            module.function("size() -> u32", &size);
+            module.function("row_size() -> u32", &row);
+            self.add_key(&mut module);
+            let store = format!("{array}[row * row_size() + place] = i32(k);");
+            module.add(&format!("fn store(row: u32, place: u32, k: u32) {{\n    {store}\n}}"));
+            shader.finish(module, gradus_shaders::SORT_SHORT)
+        };
+        compiler.launch("sort", linear(elements, compiler.tuning.workgroup), generate)
+    }
+
+    fn by_digits(&self, compiler: &mut Compiler<'_>) -> Result<()> {
+        let (parts, segment) = reduce::parts(compiler.tuning.busy, self.rows, self.row, reduce::SHORTEST);
+        let passes = if self.dtype == DType::Bool { 1 } else { u32::BITS as usize / DIGIT };
+        let mut from = None;
+        for pass in 0..passes {
+            let cut = Pass { sort: self, parts, segment, shift: pass * DIGIT, from };
+            let places = cut.places(compiler)?;
+            let elements = self.rows * self.row;
+            let to = (pass + 1 < passes).then(|| Sorted {
+                keys: compiler.add_buffer(DType::U32, elements),
+                indices: compiler.add_buffer(DType::I32, elements),
+            });
+            cut.put(compiler, places, to)?;
+            from = to;
+        }
+        Ok(())
+    }
+}
+
+/// A pass over all rows, in parts, that puts them into the order of one digit.
+struct Pass<'p> {
+    sort: &'p Sort,
+    parts: usize,
+    segment: usize,
+    /// The bits below the digit.
+    shift: usize,
+    /// What the pass before has left; the first one reads the operand.
+    from: Option<Sorted>,
+}
+
+impl Pass<'_> {
+    /// Where the elements with each digit of each part end: an array `[rows, DIGITS, parts]`.
+    fn places(&self, compiler: &mut Compiler<'_>) -> Result<BufferId> {
+        let space = Shape::new(&[self.sort.rows, DIGITS * self.parts]);
+        let [counts, places] = [(); 2].map(|_| compiler.add_buffer(DType::U32, space.numel()));
+        let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
+            let mut module = Module::new(Width::Scalar, baked);
+            let array = module.bind(Slot::Plan(counts), "u32", Access::ReadWrite);
+            self.add_hooks(&mut module);
+            let store = format!("{array}[(row * DIGITS + value) * parts() + part] = count;");
+            module.add(&format!("fn store_count(row: u32, value: u32, part: u32, count: u32) {{\n    {store}\n}}"));
+            shader.finish(module, gradus_shaders::SORT_COUNT)
+        };
+        compiler.launch("sort count", self.grid(compiler), generate)?;
+        let sum = Kernel {
+            family: Family::Scan { op: ScanOp::Sum, axis: 1 },
+            loads: vec![Load { buffer: counts, view: View::contiguous(&space) }],
+            space,
+            expression: Expression { instructions: vec![(Instruction::Accumulator, DType::U32)] },
+            outputs: vec![Store { buffer: places, register: 0, per_row: false }],
+            nodes: Vec::new(),
+        };
+        scan::compile(compiler, &sum, ScanOp::Sum, 1)?;
+        Ok(places)
+    }
+
+    /// Puts every element into its place; after the last pass only indices are of use.
+    fn put(&self, compiler: &mut Compiler<'_>, places: BufferId, to: Option<Sorted>) -> Result<()> {
+        let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
+            let mut module = Module::new(Width::Scalar, baked);
+            let to_indices = to.map_or(self.sort.output, |to| to.indices);
+            let to_indices = module.bind(Slot::Plan(to_indices), "i32", Access::ReadWrite);
+            let to_keys = to.map(|to| module.bind(Slot::Plan(to.keys), "u32", Access::ReadWrite));
+            let places = module.bind(Slot::Plan(places), "u32", Access::Read);
+            self.add_hooks(&mut module);
+            module.add(&format!(
+                "fn place_of(row: u32, value: u32, part: u32) -> u32 {{
+    let at = (row * DIGITS + value) * parts() + part;
+    let is_first = value == 0u && part == 0u;
+    return select({places}[select(at - 1u, 0u, is_first)], 0u, is_first);
+}}"
+            ));
+            let index = match self.from {
+                None => "i32(k)".into(),
+                Some(from) => {
+                    let indices = module.bind(Slot::Plan(from.indices), "i32", Access::Read);
+                    format!("{indices}[row * row_size() + k]")
+                }
+            };
+            let key = to_keys.map_or(String::new(), |keys| format!("    {keys}[to] = key(row, k);\n"));
+            module.add(&format!(
+                "fn put(row: u32, k: u32, place: u32) {{
+    let to = row * row_size() + place;
+{key}    {to_indices}[to] = {index};
+}}"
+            ));
+            shader.finish(module, gradus_shaders::SORT_MOVE)
+        };
+        compiler.launch("sort move", self.grid(compiler), generate)
+    }
+
+    fn grid(&self, compiler: &Compiler<'_>) -> [u32; 3] {
+        linear(self.sort.rows * self.parts, compiler.tuning.workgroup)
+    }
+
+    /// The hooks of both halves of a pass.
+    fn add_hooks(&self, module: &mut Module<'_>) {
+        module.add(&format!("const DIGITS = {DIGITS}u;"));
+        let sizes = [("row_size", self.sort.row), ("parts", self.parts), ("segment", self.segment)];
+        for (name, value) in sizes {
+            let value = module.size(value as i64);
+            module.function(&format!("{name}() -> u32"), &value);
+        }
+        let rows = module.count(self.sort.rows);
+        module.function("rows() -> u32", &rows);
+        match self.from {
+            None => self.sort.add_key(module),
+            Some(from) => {
+                let keys = module.bind(Slot::Plan(from.keys), "u32", Access::Read);
+                module.function("key(row: u32, k: u32) -> u32", &format!("{keys}[row * row_size() + k]"));
+            }
+        }
+        let shift = module.parameter(Parameter::Word(self.shift as u32));
+        module.function("digit(row: u32, k: u32) -> u32", &format!("(key(row, k) >> {shift}) & (DIGITS - 1u)"));
+    }
+}
