@@ -18,3 +18,13 @@ pub(crate) fn map<T: Send, R: Send>(
 ) -> Result<Vec<R>> {
     if elements > ELEMENTS { tasks.into_par_iter().map(task).collect() } else { tasks.into_iter().map(task).collect() }
 }
+
+/// Runs a task on each piece of `out`, in parallel if `elements` altogether are enough.
+pub(crate) fn each_chunk<T: Send>(
+    out: &mut [T],
+    size: usize,
+    elements: usize,
+    task: impl Fn((usize, &mut [T])) -> Result<()> + Sync + Send,
+) -> Result<()> {
+    map(out.chunks_mut(size).enumerate().collect(), elements, task).map(|_| ())
+}
