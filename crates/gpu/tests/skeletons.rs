@@ -60,7 +60,7 @@ fn skeletons_with_identity_hooks() {
     let unpack = "alias Element = f32; fn word(i: u32) -> u32 { return u32(data[i]); }
         fn store(i: u32, bytes: vec4<u32>) { data[i] = f32(bytes.x); }\n";
     let element = "alias Element = f32; fn element(i: u32) { data[i] = 1.0; }\n";
-    let scan = "alias State = f32; const BLOCK = 128u;
+    let scan = "alias Element = f32; alias State = f32; const BLOCK = 128u;
         fn lines() -> u32 { return 10u; } fn line_size() -> u32 { return 20u; }
         fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
         fn begin(carried: f32) -> f32 { return 0.0; } fn result(carried: f32, state: f32) -> f32 { return state; }
@@ -69,7 +69,7 @@ fn skeletons_with_identity_hooks() {
         fn store(line: u32, k: u32, value: f32) { data[line * 20u + k] = value; }
         fn identity() -> f32 { return 0.0; } fn combine(a: f32, b: f32) -> f32 { return a + b; }
         fn store_total(i: u32, total: f32) { data[i] = total; }\n";
-    let sort = "const DIGITS = 16u;
+    let sort = "alias Element = f32; const DIGITS = 16u;
         fn rows() -> u32 { return 10u; } fn row_size() -> u32 { return 20u; }
         fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
         fn key(row: u32, k: u32) -> u32 { return ordered_f32(data[row * 20u + k]); }
