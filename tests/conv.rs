@@ -2,7 +2,6 @@
 //! memory: no gradient needs the windows written out.
 
 #[path = "support/devices.rs"]
-#[allow(dead_code)]
 mod devices;
 #[allow(dead_code)]
 mod support;

@@ -36,12 +36,12 @@ struct Step {
 }
 
 enum Work {
-    Elementwise(Program),
-    Rows(RowProgram),
-    Contract(Contraction),
-    Scatter(Scatter),
-    Scan(Scan),
-    Sort(Sort),
+    Elementwise(Box<Program>),
+    Rows(Box<RowProgram>),
+    Contract(Box<Contraction>),
+    Scatter(Box<Scatter>),
+    Scan(Box<Scan>),
+    Sort(Box<Sort>),
 }
 
 /// What a buffer of the plan holds during a run.
@@ -244,15 +244,15 @@ impl Work {
         let registers: Vec<usize> = kernel.outputs.iter().map(|store| store.register).collect();
         Ok(match &kernel.family {
             Family::Elementwise => {
-                Work::Elementwise(Program::new(&kernel.space, sources, &kernel.expression, &registers, &[]))
+                Work::Elementwise(Box::new(Program::new(&kernel.space, sources, &kernel.expression, &registers, &[])))
             }
-            Family::Reduce { axes } => Work::Rows(RowProgram::new(kernel, *axes)),
+            Family::Reduce { axes } => Work::Rows(Box::new(RowProgram::new(kernel, *axes))),
             Family::Contract { batch, contracted, operands } => {
-                Work::Contract(Contraction::new(kernel, *batch, *contracted, operands, &sources))
+                Work::Contract(Box::new(Contraction::new(kernel, *batch, *contracted, operands, &sources)))
             }
-            Family::Scatter { mode, axis } => Work::Scatter(Scatter::new(kernel, *mode, *axis)?),
-            Family::Scan { op, axis } => Work::Scan(Scan::new(kernel, *op, *axis)),
-            Family::Sort { descending } => Work::Sort(Sort::new(kernel, *descending)),
+            Family::Scatter { mode, axis } => Work::Scatter(Box::new(Scatter::new(kernel, *mode, *axis)?)),
+            Family::Scan { op, axis } => Work::Scan(Box::new(Scan::new(kernel, *op, *axis))),
+            Family::Sort { descending } => Work::Sort(Box::new(Sort::new(kernel, *descending))),
         })
     }
 

@@ -174,16 +174,15 @@ impl Tensor {
         let more = output_padding.resolve("output_padding", axes)?;
         // Each element stands where its windows began, and the kernel walks over them backwards.
         let (mut pads, mut cuts) = (Vec::new(), Vec::new());
-        for axis in 0..axes {
+        for (axis, &more) in more.iter().enumerate() {
             let (reach, padding, len) = (walk.reach(axis), walk.padding[axis], self.shape()[2 + axis]);
-            let (low, high) =
-                (reach as isize - padding as isize, reach as isize + more[axis] as isize - padding as isize);
+            let (low, high) = (reach as isize - padding as isize, reach as isize + more as isize - padding as isize);
             let interior = walk.stride[axis] - 1;
             let pad = PadAxis { low: low.max(0) as usize, high: high.max(0) as usize, interior };
             let (start, end) = ((-low).max(0) as usize, (-high).max(0) as usize);
             let len = pad.extent(len).checked_sub(start + end).filter(|&len| len > reach);
-            let Some(len) = len.filter(|_| more[axis] < walk.stride[axis].max(walk.dilation[axis])) else {
-                let found = format!("padding {padding} and output padding {} along spatial axis {axis}", more[axis]);
+            let Some(len) = len.filter(|_| more < walk.stride[axis].max(walk.dilation[axis])) else {
+                let found = format!("padding {padding} and output padding {} along spatial axis {axis}", more);
                 let expected = "less padding than the output has, and less output padding than stride or dilation";
                 return Err(ErrorKind::Argument { argument: "padding", expected, found });
             };
