@@ -1,5 +1,5 @@
-//! Convolutions, pooling and resizing: convolutions against sums written out, on every device; their gradients to the second order, under `vmap`, and in
-//! memory: no gradient needs the windows written out.
+//! Convolutions against sums written out, pooling against loops, resizing and padding, on every device; gradients to the second
+//! order, under `vmap`, and in memory: no gradient needs the windows written out.
 
 #[path = "support/devices.rs"]
 mod devices;
