@@ -56,6 +56,15 @@ pub enum DataError {
         max_bytes: usize,
     },
 
+    /// Not an IDX file, or one that is not as long as it says.
+    #[error("{name} is not an IDX file as it should be: found {found}")]
+    NotIdx {
+        /// What was read.
+        name: String,
+        /// What was found, and what was expected.
+        found: String,
+    },
+
     /// There is no row of numbers.
     #[error("{name} is empty: found no row of numbers, expected at least one")]
     Empty {

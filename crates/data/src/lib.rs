@@ -12,12 +12,15 @@
 
 mod dataset;
 mod error;
+mod gzip;
+mod idx;
 mod read_csv;
 mod standardise;
 mod table;
 
 pub use dataset::{Batches, TensorDataset};
 pub use error::DataError;
+pub use idx::IdxArray;
 pub use read_csv::CsvOptions;
 pub use standardise::Standardiser;
 pub use table::Table;

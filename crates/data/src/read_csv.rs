@@ -1,15 +1,13 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use csv::ByteRecord;
-use flate2::bufread::MultiGzDecoder;
 
+use crate::gzip::unpacked;
 use crate::{DataError, Table};
 
 /// A line longer than this (millions of cells) is an error: a row is held as text while it is parsed, and a
 /// compressed bomb of delimiters would otherwise cost several times its size.
 const MAX_LINE_BYTES: usize = 16 << 20;
-
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// How a CSV file is laid out, and how much of it may be read.
 ///
@@ -42,13 +40,7 @@ impl Default for CsvOptions {
 /// Reads a table, decompressing it if it starts as gzip does; errors call it `name`.
 pub(crate) fn read_csv(reader: impl Read, name: &str, options: &CsvOptions) -> Result<Table, DataError> {
     let broken = |source| DataError::Read { name: name.to_owned(), source };
-    let mut compressed = BufReader::new(reader);
-    // A reader may hand out a single byte at a time, so the magic bytes are read and put back.
-    let mut magic = Vec::with_capacity(GZIP_MAGIC.len());
-    compressed.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic).map_err(broken)?;
-    let is_gzip = magic == GZIP_MAGIC;
-    let whole = io::Cursor::new(magic).chain(compressed);
-    if is_gzip { parse(MultiGzDecoder::new(whole), name, options) } else { parse(whole, name, options) }
+    parse(unpacked(reader).map_err(broken)?, name, options)
 }
 
 fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, DataError> {

@@ -1,0 +1,163 @@
+//! Handwritten digits, or clothes, of 28×28 pixels: a small convolutional network (after LeNet-5).
+//!
+//! `cargo run --release --example mnist -- --data DIR`
+//!
+//! DIR holds the four IDX files of MNIST (LeCun, Cortes, Burges) or Fashion-MNIST (Zalando), gzip or not. Without `--data`,
+//! Fashion-MNIST is taken from where Debian's package puts it (`apt-get install dataset-fashion-mnist`). Draws the curves of
+//! the training, the confusion matrix, and images that it got wrong.
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use gradus::data::IdxArray;
+use gradus::prelude::*;
+use gradus::train::metrics::ConfusionMatrix;
+use gradus::train::picture::{Chart, ConfusionHeatMap, ImageGrid, Panel};
+use std::path::{Path, PathBuf};
+
+#[derive(Parser)]
+struct Arguments {
+    /// The folder of the IDX files.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Where to compute: best, cpu, gpu, gpu:1, software, or a part of an adapter's name.
+    #[arg(long, default_value = "best")]
+    device: String,
+    /// The same seed on the same device gives the same network.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Passes over the training set.
+    #[arg(long, default_value_t = 3)]
+    epochs: usize,
+    /// Images per step.
+    #[arg(long, default_value_t = 128)]
+    batch: usize,
+    /// Only so many images to train on, and a sixth as many to test.
+    #[arg(long)]
+    images: Option<usize>,
+    /// The folder for the pictures.
+    #[arg(long, default_value = "out/mnist")]
+    out: PathBuf,
+}
+
+const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
+const CLASSES: usize = 10;
+const SIDE: usize = 28;
+
+fn main() -> anyhow::Result<()> {
+    let Arguments { data, device, seed, epochs, batch, images, out } = Arguments::parse();
+    let device = Device::named(&device)?;
+    println!("device {}, seed {seed}", device.description());
+    let Some(folder) = data.or_else(|| Path::new(DEBIAN).is_dir().then(|| DEBIAN.into())) else {
+        bail!(
+            "there is no {DEBIAN}: `apt-get install dataset-fashion-mnist`, or give the folder of the files that \
+             begin with train-images-idx3-ubyte as --data"
+        );
+    };
+    let (train_x, train_y) = images_and_labels(&folder, "train", images, &device)?;
+    let (test_x, test_y) = images_and_labels(&folder, "t10k", images.map(|n| n.div_ceil(6)), &device)?;
+    println!("{} images to train, {} to test", train_y.numel(), test_y.numel());
+
+    let init = Init::new(seed, &device);
+    let model = Sequential::new()
+        .then(Conv2d::new(1, 16, 5, &init).with(Conv::new().padding(2)))
+        .then(Relu)
+        .then(MaxPool(Pool::new(2)))
+        .then(Conv2d::new(16, 32, 5, &init))
+        .then(Relu)
+        .then(MaxPool(Pool::new(2)))
+        .then(Flatten)
+        .then(Linear::new(32 * 5 * 5, 128, &init))
+        .then(Relu)
+        .then(Dropout::new(0.3, &init))
+        .then(Linear::new(128, CLASSES, &init));
+    println!("{} parameters", model.num_parameters());
+
+    let data = TensorDataset::new([train_x, train_y])?;
+    let rate = 2e-3;
+    let mut optimiser = Adam::new(rate).of(&model);
+    let steps = epochs * data.len().div_ceil(batch);
+    let order = Key::new(seed).fold_in(1);
+    let mut progress = Progress::new(steps as u64, "training");
+    let (mut losses, mut accuracies) = (Vec::new(), Vec::new());
+    for epoch in 0..epochs {
+        model.train();
+        for [x, y] in data.batches(batch).shuffled(order.fold_in(epoch as u64)) {
+            // The rate falls to zero along half a cosine.
+            let done = optimiser.steps() as f64 / steps as f64;
+            optimiser.set_learning_rate(rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
+            let loss = cross_entropy(&model.forward(&x), &y);
+            optimiser.step(&loss)?;
+            if optimiser.steps().is_multiple_of(20) {
+                losses.push((optimiser.steps() as f64, loss.item::<f32>()? as f64));
+            }
+            progress.step(1);
+        }
+        model.eval();
+        let right = predictions(&model, &test_x)?.iter().zip(labels(&test_y)?).filter(|((p, _), l)| p == l).count();
+        let accuracy = 100.0 * right as f64 / test_y.numel() as f64;
+        accuracies.push((optimiser.steps() as f64, accuracy));
+        progress.note(format!("epoch {}  test accuracy {accuracy:.2} %", epoch + 1));
+    }
+    progress.finish_with("trained");
+
+    let (predicted, labels) = (predictions(&model, &test_x)?, labels(&test_y)?);
+    let classes: Vec<usize> = predicted.iter().map(|&(class, _)| class).collect();
+    let confusion = ConfusionMatrix::from_predictions(&classes, &labels, CLASSES)?;
+    println!("test accuracy {:.2} %", 100.0 * confusion.accuracy()?);
+
+    Chart::new("Images of 28×28 pixels: learning curves")
+        .panel(Panel::new("Loss of a batch").labels("step", "cross-entropy").log_y().line("train", losses))
+        .panel(Panel::new("Accuracy").labels("step", "%").line("test", accuracies))
+        .save(out.join("curves.svg"))?;
+    ConfusionHeatMap::new("Confusion matrix", &confusion).save(out.join("confusion.svg"))?;
+    let mut wrong = ImageGrid::new("Images that the network got wrong (label → answer)", SIDE, SIDE).range(0.0, 1.0);
+    for (row, &label) in labels.iter().enumerate().filter(|&(row, &label)| label != classes[row]).take(48) {
+        let pixels = test_x.slice(0, row as isize..row as isize + 1).to_vec::<f32>()?;
+        wrong.add(&pixels, format!("{label} → {} ({:.0} %)", classes[row], 100.0 * predicted[row].1))?;
+    }
+    wrong.save(out.join("wrong.svg"))?;
+    println!("pictures {}/{{curves,confusion,wrong}}.svg", out.display());
+    Ok(())
+}
+
+/// Images `[n, 1, 28, 28]` in 0 ..= 1, and their labels.
+fn images_and_labels(
+    folder: &Path,
+    part: &str,
+    most: Option<usize>,
+    device: &Device,
+) -> anyhow::Result<(Tensor, Tensor)> {
+    let read = |kind: &str| {
+        let name = format!("{part}-{kind}-ubyte");
+        let path = [folder.join(&name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file());
+        let path = path.with_context(|| format!("neither {name} nor {name}.gz is in {}", folder.display()))?;
+        Ok::<_, anyhow::Error>(IdxArray::read(path)?)
+    };
+    let (images, labels) = (read("images-idx3")?, read("labels-idx1")?);
+    let (&[count, SIDE, SIDE], &[of_labels]) = (images.shape(), labels.shape()) else {
+        bail!("images {:?} and labels {:?}, expected [n, {SIDE}, {SIDE}] and [n]", images.shape(), labels.shape());
+    };
+    anyhow::ensure!(count == of_labels, "{count} images, but {of_labels} labels");
+    let taken = 0..most.unwrap_or(count).min(count) as isize;
+    let x = images.to_tensor(device).reshape([count, 1, SIDE, SIDE]).slice(0, taken.clone()) / 255.0;
+    let y = labels.to_tensor((device, DType::I32)).slice(0, taken);
+    gradus::eval([&x, &y])?;
+    Ok((x, y))
+}
+
+/// For each image the most likely class, and how sure the network is of it.
+fn predictions(model: &impl Layer, x: &Tensor) -> gradus::Result<Vec<(usize, f32)>> {
+    let mut all = Vec::new();
+    for [x] in TensorDataset::new([x.clone()])?.batches(500) {
+        let likely = no_grad(|| model.forward(&x).softmax(1));
+        let (sure, class) = (likely.max(1), likely.argmax(1));
+        gradus::eval([&sure, &class])?;
+        let classes = class.to_vec::<i32>()?.into_iter().map(|class| class as usize);
+        all.extend(classes.zip(sure.to_vec::<f32>()?));
+    }
+    Ok(all)
+}
+
+fn labels(y: &Tensor) -> gradus::Result<Vec<usize>> {
+    Ok(y.to_vec::<i32>()?.into_iter().map(|label| label as usize).collect())
+}
