@@ -86,18 +86,28 @@ impl Product {
     fn through(self, windows: &[WindowAxis], shape: &Shape) -> Tensor {
         let Product { batch, contracted, positions, kernel, axes } = self;
         let rank = shape.len();
-        // Windows that end where the first ones began, over cotangents that stand where their windows began.
-        let mut pads = vec![PadAxis::default(); positions.tensor.rank()];
+        // Windows that end where the first ones began, over cotangents that stand where their windows began. Positions are
+        // the last axes meanwhile, as they are in the cotangent itself: what is written out then reads along them.
+        let free = batch..batch + positions.free;
+        let turned: Vec<usize> = (0..batch).chain(free.end..positions.tensor.rank()).chain(free).collect();
+        let turned = positions.tensor.permute_axes(&turned);
+        let mut pads = vec![PadAxis::default(); turned.rank()];
         let mut over = Vec::new();
         for window in windows {
-            let axis = batch + axes[window.axis] - positions.first;
-            let (reach, count) = ((window.size - 1) * window.dilation, positions.tensor.shape()[axis]);
+            let axis = batch + contracted + axes[window.axis] - positions.first;
+            let (reach, count) = ((window.size - 1) * window.dilation, turned.shape()[axis]);
             let high = shape[window.axis] - 1 - (count - 1) * window.stride;
             pads[axis] = PadAxis { low: reach, high, interior: window.stride - 1 };
             over.push(WindowAxis { axis, stride: 1, ..*window });
         }
-        let spread = apply(Op::Pad(pads.into()), &[&positions.tensor]);
+        let spread = apply(Op::Pad(pads.into()), &[&turned]);
         let spread = apply(Op::Window(over.into()), &[&spread]);
+        let back: Vec<usize> = (0..batch)
+            .chain(batch + contracted..turned.rank())
+            .chain(batch..batch + contracted)
+            .chain(turned.rank()..spread.rank())
+            .collect();
+        let spread = spread.permute_axes(&back);
         // The kernel backwards, with the axes of a window among those that are summed.
         let inside: Vec<usize> = axes[rank..].iter().map(|&axis| batch + axis - kernel.first).collect();
         let whole = kernel.tensor.shape().iter().enumerate().map(|(axis, &len)| match inside.contains(&axis) {

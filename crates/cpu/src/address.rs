@@ -44,39 +44,66 @@ impl Strided {
             out.copy_from_slice(&source[from + start..][..out.len()]);
             return;
         }
-        let inner = self.axes[self.axes.len() - 1];
-        let mut filled = 0;
-        for run in runs(self.axes.iter().map(|a| a.extent).collect(), start, out.len()) {
-            let out = &mut out[filled..filled + run.len];
-            filled += run.len;
-            let outer =
-                self.axes[..self.axes.len() - 1].iter().zip(&run.index).try_fold(self.offset, |sum, (axis, &i)| {
-                    let i = axis.guard.map_or(Some(i), |guard| guard.element(i))?;
-                    Some(sum + axis.stride * i as isize)
-                });
-            let Some(base) = outer else {
-                out.fill(T::default());
-                continue;
-            };
-            let first = run.index[run.index.len() - 1];
-            match (inner.guard, inner.stride) {
-                (None, 0) => out.fill(source[base as usize]),
-                (None, 1) => {
-                    let from = (base + first as isize) as usize;
-                    out.copy_from_slice(&source[from..from + out.len()]);
+        let (outer, inner) = self.axes.split_at(self.axes.len() - 1);
+        let inner = inner[0];
+        let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
+        let mut first = start % inner.extent;
+        let mut rest = start / inner.extent;
+        for (i, axis) in index.iter_mut().zip(outer).rev() {
+            *i = rest % axis.extent;
+            rest /= axis.extent;
+        }
+        let is_plain = outer.iter().all(|axis| axis.guard.is_none());
+        let address = |index: &[usize]| {
+            outer.iter().zip(index).try_fold(self.offset, |sum, (axis, &i)| {
+                let i = axis.guard.map_or(Some(i), |guard| guard.element(i))?;
+                Some(sum + axis.stride * i as isize)
+            })
+        };
+        let mut base = address(&index);
+        let mut rest = out;
+        while !rest.is_empty() {
+            let len = rest.len().min(inner.extent - first);
+            let (run, later) = rest.split_at_mut(len);
+            rest = later;
+            match base {
+                Some(base) => fill_run(source, base, inner, first, run),
+                None => run.fill(T::default()),
+            }
+            first = 0;
+            // The next run; where nothing is padded its address follows from the last one's.
+            for (i, axis) in index.iter_mut().zip(outer).rev() {
+                *i += 1;
+                base = base.map(|base| base + axis.stride);
+                if *i < axis.extent {
+                    break;
                 }
-                (None, stride) => {
-                    for (k, out) in out.iter_mut().enumerate() {
-                        *out = source[(base + stride * (first + k) as isize) as usize];
-                    }
-                }
-                (Some(guard), stride) => {
-                    for (k, out) in out.iter_mut().enumerate() {
-                        *out = guard
-                            .element(first + k)
-                            .map_or(T::default(), |i| source[(base + stride * i as isize) as usize]);
-                    }
-                }
+                *i = 0;
+                base = base.map(|base| base - axis.stride * axis.extent as isize);
+            }
+            if !is_plain {
+                base = address(&index);
+            }
+        }
+    }
+}
+
+/// Fills `out` with the elements of an axis from the one at `first` on; that at 0 lies at `base`.
+fn fill_run<T: Copy + Default>(source: &[T], base: isize, axis: ViewAxis, first: usize, out: &mut [T]) {
+    match (axis.guard, axis.stride) {
+        (None, 0) => out.fill(source[base as usize]),
+        (None, 1) => {
+            let from = (base + first as isize) as usize;
+            out.copy_from_slice(&source[from..from + out.len()]);
+        }
+        (None, stride) => {
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = source[(base + stride * (first + k) as isize) as usize];
+            }
+        }
+        (Some(guard), stride) => {
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = guard.element(first + k).map_or(T::default(), |i| source[(base + stride * i as isize) as usize]);
             }
         }
     }

@@ -339,10 +339,12 @@ impl Operand {
         let (free, inner) =
             (batch..view.axes.len() - contracted, view.axes.len() - contracted + outer..view.axes.len());
         let numel = |range: &Range<usize>| view.axes[range.clone()].iter().map(|axis| axis.extent).product::<usize>();
-        let is_dense =
-            |range: &Range<usize>| view.axes[range.clone()].last().is_some_and(|axis| axis.stride.abs() == 1);
+        let run = |range: &Range<usize>| match view.axes[range.clone()].last() {
+            Some(axis) if axis.stride.abs() == 1 => axis.extent,
+            _ => 0,
+        };
         let (rows, columns) = (numel(&free) as isize, numel(&inner) as isize);
-        let by_columns = is_dense(&free) && !(is_dense(&inner) && columns > rows);
+        let by_columns = run(&free) > run(&inner);
         let matrix: Vec<usize> =
             if by_columns { inner.clone().chain(free.clone()) } else { free.clone().chain(inner.clone()) }.collect();
         let order: Vec<usize> = (0..batch).chain(free.end..inner.start).chain(matrix).collect();

@@ -72,6 +72,37 @@ impl Walk {
         x.spatial_windows(&self.size, &self.stride, &self.dilation)
     }
 
+    /// What stands at each place of the windows, if these are so small that a few strided parts side by side are faster than
+    /// a reduction of each window.
+    #[track_caller]
+    fn taps(&self, x: &Tensor, windows: &Tensor) -> Option<Vec<Tensor>> {
+        const FEW: usize = 16;
+        let counts = &windows.shape()[x.rank() - self.size.len()..x.rank()];
+        let offsets = self.offsets();
+        (offsets.len() <= FEW).then(|| offsets.iter().map(|offsets| self.tap(x, offsets, counts)).collect())
+    }
+
+    /// What stands at a place of every window, as a strided part.
+    #[track_caller]
+    fn tap(&self, x: &Tensor, offsets: &[usize], counts: &[usize]) -> Tensor {
+        let first = x.rank() - offsets.len();
+        let slice = |axis: usize| match axis.checked_sub(first) {
+            None => SliceAxis { start: 0, step: 1, len: x.shape()[axis] },
+            Some(i) => {
+                let (start, step) = (offsets[i] * self.dilation[i], self.stride[i] as isize);
+                SliceAxis { start, step, len: counts[i] }
+            }
+        };
+        Tensor::record(Op::Slice((0..x.rank()).map(slice).collect()), &[x], None)
+    }
+
+    /// The offsets of a window's places, in order.
+    fn offsets(&self) -> Vec<Vec<usize>> {
+        self.size.iter().fold(vec![Vec::new()], |all, &size| {
+            all.iter().flat_map(|o: &Vec<usize>| (0..size).map(|k| [&o[..], &[k]].concat())).collect()
+        })
+    }
+
     /// The axes of what lies in a window.
     fn inside(&self, x: &Tensor) -> Axes {
         Axes::from((x.rank()..x.rank() + self.size.len()).collect::<Vec<_>>())
@@ -102,7 +133,10 @@ impl Tensor {
         if windows.error().is_some() {
             return windows;
         }
-        let largest = windows.max(walk.inside(&padded));
+        let largest = match walk.taps(&padded, &windows) {
+            Some(taps) => taps.into_iter().reduce(|a, b| a.maximum(&b)).unwrap_or(windows),
+            None => windows.max(walk.inside(&padded)),
+        };
         if !self.dtype().is_float() {
             return largest;
         }
@@ -118,7 +152,18 @@ impl Tensor {
         match Walk::new(self, pool) {
             Ok(walk) => {
                 let padded = self.pad_spatial(&walk.pads);
-                walk.windows(&padded).mean(walk.inside(&padded))
+                let windows = walk.windows(&padded);
+                if windows.error().is_some() || !self.dtype().is_float() {
+                    return windows.mean(walk.inside(&padded));
+                }
+                match walk.taps(&padded, &windows) {
+                    Some(taps) => {
+                        let places = taps.len() as f64;
+                        let sum = taps.into_iter().reduce(|a, b| a + b).unwrap_or(windows);
+                        &sum / sum.constant(places)
+                    }
+                    None => windows.mean(walk.inside(&padded)),
+                }
             }
             Err(kind) => self.fail("avg_pool", kind),
         }
@@ -203,19 +248,6 @@ impl Tensor {
 struct FirstLargest(Walk);
 
 impl FirstLargest {
-    /// What stands at a place of every window, as a strided part.
-    fn tap(&self, x: &Tensor, offsets: &[usize], counts: &[usize]) -> Tensor {
-        let first = x.rank() - offsets.len();
-        let slice = |axis: usize| match axis.checked_sub(first) {
-            None => SliceAxis { start: 0, step: 1, len: x.shape()[axis] },
-            Some(i) => {
-                let (start, step) = (offsets[i] * self.0.dilation[i], self.0.stride[i] as isize);
-                SliceAxis { start, step, len: counts[i] }
-            }
-        };
-        Tensor::record(Op::Slice((0..x.rank()).map(slice).collect()), &[x], None)
-    }
-
     /// What belongs at a place of every window, among zeros.
     fn untap(&self, y: &Tensor, offsets: &[usize], extents: &[usize]) -> Tensor {
         let pads: Vec<PadAxis> = (0..offsets.len())
@@ -227,13 +259,6 @@ impl FirstLargest {
             .collect();
         y.pad_spatial(&pads)
     }
-
-    /// The offsets of a window's places, in order.
-    fn offsets(&self) -> Vec<Vec<usize>> {
-        self.0.size.iter().fold(vec![Vec::new()], |all, &size| {
-            all.iter().flat_map(|o: &Vec<usize>| (0..size).map(|k| [&o[..], &[k]].concat())).collect()
-        })
-    }
 }
 
 impl GradientRule for FirstLargest {
@@ -242,14 +267,14 @@ impl GradientRule for FirstLargest {
     }
 
     fn backward(&self, inputs: &[Tensor], output: &Tensor, cotangent: &Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
-        let (x, offsets) = (&inputs[0], self.offsets());
+        let (x, offsets) = (&inputs[0], self.0.offsets());
         let first = x.rank() - self.0.size.len();
         let (counts, extents) = (&output.shape()[first..], &x.shape()[first..]);
         // Which place won, counted from 1: where there is no window, zeros stand.
         let number = |place: usize| Tensor::zeros(output.shape(), (x.device(), DType::I32)).constant(place as f64);
         let (x, y) = (x.detach(), output.detach());
         let winner = offsets.iter().enumerate().rev().fold(number(0), |later, (place, offsets)| {
-            let tap = self.tap(&x, offsets, counts);
+            let tap = self.0.tap(&x, offsets, counts);
             let wins = tap.eq(&y).logical_or(tap.is_nan());
             Tensor::select(&wins, &number(place + 1), &later)
         });
