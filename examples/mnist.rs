@@ -53,9 +53,9 @@ fn main() -> anyhow::Result<()> {
              begin with train-images-idx3-ubyte as --data"
         );
     };
-    let (train_x, train_y) = images_and_labels(&folder, "train", images, &device)?;
-    let (test_x, test_y) = images_and_labels(&folder, "t10k", images.map(|n| n.div_ceil(6)), &device)?;
-    println!("{} images to train, {} to test", train_y.numel(), test_y.numel());
+    let train = Images::read(&folder, "train", images)?;
+    let test = Images::read(&folder, "t10k", images.map(|n| n.div_ceil(6)))?;
+    println!("{} images to train, {} to test", train.len(), test.len());
 
     let init = Init::new(seed, &device);
     let model = Sequential::new()
@@ -72,7 +72,8 @@ fn main() -> anyhow::Result<()> {
         .then(Linear::new(128, CLASSES, &init));
     println!("{} parameters", model.num_parameters());
 
-    let data = TensorDataset::new([train_x, train_y])?;
+    // Images stay on the host, as bytes; a step uploads its own.
+    let data = TensorDataset::new([Tensor::arange(train.len(), &Device::cpu())])?;
     let rate = 2e-3;
     let mut optimiser = Adam::new(rate).of(&model);
     let steps = epochs * data.len().div_ceil(batch);
@@ -81,7 +82,8 @@ fn main() -> anyhow::Result<()> {
     let (mut losses, mut accuracies) = (Vec::new(), Vec::new());
     for epoch in 0..epochs {
         model.train();
-        for [x, y] in data.batches(batch).shuffled(order.fold_in(epoch as u64)) {
+        for [rows] in data.batches(batch).shuffled(order.fold_in(epoch as u64)) {
+            let (x, y) = train.batch(rows.to_vec::<i32>()?.into_iter().map(|row| row as usize), &device)?;
             // The rate falls to zero along half a cosine.
             let done = optimiser.steps() as f64 / steps as f64;
             optimiser.set_learning_rate(rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
@@ -93,14 +95,15 @@ fn main() -> anyhow::Result<()> {
             progress.step(1);
         }
         model.eval();
-        let right = predictions(&model, &test_x)?.iter().zip(labels(&test_y)?).filter(|((p, _), l)| p == l).count();
-        let accuracy = 100.0 * right as f64 / test_y.numel() as f64;
+        let right =
+            predictions(&model, &test, &device)?.iter().zip(test.labels()?).filter(|((p, _), l)| p == l).count();
+        let accuracy = 100.0 * right as f64 / test.len() as f64;
         accuracies.push((optimiser.steps() as f64, accuracy));
         progress.note(format!("epoch {}  test accuracy {accuracy:.2} %", epoch + 1));
     }
     progress.finish_with("trained");
 
-    let (predicted, labels) = (predictions(&model, &test_x)?, labels(&test_y)?);
+    let (predicted, labels) = (predictions(&model, &test, &device)?, test.labels()?);
     let classes: Vec<usize> = predicted.iter().map(|&(class, _)| class).collect();
     let confusion = ConfusionMatrix::from_predictions(&classes, &labels, CLASSES)?;
     println!("test accuracy {:.2} %", 100.0 * confusion.accuracy()?);
@@ -112,7 +115,7 @@ fn main() -> anyhow::Result<()> {
     ConfusionHeatMap::new("Confusion matrix", &confusion).save(out.join("confusion.svg"))?;
     let mut wrong = ImageGrid::new("Images that the network got wrong (label → answer)", SIDE, SIDE).range(0.0, 1.0);
     for (row, &label) in labels.iter().enumerate().filter(|&(row, &label)| label != classes[row]).take(48) {
-        let pixels = test_x.slice(0, row as isize..row as isize + 1).to_vec::<f32>()?;
+        let pixels = test.batch([row], &Device::cpu())?.0.to_vec::<f32>()?;
         wrong.add(&pixels, format!("{label} → {} ({:.0} %)", classes[row], 100.0 * predicted[row].1))?;
     }
     wrong.save(out.join("wrong.svg"))?;
@@ -120,35 +123,53 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Images `[n, 1, 28, 28]` in 0 ..= 1, and their labels.
-fn images_and_labels(
-    folder: &Path,
-    part: &str,
-    most: Option<usize>,
-    device: &Device,
-) -> anyhow::Result<(Tensor, Tensor)> {
-    let read = |kind: &str| {
-        let name = format!("{part}-{kind}-ubyte");
-        let path = [folder.join(&name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file());
-        let path = path.with_context(|| format!("neither {name} nor {name}.gz is in {}", folder.display()))?;
-        Ok::<_, anyhow::Error>(IdxArray::read(path)?)
-    };
-    let (images, labels) = (read("images-idx3")?, read("labels-idx1")?);
-    let (&[count, SIDE, SIDE], &[of_labels]) = (images.shape(), labels.shape()) else {
-        bail!("images {:?} and labels {:?}, expected [n, {SIDE}, {SIDE}] and [n]", images.shape(), labels.shape());
-    };
-    anyhow::ensure!(count == of_labels, "{count} images, but {of_labels} labels");
-    let taken = 0..most.unwrap_or(count).min(count) as isize;
-    let x = images.to_tensor(device).reshape([count, 1, SIDE, SIDE]).slice(0, taken.clone()) / 255.0;
-    let y = labels.to_tensor((device, DType::I32)).slice(0, taken);
-    gradus::eval([&x, &y])?;
-    Ok((x, y))
+/// Images and their labels, as bytes.
+struct Images {
+    pixels: IdxArray,
+    labels: IdxArray,
+}
+
+impl Images {
+    /// The first images of a part of the data set.
+    fn read(folder: &Path, part: &str, most: Option<usize>) -> anyhow::Result<Images> {
+        let read = |kind: &str| {
+            let name = format!("{part}-{kind}-ubyte");
+            let path = [folder.join(&name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file());
+            let path = path.with_context(|| format!("neither {name} nor {name}.gz is in {}", folder.display()))?;
+            Ok::<_, anyhow::Error>(IdxArray::read(path)?)
+        };
+        let (pixels, labels) = (read("images-idx3")?, read("labels-idx1")?);
+        let (&[count, SIDE, SIDE], &[of_labels]) = (pixels.shape(), labels.shape()) else {
+            bail!("images {:?} and labels {:?}, expected [n, {SIDE}, {SIDE}] and [n]", pixels.shape(), labels.shape());
+        };
+        anyhow::ensure!(count == of_labels, "{count} images, but {of_labels} labels");
+        let first = 0..most.unwrap_or(count).min(count);
+        Ok(Images { pixels: pixels.select(first.clone())?, labels: labels.select(first)? })
+    }
+
+    fn len(&self) -> usize {
+        self.labels.rows()
+    }
+
+    /// Images `[n, 1, 28, 28]` in 0 ..= 1, and their labels.
+    fn batch(&self, rows: impl IntoIterator<Item = usize>, device: &Device) -> anyhow::Result<(Tensor, Tensor)> {
+        let rows: Vec<usize> = rows.into_iter().collect();
+        let pixels = self.pixels.select(rows.iter().copied())?.to_tensor(device).unsqueeze(1) / 255.0;
+        Ok((pixels, self.labels.select(rows)?.to_tensor((device, DType::I32))))
+    }
+
+    fn labels(&self) -> gradus::Result<Vec<usize>> {
+        let labels = self.labels.to_tensor((&Device::cpu(), DType::I32)).to_vec::<i32>()?;
+        Ok(labels.into_iter().map(|label| label as usize).collect())
+    }
 }
 
 /// For each image the most likely class, and how sure the network is of it.
-fn predictions(model: &impl Layer, x: &Tensor) -> gradus::Result<Vec<(usize, f32)>> {
-    let mut all = Vec::new();
-    for [x] in TensorDataset::new([x.clone()])?.batches(500) {
+fn predictions(model: &impl Layer, images: &Images, device: &Device) -> anyhow::Result<Vec<(usize, f32)>> {
+    const AT_ONCE: usize = 500;
+    let mut all = Vec::with_capacity(images.len());
+    for first in (0..images.len()).step_by(AT_ONCE) {
+        let (x, _) = images.batch(first..images.len().min(first + AT_ONCE), device)?;
         let likely = no_grad(|| model.forward(&x).softmax(1));
         let (sure, class) = (likely.max(1), likely.argmax(1));
         gradus::eval([&sure, &class])?;
@@ -156,8 +177,4 @@ fn predictions(model: &impl Layer, x: &Tensor) -> gradus::Result<Vec<(usize, f32
         all.extend(classes.zip(sure.to_vec::<f32>()?));
     }
     Ok(all)
-}
-
-fn labels(y: &Tensor) -> gradus::Result<Vec<usize>> {
-    Ok(y.to_vec::<i32>()?.into_iter().map(|label| label as usize).collect())
 }

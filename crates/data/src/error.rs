@@ -65,6 +65,15 @@ pub enum DataError {
         found: String,
     },
 
+    /// A row was asked for that there is not.
+    #[error("there is no row {row} (counted from 0) among {rows}")]
+    NoRow {
+        /// The row.
+        row: usize,
+        /// How many there are.
+        rows: usize,
+    },
+
     /// There is no row of numbers.
     #[error("{name} is empty: found no row of numbers, expected at least one")]
     Empty {

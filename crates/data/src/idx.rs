@@ -58,6 +58,43 @@ impl IdxArray {
         &self.shape
     }
 
+    /// How many rows there are: the extent of the first axis.
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(0)
+    }
+
+    /// Some of the rows, in this order.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    ///
+    /// ```
+    /// use gradus_data::IdxArray;
+    /// let file = [0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9];
+    /// let array = IdxArray::from_reader(&file[..], "three.idx")?;
+    /// assert_eq!(array.select([2, 0])?.shape(), [2]);
+    /// # Ok::<(), gradus_data::DataError>(())
+    /// ```
+    pub fn select(&self, rows: impl IntoIterator<Item = usize>) -> Result<IdxArray, DataError> {
+        let rows: Vec<usize> = rows.into_iter().collect();
+        if let Some(&row) = rows.iter().find(|&&row| row >= self.rows()) {
+            return Err(DataError::NoRow { row, rows: self.rows() });
+        }
+        let per_row: usize = self.shape.iter().skip(1).product();
+        fn picked<T: Copy>(all: &[T], rows: &[usize], per_row: usize) -> Vec<T> {
+            rows.iter().flat_map(|&row| &all[row * per_row..(row + 1) * per_row]).copied().collect()
+        }
+        let values = match &self.values {
+            Values::Bytes(bytes) => Values::Bytes(picked(bytes, &rows, per_row)),
+            Values::Others(Data::I32(numbers)) => Values::Others(Data::I32(picked(numbers, &rows, per_row))),
+            Values::Others(Data::F32(numbers)) => Values::Others(Data::F32(picked(numbers, &rows, per_row))),
+            Values::Others(Data::F64(numbers)) => Values::Others(Data::F64(picked(numbers, &rows, per_row))),
+            Values::Others(other) => unreachable!("IDX has no {}", other.dtype()),
+        };
+        let shape = std::iter::once(rows.len()).chain(self.shape.iter().skip(1).copied()).collect();
+        Ok(IdxArray { shape, values })
+    }
+
     /// The elements as a tensor. Bytes become elements of the placement's dtype (f32 unless it names one) on the device; what
     /// else IDX knows becomes i32 (from i8 and i16 too), f32 or f64.
     #[track_caller]
@@ -166,6 +203,8 @@ mod tests {
             assert_eq!(tensor.to_dtype(DType::F32).to_vec::<f32>().unwrap(), [-2.0, 1.0, 127.0]);
         }
         let labels = IdxArray::from_reader(&file(0x08, &[2], &[3, 200])[..], "labels").unwrap();
+        assert_eq!(labels.select([1, 0, 1]).unwrap().to_tensor(&device).to_vec::<f32>().unwrap(), [200.0, 3.0, 200.0]);
+        assert_eq!(labels.select([2]).unwrap_err().to_string(), "there is no row 2 (counted from 0) among 2");
         assert_eq!(labels.to_tensor((&device, DType::I32)).to_vec::<i32>().unwrap(), [3, 200]);
     }
 
