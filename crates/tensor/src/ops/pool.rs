@@ -173,22 +173,14 @@ impl Tensor {
     /// `⌊i · extent / n⌋` to `⌈(i + 1) · extent / n⌉`. `adaptive_avg_pool(1)` is the mean over all positions.
     #[track_caller]
     pub fn adaptive_avg_pool(&self, parts: impl Into<Spatial>) -> Tensor {
-        self.adaptive("adaptive_avg_pool", &parts.into(), Tensor::avg_pool, |x, axis, bounds| {
-            let parts: Vec<Tensor> =
-                bounds.iter().map(|&(from, to)| x.slice(axis, from..to).mean_keepdim(axis)).collect();
-            crate::cat(&parts.iter().collect::<Vec<_>>(), axis)
-        })
+        self.adaptive("adaptive_avg_pool", &parts.into(), Tensor::avg_pool, |part, axis| part.mean_keepdim(axis))
     }
 
     /// The largest elements of as many parts of each spatial axis as asked for; see
     /// [`adaptive_avg_pool`](Tensor::adaptive_avg_pool). Equal elements share the gradient where parts differ in size.
     #[track_caller]
     pub fn adaptive_max_pool(&self, parts: impl Into<Spatial>) -> Tensor {
-        self.adaptive("adaptive_max_pool", &parts.into(), Tensor::max_pool, |x, axis, bounds| {
-            let parts: Vec<Tensor> =
-                bounds.iter().map(|&(from, to)| x.slice(axis, from..to).max_keepdim(axis)).collect();
-            crate::cat(&parts.iter().collect::<Vec<_>>(), axis)
-        })
+        self.adaptive("adaptive_max_pool", &parts.into(), Tensor::max_pool, |part, axis| part.max_keepdim(axis))
     }
 
     #[track_caller]
@@ -197,7 +189,7 @@ impl Tensor {
         op: &'static str,
         parts: &Spatial,
         even: impl FnOnce(&Tensor, &Pool) -> Tensor,
-        along: impl Fn(&Tensor, isize, &[(isize, isize)]) -> Tensor,
+        reduce: fn(&Tensor, isize) -> Tensor,
     ) -> Tensor {
         if self.error().is_some() {
             return self.clone();
@@ -216,9 +208,10 @@ impl Tensor {
             return even(self, &Pool::new(size));
         }
         parts.iter().enumerate().fold(self.clone(), |x, (i, &parts)| {
-            let len = self.shape()[2 + i];
-            let bounds = (0..parts).map(|p| ((p * len / parts) as isize, ((p + 1) * len).div_ceil(parts) as isize));
-            along(&x, 2 + i as isize, &bounds.collect::<Vec<_>>())
+            let (axis, len) = (2 + i as isize, self.shape()[2 + i]);
+            let part = |p: usize| x.slice(axis, (p * len / parts) as isize..((p + 1) * len).div_ceil(parts) as isize);
+            let reduced: Vec<Tensor> = (0..parts).map(|p| reduce(&part(p), axis)).collect();
+            crate::cat(&reduced.iter().collect::<Vec<_>>(), axis)
         })
     }
 
