@@ -33,6 +33,10 @@ files! {
     SORT_COUNT = "sort_count.wgsl";
     /// A row put into the order of a digit.
     SORT_MOVE = "sort_move.wgsl";
+    /// Attention, an invocation per query.
+    ATTENTION = "attention.wgsl";
+    /// Cotangents of attention, an invocation per query, key or value.
+    ATTENTION_GRADIENT = "attention_gradient.wgsl";
     /// Bytes widened to elements.
     UNPACK = "unpack.wgsl";
 }

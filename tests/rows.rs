@@ -2,6 +2,8 @@
 //! number semantics, as tables of values that need no reference; sizes beyond what one dispatch or one loop of a GPU
 //! can do; donation; and bits that are the same in every run, on any number of threads.
 
+#[path = "rows/attention.rs"]
+mod attention;
 #[path = "support/devices.rs"]
 mod devices;
 #[path = "rows/donation.rs"]

@@ -2,6 +2,7 @@
 
 use crate::bench::{device, new};
 use crate::devices::is_cpu;
+use gradus::ir::op::attention::AttentionPart;
 use gradus::ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScanOp, SliceAxis, UnaryOp, WindowAxis};
 use gradus::tensor::graph::apply;
 use gradus::{DType, Key, Randomness, Tensor, Vmap, custom_gradient, eval, stack};
@@ -157,6 +158,7 @@ pub(crate) fn family(op: &Op) -> usize {
         Op::Scan(..) => 21,
         Op::Argsort { .. } => 22,
         Op::Window(_) => 23,
+        Op::Attention { .. } => 24,
     }
 }
 
@@ -233,6 +235,16 @@ pub(crate) fn primitives(rank: usize, dice: &mut Dice) -> Vec<Case> {
     let (left, right) = ([&batch[..], &a_free, &contracted].concat(), [&batch[..], &b_free, &contracted].concat());
     let contract = Op::Contract { batch: batch.len(), contracted: contracted.len() };
     cases.push(case("contract", &[(Float, &left), (Float, &right)], move |x| apply(contract.clone(), &[&x[0], &x[1]])));
+    let [group, queries, keys, width, values] = [(); 5].map(|_| 1 + dice.below(3));
+    let with = |inner: &[usize]| [&batch[..], inner].concat();
+    let (query, key) = (with(&[group, queries, width]), with(&[keys, width]));
+    let (value, mask) = (with(&[keys, values]), with(&[group, queries, keys]));
+    let attention = [(Float, &query[..]), (Float, &key), (Float, &value), (Bool, &mask)];
+    for (name, causal, operands) in [("attention", true, 3), ("attention with a mask", false, 4)] {
+        let op = Op::Attention { part: AttentionPart::Output, causal };
+        let f = move |x: &[Tensor]| apply(op.clone(), &x.iter().collect::<Vec<_>>());
+        cases.push(case(name, &attention[..operands], f));
+    }
     if rank > 0 {
         let axis = dice.below(rank);
         let (mut picked, along) = (shape.clone(), axis as isize);

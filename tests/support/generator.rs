@@ -1,7 +1,8 @@
 //! Random graphs with their data, of what the scheduler treats in ways of its own.
 
 use crate::support::{Case, Rng, random_view, tiled};
-use gradus_ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScanOp, ScatterMode, SliceAxis, UnaryOp};
+use gradus_ir::op::attention::{AttentionPart, AttentionShape};
+use gradus_ir::op::{Axes, BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScanOp, ScatterMode, SliceAxis, UnaryOp};
 use gradus_ir::{DType, NodeId, Number, Shape};
 
 /// The most elements of a node.
@@ -185,7 +186,7 @@ impl Generator {
 
     /// Adds an op with what it needs.
     fn step(&mut self) {
-        match self.rng.below(37) {
+        match self.rng.below(39) {
             0..4 => {
                 let op = self.rng.pick(UnaryOp::ALL);
                 let x = self.accepted(|dtype| op.accepts().contains(dtype));
@@ -234,6 +235,7 @@ impl Generator {
             32 => self.cosine(),
             33..35 => self.scan(),
             35 => self.sort(),
+            36..38 => self.attention(),
             _ => {
                 let (shape, dtype) = (self.shape(), self.dtype());
                 self.source(&shape, dtype);
@@ -425,6 +427,44 @@ impl Generator {
                 self.case.op(Op::Gather(axis), &[x, order]);
             }
         }
+    }
+
+    /// An attention and one of its cotangents. What is not looked at must be finite: it is made of numbers that are.
+    fn attention(&mut self) {
+        let batch: Vec<usize> = (0..self.rng.below(2)).map(|_| 1 + self.rng.below(3)).collect();
+        let [group, queries, keys, width, values] = [(); 5].map(|_| 1 + self.rng.below(5));
+        let dtype = if self.wide && self.rng.chance(0.2) { DType::F64 } else { DType::F32 };
+        let shape = AttentionShape { batch: Shape::new(&batch), group, queries, keys, width, values };
+        let with = |inner: &[usize]| -> Shape { batch.iter().chain(inner).copied().collect() };
+        let mask = if self.rng.chance(0.5) { Some(self.operand(&shape.logits(), DType::Bool)) } else { None };
+        let causal = self.rng.chance(0.5);
+        let mut numbers = |shape: &Shape| {
+            let x = if causal || mask.is_some() {
+                let numbers: Vec<Number> = (0..shape.numel()).map(|_| Number::Float(self.rng.unit() - 0.5)).collect();
+                self.case.input(shape, tiled(&numbers, dtype, numbers.len()))
+            } else {
+                self.operand(shape, dtype)
+            };
+            self.case.op(Op::Unary(UnaryOp::Tanh), &[x])
+        };
+        let query = numbers(&shape.of_part(AttentionPart::GradQuery));
+        let (key, value) = (numbers(&with(&[keys, width])), numbers(&with(&[keys, values])));
+        let cotangent = numbers(&shape.of_part(AttentionPart::Output));
+        let mut part = |part: AttentionPart, operands: &[NodeId]| {
+            let operands: Vec<NodeId> = operands.iter().copied().chain(mask).collect();
+            self.case.op(Op::Attention { part, causal }, &operands)
+        };
+        let operands = [query, key, value];
+        let output = part(AttentionPart::Output, &operands);
+        let sums = part(AttentionPart::LogSumExp, &operands);
+        let last = Axes::from_slice(&[batch.len() + 2]);
+        let parts = [AttentionPart::GradQuery, AttentionPart::GradKey, AttentionPart::GradValue];
+        let wanted = self.rng.pick(&parts);
+        let products = self.case.op(Op::Binary(BinaryOp::Mul), &[output, cotangent]);
+        let products = self.case.op(Op::Reduce(ReduceOp::Sum, last), &[products]);
+        let products = self.case.typed(Op::Reshape, &[products], shape.per_query(), dtype);
+        let operands = [query, key, value, cotangent, sums, products].into_iter().chain(mask).collect::<Vec<_>>();
+        self.case.op(Op::Attention { part: wanted, causal }, &operands);
     }
 
     fn scatter(&mut self) {

@@ -220,6 +220,18 @@ pub(crate) const MUTATIONS: &[(&str, Plant)] = &[
         }),
     ),
     (
+        "another look of attention",
+        Plans(|_, plan| {
+            each_kernel(plan, |kernel| match &mut kernel.family {
+                Family::Attention { causal, .. } => {
+                    *causal = !*causal;
+                    Some(())
+                }
+                _ => None,
+            })
+        }),
+    ),
+    (
         "another scan",
         Plans(|_, plan| {
             each_kernel(plan, |kernel| match &mut kernel.family {

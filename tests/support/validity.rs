@@ -1,5 +1,6 @@
 //! What every plan must be, whatever it computes: a check that knows nothing of the planner.
 
+use gradus_ir::op::attention::{AttentionPart, AttentionShape};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
 use gradus_ir::{DType, Graph, NodeId, Plan, Shape, View};
@@ -152,11 +153,29 @@ impl Check<'_> {
                 let all = loads.len() == op.operands() && loads.iter().all(fits) && *axis < space.len();
                 ensure(all, || "operands that do not fit".into())
             }
+            Family::Attention { parts, causal } => {
+                let (types, is_plain) = self.operands_of_attention();
+                let fits = |&part: &AttentionPart| {
+                    let numbers = part.operands();
+                    let known = types.len() == numbers || types.len() == numbers + 1;
+                    let op = Op::Attention { part, causal: *causal };
+                    known && op.infer(&types.iter().collect::<Vec<_>>(), &types[0]).is_ok()
+                };
+                ensure(is_plain && parts.iter().all(fits), || "operands that do not fit".into())
+            }
             Family::Sort { .. } => {
                 let fits = loads.len() == 1 && loads[0].view.shape() == *space && !space.is_empty();
                 ensure(fits, || "an operand that does not fit".into())
             }
         }
+    }
+
+    /// The types of what attention reads, and whether none of it is padded.
+    fn operands_of_attention(&self) -> (Vec<Type>, bool) {
+        let loads = &self.kernel.loads;
+        let ty = |load: &Load| Type { shape: load.view.shape(), dtype: self.plan.buffers[load.buffer].dtype };
+        let is_plain = loads.iter().all(|load| load.view.axes.iter().all(|axis| axis.guard.is_none()));
+        (loads.iter().map(ty).collect(), is_plain)
     }
 
     /// Registers are defined before they are used, loads have the shape of the space, and dtypes are those of the ops.
@@ -202,6 +221,7 @@ impl Check<'_> {
                     Family::Contract { operands, .. } => operands[0].instructions.last().map(|(_, dtype)| *dtype),
                     Family::Scatter { .. } | Family::Scan { .. } => Some(stored(0)),
                     Family::Sort { .. } => Some(DType::I32),
+                    Family::Attention { .. } => Some(stored(0)),
                     _ => None,
                 };
             }
@@ -234,6 +254,11 @@ impl Check<'_> {
         }
         let len = match family {
             Family::Scatter { .. } => loads[0].view.shape().numel(),
+            Family::Attention { parts, .. } => {
+                let shapes = [0, 1, 2].map(|load| loads[load].view.shape());
+                let shape = AttentionShape::of(&shapes[0], &shapes[1], &shapes[2]);
+                parts.get(store.register).map_or(usize::MAX, |&part| shape.of_part(part).numel())
+            }
             Family::Reduce { axes } if store.per_row => {
                 let split = space.len() - axes;
                 if self.kernel.row_len() != 1 && !expression.per_row(loads, split)[store.register] {
@@ -266,7 +291,7 @@ impl Check<'_> {
                 Family::Contract { operands, .. } => plainly(expression) && !operands.iter().any(anyhow),
                 Family::Scatter { .. } => load == 0,
                 Family::Reduce { .. } => plainly(expression),
-                Family::Scan { .. } | Family::Sort { .. } => false,
+                Family::Scan { .. } | Family::Sort { .. } | Family::Attention { .. } => false,
             };
         let in_order = match self.kernel.family {
             // Once for each row: read so, and written so.

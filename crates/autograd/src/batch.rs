@@ -75,7 +75,8 @@ impl Examples {
             | Op::Cast
             | Op::Reshape
             | Op::Expand
-            | Op::Index { .. } => {}
+            | Op::Index { .. }
+            | Op::Attention { .. } => {}
             // Every axis is one further back.
             Op::Iota(axis) | Op::Scatter(_, axis) => *axis += 1,
             Op::Scan(_, axis) | Op::Argsort { axis, .. } => *axis += 1,

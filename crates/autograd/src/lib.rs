@@ -13,6 +13,7 @@
 //! # Ok::<(), gradus_tensor::Error>(())
 //! ```
 
+mod attention;
 mod batch;
 mod checkpoint;
 mod custom;

@@ -1,7 +1,7 @@
 //! The derivative of each primitive, as recorded ops. Rows bring theirs as formulas; the others are here, by family.
 
 use crate::windows::unwindow;
-use crate::{formula, scan};
+use crate::{attention, formula, scan};
 use gradus_ir::op::formula::{Derivative, Formula};
 use gradus_ir::op::{BinaryOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, UnaryOp};
 use gradus_tensor::graph::{NodeRef, apply, recorded_at};
@@ -74,6 +74,10 @@ fn primitive(node: &NodeRef, operands: &[NodeRef], wanted: &[bool], g: &Tensor) 
             Ok(scatter(*mode, *axis as isize, &x(1), wanted, g))
         }
         Op::Scan(op, axis) => Ok(scan::backward(*op, *axis as isize, &x, &node.tensor(), wanted, g)),
+        Op::Attention { part, causal } => {
+            let operands: Vec<Tensor> = operands.iter().map(NodeRef::tensor).collect();
+            Ok(attention::backward(*part, *causal, &operands, node, wanted, g))
+        }
         Op::Barrier => {
             let mut gradients = vec![None; operands.len()];
             gradients[0] = Some(g.clone());

@@ -1,5 +1,6 @@
 //! Running a plan: kernels in order, each into its buffer, and every buffer freed after its last reader.
 
+use crate::attention::Attention;
 use crate::block::{Operands, Program, Source};
 use crate::contract::Contraction;
 use crate::memory::{Array, Memory};
@@ -42,6 +43,7 @@ enum Work {
     Scatter(Box<Scatter>),
     Scan(Box<Scan>),
     Sort(Box<Sort>),
+    Attention(Box<Attention>),
 }
 
 /// What a buffer of the plan holds during a run.
@@ -186,6 +188,11 @@ fn is_parallel(kernel: &Kernel) -> bool {
             let copied = kernel.loads.iter().map(|l| l.view.shape().numel()).max().unwrap_or(0);
             elements * summed > parallel::PRODUCTS || copied > parallel::ELEMENTS
         }
+        Family::Attention { .. } => {
+            let keys = kernel.loads[1].view.axes.iter().rev().nth(1).map_or(0, |axis| axis.extent);
+            let queries = kernel.loads[0].view.axes.iter().rev().skip(1).map(|axis| axis.extent).product::<usize>();
+            queries * keys > parallel::ELEMENTS
+        }
         Family::Scatter { .. } => false,
     }
 }
@@ -253,6 +260,9 @@ impl Work {
             Family::Scatter { mode, axis } => Work::Scatter(Box::new(Scatter::new(kernel, *mode, *axis)?)),
             Family::Scan { op, axis } => Work::Scan(Box::new(Scan::new(kernel, *op, *axis))),
             Family::Sort { descending } => Work::Sort(Box::new(Sort::new(kernel, *descending))),
+            Family::Attention { parts, causal } => {
+                Work::Attention(Box::new(Attention::new(kernel, parts, *causal)?))
+            }
         })
     }
 
@@ -275,6 +285,7 @@ impl Work {
                 scatter.run(base, index, updates, &mut outs[0])
             }
             Work::Scan(scan) => scan.run(&operands.loads, &mut outs[0]),
+            Work::Attention(attention) => attention.run(&operands.loads, outs),
             Work::Sort(sort) => {
                 let [Some(load)] = operands.loads[..] else {
                     return Err(Error::Backend("a sort over its own operand".into()));
@@ -289,6 +300,8 @@ impl Work {
         match self {
             Work::Contract(contraction) => contraction.scratch(),
             Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) | Work::Scan(_) | Work::Sort(_) => 0,
+            // Some logits for each thread.
+            Work::Attention(_) => 0,
         }
     }
 }

@@ -5,11 +5,13 @@
 //! threads.
 
 mod address;
+mod attention;
 mod block;
 mod contract;
 mod executable;
 mod fold;
 mod loops;
+mod matrix;
 mod memory;
 mod parallel;
 pub mod reference;

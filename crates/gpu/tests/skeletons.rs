@@ -78,6 +78,22 @@ fn skeletons_with_identity_hooks() {
         fn store_count(row: u32, value: u32, part: u32, count: u32) { data[value] = f32(count); }
         fn place_of(row: u32, value: u32, part: u32) -> u32 { return u32(data[value]); }
         fn put(row: u32, k: u32, place: u32) { data[row * 20u + place] = f32(k); }\n";
+    let attention = "fn heads() -> u32 { return 4u; } fn queries() -> u32 { return 10u; }
+        fn slices() -> u32 { return 4u; } fn rows() -> u32 { return 10u; } fn walks() -> u32 { return 2u; }
+        fn fetch(head: u32, query: u32) {} fn turn(slice: u32, walk: u32) {}
+        fn last_key(query: u32) -> u32 { return query; } fn first_across(row: u32) -> u32 { return row; }
+        fn last_across(row: u32) -> u32 { return 10u; }
+        fn visible(query: u32, key: u32) -> Mask { return Word(key) < Word(query); }
+        fn logits(key: u32) -> Real { return Real(data[key]); } fn rescale(factor: f32) {}
+        fn weights(row: u32, across: u32) -> Real { return Real(data[across]); } fn add(weights: Real, first: u32) {}\n";
+    let forward = "fn store(head: u32, query: u32, largest: f32, total: f32) { data[query] = largest + total; }\n";
+    let backward = "fn store(slice: u32, row: u32) { data[row] = 1.0; }\n";
+    for (name, skeleton, store) in [
+        ("attention", shaders::ATTENTION, forward),
+        ("attention_gradient", shaders::ATTENTION_GRADIENT, backward),
+    ] {
+        check(name, &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), skeleton, attention, store]);
+    }
     let skeletons: [(&str, &str, &[&str]); 12] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),

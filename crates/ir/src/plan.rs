@@ -1,6 +1,7 @@
 //! Plans: lists of kernels over buffers, ready for a backend.
 
 use crate::graph::NodeId;
+use crate::op::attention::AttentionPart;
 use crate::op::{BinaryOp, CompareOp, ReduceOp, ScanOp, ScatterMode, UnaryOp};
 use crate::{DType, Number, Shape, View};
 use smallvec::SmallVec;
@@ -90,6 +91,14 @@ pub enum Family {
     Sort {
         /// Whether the largest comes first.
         descending: bool,
+    },
+    /// Parts of one attention, an output each. Its operands are the loads, none of them padded; the space is that of the rows of
+    /// what is computed.
+    Attention {
+        /// What is computed: one part, or the output and the logarithms of the sums.
+        parts: SmallVec<[AttentionPart; 2]>,
+        /// Whether it is causal.
+        causal: bool,
     },
 }
 
@@ -290,6 +299,7 @@ impl Kernel {
             Family::Scatter { .. } => "scatter",
             Family::Scan { .. } => "scan",
             Family::Sort { .. } => "sort",
+            Family::Attention { .. } => "attention",
         }
     }
 

@@ -166,6 +166,22 @@ pub fn apply(op: Op, operands: &[&Tensor]) -> Tensor {
     Tensor::record(op, operands, wanted)
 }
 
+/// The first output of a graph, recorded on tensors that stand for its input slots.
+#[track_caller]
+pub fn record_graph(graph: &Graph, inputs: &[Tensor]) -> Tensor {
+    let mut recorded: Vec<Tensor> = Vec::with_capacity(graph.nodes().len());
+    for node in graph.nodes() {
+        let operands: Vec<&Tensor> = node.operands.iter().map(|&id| &recorded[id]).collect();
+        let tensor = match (&node.op, &operands[..]) {
+            (Op::Input(slot), _) => inputs[*slot].clone(),
+            (source, []) => Tensor::draw(source.clone(), None, None, node.ty.clone(), inputs[0].device()),
+            (op, operands) => Tensor::record(op.clone(), operands, Some(node.ty.clone())),
+        };
+        recorded.push(tensor);
+    }
+    recorded[graph.outputs[0]].clone()
+}
+
 /// A number of the library, in shape, dtype and device of a tensor.
 #[track_caller]
 pub fn constant_like(tensor: &Tensor, value: f64) -> Tensor {

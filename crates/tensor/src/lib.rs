@@ -78,6 +78,7 @@ pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Numbe
 pub use open::WgpuBuffer;
 pub use open::{DeviceOptions, Preference};
 pub use operand::{Axes, Dims, Operand, Placement, Values};
+pub use ops::attention::Attention;
 pub use ops::conv::Conv;
 pub use ops::einsum::einsum;
 pub use ops::order::Unique;

@@ -23,6 +23,7 @@ mod map;
 mod ordered;
 mod shaped;
 
+use gradus_ir::op::attention::{self, AttentionPart};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{DType, Data, Error, Graph, Number, Result, Shape, philox, with_data};
 
@@ -39,7 +40,7 @@ pub struct Array {
 
 /// Runs a graph on host arrays, one per input slot, and numbers, one per scalar slot.
 pub fn run(graph: &Graph, inputs: &[Data], scalars: &[Number]) -> Result<Vec<Array>> {
-    interpret(graph, inputs, scalars, None)
+    interpret(graph, |slot, ty| input(&inputs[slot], ty), scalars, None)
 }
 
 /// How much a backend may round. The bounds of [`run_with_bounds`] are made of it.
@@ -77,16 +78,21 @@ impl Tolerance {
 
 /// Runs a graph and bounds the error that a backend of this tolerance may make in each element.
 pub fn run_with_bounds(graph: &Graph, inputs: &[Data], scalars: &[Number], tolerance: Tolerance) -> Result<Vec<Array>> {
-    interpret(graph, inputs, scalars, Some(tolerance))
+    interpret(graph, |slot, ty| input(&inputs[slot], ty), scalars, Some(tolerance))
 }
 
-fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: Option<Tolerance>) -> Result<Vec<Array>> {
+fn interpret(
+    graph: &Graph,
+    input: impl Fn(usize, &Type) -> Result<Array>,
+    scalars: &[Number],
+    bounds: Option<Tolerance>,
+) -> Result<Vec<Array>> {
     let tolerance = bounds.unwrap_or(Tolerance::CPU);
     let mut arrays: Vec<Array> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
         let operands: Vec<&Array> = node.operands.iter().map(|&id| &arrays[id]).collect();
         let mut array = match &node.op {
-            Op::Input(slot) => input(&inputs[*slot], &node.ty)?,
+            Op::Input(slot) => input(*slot, &node.ty)?,
             Op::Scalar(slot) => uniform(scalars[*slot], &node.ty),
             Op::Const(number) => uniform(*number, &node.ty),
             Op::Iota(axis) => iota(*axis, &node.ty),
@@ -95,6 +101,7 @@ fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: Option<
                 map::evaluate(&node.op, &operands, &node.ty, tolerance)
             }
             Op::Index { axis, extent } => shaped::checked(operands[0], *axis, *extent)?,
+            Op::Attention { part, causal } => attention(*part, *causal, &operands, tolerance)?,
             Op::Barrier => operands[0].clone(),
             shaped => shaped::evaluate(shaped, &operands, &node.ty, tolerance)?,
         };
@@ -102,6 +109,14 @@ fn interpret(graph: &Graph, inputs: &[Data], scalars: &[Number], bounds: Option<
         arrays.push(array);
     }
     Ok(graph.outputs.iter().map(|&id| arrays[id].clone()).collect())
+}
+
+/// Attention, as the ops that it is made of.
+fn attention(part: AttentionPart, causal: bool, operands: &[&Array], tolerance: Tolerance) -> Result<Array> {
+    let types: Vec<&Type> = operands.iter().map(|operand| &operand.ty).collect();
+    let composed = attention::composed(part, causal, &types)?;
+    let operand: &dyn Fn(usize, &Type) -> Result<Array> = &|slot, _| Ok(operands[slot].clone());
+    Ok(interpret(&composed, operand, &[], Some(tolerance))?.remove(0))
 }
 
 /// Applies what every op has in common: f32 overflows to infinity, and bounds that reach so far say nothing; an integer

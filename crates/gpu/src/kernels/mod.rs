@@ -1,5 +1,6 @@
 //! Kernels: what each family of a plan becomes in WGSL. A kernel is one launch, or a few with buffers between them.
 
+mod attention;
 mod check;
 mod contract;
 mod elementwise;
@@ -30,6 +31,7 @@ pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         }
         Family::Scatter { mode, axis } => scatter::compile(compiler, kernel, *mode, *axis),
         Family::Scan { op, axis } => scan::compile(compiler, kernel, *op, *axis),
+        Family::Attention { parts, causal } => attention::compile(compiler, kernel, parts, *causal),
         Family::Sort { descending } => sort::compile(compiler, kernel, *descending),
     }
 }

@@ -1,7 +1,7 @@
 //! Which operands an op takes and what it gives: the one place that checks a node.
 
 use super::row::Accepts;
-use super::{Op, ReduceOp, ScanOp, Type, WindowAxis};
+use super::{Op, ReduceOp, ScanOp, Type, WindowAxis, attention};
 use crate::{DType, Error, Result, Shape};
 
 impl Op {
@@ -142,12 +142,13 @@ impl Op {
                 }
                 Ok(Type { shape, dtype: DType::I32 })
             }
+            Op::Attention { part, .. } => attention::infer(*part, operands),
             Op::Barrier => Ok(operands[0].clone()),
         }
     }
 }
 
-fn accepts_dtype(accepts: Accepts, found: DType) -> Result<()> {
+pub(super) fn accepts_dtype(accepts: Accepts, found: DType) -> Result<()> {
     if accepts.contains(found) { Ok(()) } else { Err(Error::DType { expected: accepts.words(), found }) }
 }
 
@@ -155,7 +156,7 @@ fn index_dtype(found: DType) -> Result<()> {
     if found.is_int() { Ok(()) } else { Err(Error::DType { expected: "an integer index (i32 or u32)", found }) }
 }
 
-fn equal_shapes(what: &'static str, expected: &Shape, found: &Shape) -> Result<()> {
+pub(super) fn equal_shapes(what: &'static str, expected: &Shape, found: &Shape) -> Result<()> {
     if expected == found {
         return Ok(());
     }

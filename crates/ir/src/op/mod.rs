@@ -1,5 +1,6 @@
 //! The op table: every primitive that gradus can compute.
 
+pub mod attention;
 pub mod binary;
 pub mod formula;
 mod infer;
@@ -7,6 +8,7 @@ pub mod row;
 pub mod unary;
 
 use crate::{DType, Number, Shape};
+use attention::AttentionPart;
 use row::{Binary, Compare, Unary, rows};
 use smallvec::SmallVec;
 
@@ -291,6 +293,16 @@ pub enum Op {
         /// Whether the largest comes first.
         descending: bool,
     },
+    /// A part of scaled dot-product attention, from `query [batch…, group, queries, width]`, `key [batch…, keys, width]` and
+    /// `value [batch…, keys, values]`; for a cotangent also from that of the output, the logarithms of the sums of exponentials,
+    /// and the scalar products of outputs and their cotangents, `[batch…, group, queries]` each. With a last operand more, a
+    /// mask (bool) `[batch…, group, queries, keys]`, a query looks at a key only where it is true.
+    Attention {
+        /// What is computed.
+        part: AttentionPart,
+        /// Whether each query looks at one key less than the one after it; the last one looks at all.
+        causal: bool,
+    },
     /// `(x, after…)`: x, opaque to simplification, common subexpressions and fusion; not computed before `after`.
     Barrier,
 }
@@ -323,6 +335,7 @@ impl Op {
             Op::Index { .. } => "index",
             Op::Scan(op, _) => op.name(),
             Op::Argsort { .. } => "argsort",
+            Op::Attention { part, .. } => part.name(),
             Op::Barrier => "barrier",
         }
     }

@@ -133,7 +133,7 @@ pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + 
                     && !operands.iter().any(|e| e.instructions.iter().any(|(read, _)| read.load() == Some(i)))
             }
             Family::Reduce { .. } => true,
-            Family::Scan { .. } | Family::Sort { .. } => false,
+            Family::Scan { .. } | Family::Sort { .. } | Family::Attention { .. } => false,
         };
         let gathered = kernel.expression.instructions.iter().any(gathers);
         let in_order = match kernel.family {

@@ -3,6 +3,7 @@
 use super::memory::PlanMemory;
 use crate::Shape;
 use crate::graph::NodeId;
+use crate::op::attention::{AttentionPart, AttentionShape};
 use crate::plan::{BufferId, Family, Instruction, Kernel, Load, Plan};
 use std::fmt;
 
@@ -101,6 +102,20 @@ fn operations(kernel: &Kernel) -> usize {
         Family::Scan { op, .. } => elements * op.operands(),
         // So many comparisons find the order of a row.
         Family::Sort { .. } => elements * kernel.space.last().map_or(0, |row| row.max(&1).ilog2() as usize),
+        Family::Attention { ref parts, .. } => {
+            let loads = [0, 1, 2].map(|load| kernel.loads[load].view.shape());
+            let shape = AttentionShape::of(&loads[0], &loads[1], &loads[2]);
+            let (width, values) = (shape.width, shape.values);
+            let products = |part: &AttentionPart| match part {
+                AttentionPart::Output => width + values,
+                // The output has found them too.
+                AttentionPart::LogSumExp if parts.len() > 1 => 0,
+                AttentionPart::LogSumExp => width,
+                AttentionPart::GradQuery | AttentionPart::GradKey => 2 * width + values,
+                AttentionPart::GradValue => width + values,
+            };
+            2 * shape.logits().numel() * parts.iter().map(products).sum::<usize>()
+        }
         Family::Elementwise | Family::Reduce { .. } => own,
     }
 }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod arithmetic;
+pub(crate) mod attention;
 mod compare;
 pub(crate) mod conv;
 mod create;

@@ -7,6 +7,7 @@
 //! by a product, by another group that the first one must not wait for) is stored, or computed once more where that is
 //! cheap. Views vanish into loads.
 
+mod attention;
 mod builder;
 mod finish;
 mod group;
@@ -113,7 +114,7 @@ impl Uses {
                 uses.last_reader[operand] = uses.last_reader[operand].max(last);
                 let stores = match node.op {
                     Op::Contract { .. } | Op::Scatter(..) | Op::Barrier => true,
-                    Op::Scan(..) | Op::Argsort { .. } => true,
+                    Op::Scan(..) | Op::Argsort { .. } | Op::Attention { .. } => true,
                     Op::Gather(_) => place == 0,
                     _ => is_view && uses.stored[id],
                 };
@@ -245,6 +246,7 @@ impl Fuser<'_> {
                 view.axes.insert(*axis, line);
                 Value::Stored(Load { buffer, view }, Vec::new())
             }
+            Op::Attention { part, causal } => self.attention(id, *part, *causal, operands),
             Op::Gather(axis) => {
                 let (load, after) = self.stored(operands[0]);
                 let make = |group: &mut Group, level: Level, registers: &[Register]| {

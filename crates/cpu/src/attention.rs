@@ -1,0 +1,352 @@
+//! Attention, some rows of the logits at a time: products on the `gemm` crate, with exponentials between them while they are in
+//! the cache. The memory that it takes for itself grows with the number of keys, or of queries.
+
+use crate::loops::vectorised;
+use crate::matrix::{Matrices, Matrix, Mode, gemm_product};
+use crate::parallel;
+use crate::slice::{Slice, SliceMut, Typed};
+use gradus_ir::op::attention::{AttentionPart, AttentionShape};
+use gradus_ir::plan::Kernel;
+use gradus_ir::real::Real;
+use gradus_ir::{DType, Data, Error, Result, Shape};
+use std::ops::Range;
+
+/// Logits that are computed at once: so many stay in the cache.
+const LOGITS: usize = 1 << 16;
+/// Independent accumulators of a sum, so that it vectorises.
+const LANES: usize = 16;
+
+/// An attention made ready.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    /// What each output is.
+    outputs: Vec<AttentionPart>,
+    causal: bool,
+    shape: AttentionShape,
+    /// Of query, key and value, then of the cotangent, the logarithms of sums and the scalar products, if there are any.
+    operands: Vec<Matrices>,
+    mask: Option<Matrices>,
+    dtype: DType,
+}
+
+/// The numbers of a dtype that attention is computed in.
+trait Number: Typed + Real + From<f32> + Into<f64> {}
+impl<T: Typed + Real + From<f32> + Into<f64>> Number for T {}
+
+/// The slices that a run reads.
+struct Loads<'a, T> {
+    operands: Vec<&'a [T]>,
+    mask: Option<&'a [bool]>,
+}
+
+impl Attention {
+    /// Prepares a kernel.
+    pub(crate) fn new(kernel: &Kernel, parts: &[AttentionPart], causal: bool) -> Result<Attention> {
+        let views: Vec<_> = kernel.loads.iter().map(|load| &load.view).collect();
+        let shape = AttentionShape::of(&views[0].shape(), &views[1].shape(), &views[2].shape());
+        let heads = shape.batch.len() + 1;
+        let matrices = |load: usize| {
+            // Keys and values have no axis for the heads that share them, and what there is one of for each query is a column.
+            let (batch, columns) = (if matches!(load, 1 | 2) { heads - 1 } else { heads }, !matches!(load, 4 | 5));
+            let matrices = Matrices::new(views[load], batch, columns as usize, 0);
+            matrices.ok_or_else(|| Error::Backend("a padded operand of attention".into()))
+        };
+        let numbers = parts[0].operands();
+        let mask = views.get(numbers).map(|view| Matrices::new(view, heads, 1, 0));
+        Ok(Attention {
+            outputs: kernel.outputs.iter().map(|store| parts[store.register]).collect(),
+            causal,
+            operands: (0..numbers).map(matrices).collect::<Result<_>>()?,
+            mask: mask.map(|m| m.ok_or_else(|| Error::Backend("a padded mask of attention".into()))).transpose()?,
+            shape,
+            dtype: kernel.expression.dtype(0),
+        })
+    }
+
+    /// Runs it.
+    pub(crate) fn run(&self, loads: &[Option<Slice<'_>>], outs: &mut [Data]) -> Result<()> {
+        match self.dtype {
+            DType::F32 => self.typed::<f32>(loads, outs),
+            DType::F64 => self.typed::<f64>(loads, outs),
+            found => Err(Error::DType { expected: "a float dtype", found }),
+        }
+    }
+
+    fn typed<T: Number>(&self, loads: &[Option<Slice<'_>>], outs: &mut [Data]) -> Result<()> {
+        let slices: Vec<Slice<'_>> = loads.iter().flatten().copied().collect();
+        let (operands, mask) = slices.split_at(self.operands.len());
+        let loads = Loads {
+            operands: operands.iter().map(|slice| slice.typed()).collect(),
+            mask: mask.first().map(|slice| slice.typed()),
+        };
+        if outs.iter().all(Data::is_empty) {
+            return Ok(());
+        }
+        let AttentionShape { group, queries, keys, width, values, .. } = self.shape;
+        let first = self.outputs[0];
+        let by_keys = matches!(first, AttentionPart::GradKey | AttentionPart::GradValue);
+        let (rows, others) = if by_keys { (keys, queries) } else { (queries, keys) };
+        let slices = self.shape.batch.numel() * if by_keys { 1 } else { group };
+        let block = (LOGITS / others.max(1)).clamp(16, 128).min(rows);
+        // A task is some rows of a head, and of each output.
+        let blocks = rows.div_ceil(block);
+        let mut tasks: Vec<Vec<&mut [T]>> = (0..slices * blocks).map(|_| Vec::new()).collect();
+        for (out, part) in outs.iter_mut().zip(&self.outputs) {
+            let columns = match part {
+                AttentionPart::LogSumExp => 1,
+                AttentionPart::Output | AttentionPart::GradValue => values,
+                AttentionPart::GradQuery | AttentionPart::GradKey => width,
+            };
+            let heads = SliceMut::of(out).typed::<T>().chunks_mut(rows * columns);
+            let parts = heads.flat_map(|head| head.chunks_mut(block * columns));
+            tasks.iter_mut().zip(parts).for_each(|(task, part)| task.push(part));
+        }
+        let run = |(task, outs): (usize, Vec<&mut [T]>)| {
+            let (slice, start) = (task / blocks, task % blocks * block);
+            let rows = start..rows.min(start + block);
+            match first {
+                AttentionPart::Output | AttentionPart::LogSumExp => self.forward(&loads, slice, rows, outs),
+                // Each of these has a kernel of its own.
+                gradient => outs.into_iter().for_each(|out| match gradient {
+                    AttentionPart::GradQuery => self.query_gradient(&loads, slice, rows.clone(), out),
+                    _ => self.key_gradient(&loads, slice, rows.clone(), gradient, out),
+                }),
+            }
+            Ok(())
+        };
+        let work = self.shape.logits().numel();
+        parallel::map(tasks.into_iter().enumerate().collect(), work, run).map(|_| ())
+    }
+
+    /// The output of some queries of a head, or the logarithms of their sums, or both.
+    fn forward<T: Number>(&self, loads: &Loads<'_, T>, head: usize, queries: Range<usize>, outs: Vec<&mut [T]>) {
+        let keys = 0..self.visible_keys(queries.end - 1);
+        let seen = keys.len();
+        let mut weights = vec![T::of(0.0); queries.len() * seen];
+        product(self.query(loads, head, &queries), self.key(loads, head, &keys), &mut weights, false);
+        let mut sums = Vec::with_capacity(queries.len());
+        for (query, row) in queries.clone().zip(weights.chunks_mut(seen.max(1))) {
+            let visible = self.visible_keys(query).min(seen);
+            row[visible..].fill(T::of(f64::NEG_INFINITY));
+            if let (Some(mask), Some(matrices)) = (loads.mask, &self.mask) {
+                let at = matrices.offset_at(&self.heads(), &Shape::default(), head) + matrices.row * query as isize;
+                for (key, logit) in row[..visible].iter_mut().enumerate() {
+                    if !mask[(at + matrices.column * key as isize) as usize] {
+                        *logit = T::of(f64::NEG_INFINITY);
+                    }
+                }
+            }
+            sums.push(exponentials(row));
+        }
+        // Queries that look at no key have no row.
+        sums.resize(queries.len(), (T::of(0.0), 0.0));
+        for (out, part) in outs.into_iter().zip(&self.outputs) {
+            if *part == AttentionPart::LogSumExp {
+                let logarithms = sums.iter().map(|&(largest, sum)| T::of(largest.into() + sum.ln()));
+                out.iter_mut().zip(logarithms).for_each(|(out, logarithm)| *out = logarithm);
+                continue;
+            }
+            let weights = Matrix { source: &weights, offset: 0, rows: queries.len(), columns: seen, row: seen as isize, column: 1 };
+            product(weights, self.value(loads, head, &keys).transposed(), out, false);
+            for (row, &(_, sum)) in out.chunks_mut(self.shape.values).zip(&sums) {
+                let sum = if sum == 0.0 { T::of(1.0) } else { T::of(sum) };
+                vectorised(
+                    #[inline(always)]
+                    || row.iter_mut().for_each(|x| *x = *x / sum),
+                );
+            }
+        }
+    }
+
+    /// The cotangent of some queries of a head.
+    fn query_gradient<T: Number>(&self, loads: &Loads<'_, T>, head: usize, queries: Range<usize>, out: &mut [T]) {
+        let keys = 0..self.visible_keys(queries.end - 1);
+        let slopes = self.weights(loads, head, keys.clone(), queries.clone(), true);
+        let slopes = Matrix {
+            source: &slopes,
+            offset: 0,
+            rows: queries.len(),
+            columns: keys.len(),
+            row: 1,
+            column: queries.len() as isize,
+        };
+        product(slopes, self.key(loads, head, &keys).transposed(), out, false);
+    }
+
+    /// The cotangent of some keys, or of some values, summed over the heads that share them.
+    fn key_gradient<T: Number>(
+        &self,
+        loads: &Loads<'_, T>,
+        slice: usize,
+        keys: Range<usize>,
+        part: AttentionPart,
+        out: &mut [T],
+    ) {
+        let AttentionShape { group, queries, keys: all, .. } = self.shape;
+        // The first query that looks at the first of these keys.
+        let first = if self.causal { (keys.start + queries).saturating_sub(all).min(queries) } else { 0 };
+        let queries = first..queries;
+        let of_values = part == AttentionPart::GradValue;
+        for member in 0..group {
+            let head = slice * group + member;
+            let weights = self.weights(loads, head, keys.clone(), queries.clone(), !of_values);
+            let weights = Matrix {
+                source: &weights,
+                offset: 0,
+                rows: keys.len(),
+                columns: queries.len(),
+                row: queries.len() as isize,
+                column: 1,
+            };
+            let rows = if of_values { self.cotangent(loads, head, &queries) } else { self.query(loads, head, &queries) };
+            product(weights, rows.transposed(), out, member > 0);
+        }
+    }
+
+    /// The weights with which some queries look at some keys, `[keys, queries]`, or what these weights make of the slopes: the
+    /// cotangents of the logits.
+    fn weights<T: Number>(
+        &self,
+        loads: &Loads<'_, T>,
+        head: usize,
+        keys: Range<usize>,
+        queries: Range<usize>,
+        slopes: bool,
+    ) -> Vec<T> {
+        let columns = queries.len();
+        let mut weights = vec![T::of(0.0); keys.len() * columns];
+        product(self.key(loads, head, &keys), self.query(loads, head, &queries), &mut weights, false);
+        let sums = self.per_query(loads, 4, head, &queries);
+        let mut of_values = Vec::new();
+        if slopes {
+            of_values.resize(weights.len(), T::of(0.0));
+            product(self.value(loads, head, &keys), self.cotangent(loads, head, &queries), &mut of_values, false);
+        }
+        let products = if slopes { self.per_query(loads, 5, head, &queries) } else { Vec::new() };
+        let mask = loads.mask.zip(self.mask.as_ref());
+        let mask = mask.map(|(mask, m)| (mask, m, m.offset_at(&self.heads(), &Shape::default(), head)));
+        for (i, key) in keys.enumerate() {
+            let row = &mut weights[i * columns..][..columns];
+            vectorised(
+                #[inline(always)]
+                || row.iter_mut().zip(&sums).for_each(|(x, &sum)| *x = (*x - sum).exp()),
+            );
+            if slopes {
+                let of_values = &of_values[i * columns..][..columns];
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for ((x, &slope), &product) in row.iter_mut().zip(of_values).zip(&products) {
+                            *x = *x * (slope - product);
+                        }
+                    },
+                );
+            }
+            if self.causal {
+                let first = (key + self.shape.queries).saturating_sub(self.shape.keys).max(queries.start);
+                row[..(first - queries.start).min(columns)].fill(T::of(0.0));
+            }
+            if let Some((mask, matrices, at)) = mask {
+                for (query, x) in queries.clone().zip(row) {
+                    let place = at + matrices.row * query as isize + matrices.column * key as isize;
+                    if !mask[place as usize] {
+                        *x = T::of(0.0);
+                    }
+                }
+            }
+        }
+        weights
+    }
+
+    /// How many keys a query may look at, the mask apart.
+    fn visible_keys(&self, query: usize) -> usize {
+        let AttentionShape { queries, keys, .. } = self.shape;
+        if self.causal { (query + 1 + keys).saturating_sub(queries).min(keys) } else { keys }
+    }
+
+    /// Batch axes, and the heads that share keys.
+    fn heads(&self) -> Shape {
+        self.shape.batch.with_inserted(self.shape.batch.len(), self.shape.group)
+    }
+
+    fn query<'a, T: Number>(&self, loads: &Loads<'a, T>, head: usize, rows: &Range<usize>) -> Matrix<'a, T> {
+        self.matrix(loads, 0, head, self.shape.width, rows)
+    }
+
+    fn key<'a, T: Number>(&self, loads: &Loads<'a, T>, head: usize, rows: &Range<usize>) -> Matrix<'a, T> {
+        self.matrix(loads, 1, head, self.shape.width, rows)
+    }
+
+    fn value<'a, T: Number>(&self, loads: &Loads<'a, T>, head: usize, rows: &Range<usize>) -> Matrix<'a, T> {
+        self.matrix(loads, 2, head, self.shape.values, rows)
+    }
+
+    fn cotangent<'a, T: Number>(&self, loads: &Loads<'a, T>, head: usize, rows: &Range<usize>) -> Matrix<'a, T> {
+        self.matrix(loads, 3, head, self.shape.values, rows)
+    }
+
+    /// Some rows of an operand of a head.
+    fn matrix<'a, T: Number>(
+        &self,
+        loads: &Loads<'a, T>,
+        operand: usize,
+        head: usize,
+        columns: usize,
+        rows: &Range<usize>,
+    ) -> Matrix<'a, T> {
+        let Matrices { row, column, .. } = self.operands[operand];
+        let is_shared = matches!(operand, 1 | 2);
+        let (extents, place) =
+            if is_shared { (self.shape.batch.clone(), head / self.shape.group) } else { (self.heads(), head) };
+        let offset = self.operands[operand].offset_at(&extents, &Shape::default(), place);
+        let whole = Matrix { source: loads.operands[operand], offset, rows: 0, columns, row, column };
+        whole.rows(rows.start, rows.len())
+    }
+
+    /// What there is one of for each query.
+    fn per_query<T: Number>(&self, loads: &Loads<'_, T>, operand: usize, head: usize, queries: &Range<usize>) -> Vec<T> {
+        let Matrix { source, offset, row, .. } = self.matrix(loads, operand, head, 1, queries);
+        (0..queries.len()).map(|i| source[(offset + row * i as isize) as usize]).collect()
+    }
+}
+
+/// `out [m, n] = a [m, k] · b [n, k]ᵀ`, or added to it; 0 of nothing.
+fn product<T: Number>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], adds: bool) {
+    if out.is_empty() {
+    } else if a.columns > 0 {
+        gemm_product(a, b, out, Mode { adds, parallel: false });
+    } else if !adds {
+        out.fill(T::of(0.0));
+    }
+}
+
+/// Replaces logits by their exponentials, the largest of which is 1; gives the largest logit, and the sum. Without a logit above
+/// −∞ they are 0.
+fn exponentials<T: Number>(row: &mut [T]) -> (T, f64) {
+    let lowest = T::of(f64::NEG_INFINITY);
+    let whole = row.len() - row.len() % LANES;
+    let mut best = [lowest; LANES];
+    let mut sums = [0.0f64; LANES];
+    let greater = |a: T, b: T| if b > a { b } else { a };
+    vectorised(
+        #[inline(always)]
+        || {
+            for chunk in row[..whole].chunks_exact(LANES) {
+                best.iter_mut().zip(chunk).for_each(|(best, &x)| *best = greater(*best, x));
+            }
+        },
+    );
+    let largest = best.iter().chain(&row[whole..]).fold(lowest, |a, &b| greater(a, b));
+    let largest = if largest == lowest { T::of(0.0) } else { largest };
+    vectorised(
+        #[inline(always)]
+        || {
+            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
+            for chunk in row[..whole].chunks_exact(LANES) {
+                sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += x.into());
+            }
+        },
+    );
+    let rest = row[whole..].iter().fold(0.0, |sum: f64, &x| sum + x.into());
+    (largest, sums.iter().fold(rest, |a, b| a + b))
+}

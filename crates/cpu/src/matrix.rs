@@ -1,0 +1,192 @@
+//! Strided matrices, and their products on the `gemm` crate.
+
+use crate::slice::Typed;
+use gradus_ir::real::Int;
+use gradus_ir::{Shape, View};
+use std::ops::Range;
+
+/// Where the matrices of an operand are: rows are the free axes, columns the summed ones.
+#[derive(Debug)]
+pub(crate) struct Matrices {
+    /// Of the batch axes, and of the outer summed axes.
+    pub(crate) strides: Vec<isize>,
+    pub(crate) row: isize,
+    pub(crate) column: isize,
+    pub(crate) offset: isize,
+}
+
+/// How a product is computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Mode {
+    /// Whether it is added to what is there.
+    pub(crate) adds: bool,
+    pub(crate) parallel: bool,
+}
+
+impl Matrices {
+    /// `None` where an axis group has no single stride or is padded.
+    pub(crate) fn new(view: &View, batch: usize, contracted: usize, outer: usize) -> Option<Matrices> {
+        let rank = view.axes.len();
+        let group = |range: Range<usize>| -> Option<isize> {
+            let axes: Vec<_> = view.axes[range].iter().filter(|a| a.extent != 1 || a.guard.is_some()).collect();
+            // What has no elements is never read, so any stride will do.
+            let empty = axes.iter().any(|a| a.extent == 0);
+            let merges = empty || axes.windows(2).all(|w| w[0].stride == w[1].stride * w[1].extent as isize);
+            let plain = axes.iter().all(|a| a.guard.is_none());
+            (merges && plain).then(|| axes.last().map_or(1, |a| a.stride))
+        };
+        let (free, summed) = (batch..rank - contracted, rank - contracted..rank - contracted + outer);
+        let mut walked = view.axes[..batch].iter().chain(&view.axes[summed.clone()]);
+        let is_plain = walked.clone().all(|axis| axis.guard.is_none());
+        Some(Matrices {
+            strides: is_plain.then(|| walked.by_ref().map(|axis| axis.stride).collect())?,
+            row: group(free)?,
+            column: group(summed.end..rank)?,
+            offset: view.offset,
+        })
+    }
+
+    /// Where the matrix at a place begins: a batch index, and an index along the outer summed axes.
+    pub(crate) fn offset_at(&self, batch: &Shape, outer: &Shape, place: usize) -> isize {
+        let mut rest = place;
+        let extents = batch.iter().chain(&**outer).rev();
+        extents.zip(self.strides.iter().rev()).fold(self.offset, |offset, (&extent, &stride)| {
+            let index = rest % extent;
+            rest /= extent;
+            offset + stride * index as isize
+        })
+    }
+}
+
+/// A strided matrix inside a slice.
+pub(crate) struct Matrix<'a, T> {
+    pub(crate) source: &'a [T],
+    pub(crate) offset: isize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) row: isize,
+    pub(crate) column: isize,
+}
+
+impl<T> Matrix<'_, T> {
+    /// Some of its rows.
+    pub(crate) fn rows(self, first: usize, rows: usize) -> Self {
+        Matrix { offset: self.offset + self.row * first as isize, rows, ..self }
+    }
+
+    /// The same with rows as columns.
+    pub(crate) fn transposed(self) -> Self {
+        let Matrix { rows, columns, row, column, .. } = self;
+        Matrix { rows: columns, columns: rows, row: column, column: row, ..self }
+    }
+
+    /// Checks that every element lies inside the slice, and that there is one.
+    fn check(&self) {
+        assert!(self.rows > 0 && self.columns > 0, "a matrix without elements");
+        // Wide enough for whatever the numbers are: unsafe code relies on this.
+        let reach = |extent: usize, stride: isize| (extent as i128 - 1) * stride as i128;
+        let (r, c) = (reach(self.rows, self.row), reach(self.columns, self.column));
+        let low = self.offset as i128 + r.min(0) + c.min(0);
+        let high = self.offset as i128 + r.max(0) + c.max(0);
+        assert!(low >= 0 && high < self.source.len() as i128, "a matrix view leaves its buffer");
+    }
+}
+
+/// `out [m, n] = a [m, k] · b [n, k]ᵀ` on floats.
+pub(crate) fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
+    let (m, n, k) = (a.rows, b.rows, a.columns);
+    a.check();
+    b.check();
+    assert!(out.len() == m * n && b.columns == k);
+    let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
+    let parallelism = if mode.parallel { threads } else { gemm::Parallelism::None };
+    #[allow(unsafe_code)]
+    // SAFETY: `check` has shown that every element of a and b that the strides reach lies in its slice, and the
+    // assertion that out holds m·n elements, written with row stride n; out is borrowed mutably, so it overlaps neither.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            mode.adds,
+            a.source.as_ptr().offset(a.offset),
+            a.column,
+            a.row,
+            b.source.as_ptr().offset(b.offset),
+            b.row,
+            b.column,
+            T::from(if mode.adds { 1.0 } else { 0.0 }),
+            T::from(1.0),
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// The same on integers, which wrap.
+pub(crate) fn int_product<T: Typed + Int>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
+    let at = |m: &Matrix<'_, T>, i: usize, k: usize| {
+        m.source[(m.offset + m.row * i as isize + m.column * k as isize) as usize]
+    };
+    for (i, row) in out.chunks_mut(b.rows).enumerate() {
+        for (j, out) in row.iter_mut().enumerate() {
+            let before = if mode.adds { *out } else { T::ZERO };
+            *out = (0..a.columns).fold(before, |sum, k| sum.add(at(&a, i, k).mul(at(&b, j, k))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODE: Mode = Mode { adds: false, parallel: false };
+
+    /// Layouts of a 3 × 5 matrix: offset, row and column stride, and the least length of the buffer.
+    const LAYOUTS: [(isize, isize, isize, usize); 7] =
+        [(0, 5, 1, 15), (0, 1, 3, 15), (14, -5, -1, 15), (10, -5, 1, 15), (2, 7, 1, 21), (4, 0, 0, 5), (0, 0, 2, 9)];
+
+    fn matrix<T>(source: &[T], (offset, row, column, _): (isize, isize, isize, usize)) -> Matrix<'_, T> {
+        Matrix { source, offset, rows: 3, columns: 5, row, column }
+    }
+
+    /// Small numbers in exactly as much memory as a layout needs: a look beyond it is one too far.
+    fn source<T>(len: usize, from: fn(u8) -> T) -> Vec<T> {
+        (0..len).map(|i| from((i * 7 % 11) as u8)).collect()
+    }
+
+    #[test]
+    fn products_of_every_layout_stay_inside_of_their_operands() {
+        for (left, right) in LAYOUTS.into_iter().flat_map(|left| LAYOUTS.map(|right| (left, right))) {
+            let (a, b) = (source(left.3, f32::from), source(right.3, f32::from));
+            let mut found = vec![f32::NAN; 9];
+            gemm_product(matrix(&a, left), matrix(&b, right), &mut found, MODE);
+            let (a, b) = (source(left.3, i32::from), source(right.3, i32::from));
+            let mut expected = vec![0; 9];
+            int_product(matrix(&a, left), matrix(&b, right), &mut expected, MODE);
+            assert_eq!(found, expected.iter().map(|&sum| sum as f32).collect::<Vec<_>>(), "{left:?} {right:?}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_its_buffer_is_refused() {
+        for layout in LAYOUTS {
+            let (short, whole) = (vec![0f32; layout.3 - 1], [0.0; 15]);
+            let multiply = || gemm_product(matrix(&short, layout), matrix(&whole, LAYOUTS[0]), &mut [0.0; 9], MODE);
+            assert!(std::panic::catch_unwind(multiply).is_err(), "{layout:?}");
+        }
+        for layout in [(-1, 5, 1, 0), (0, -1, 1, 0), (0, isize::MAX, 1, 0), (0, isize::MIN, isize::MIN, 0)] {
+            let multiply =
+                || gemm_product(matrix(&[0.0; 15], layout), matrix(&[0.0; 15], LAYOUTS[0]), &mut [0.0; 9], MODE);
+            assert!(std::panic::catch_unwind(multiply).is_err(), "{layout:?}");
+        }
+        let multiply =
+            |out: &mut [f32]| gemm_product(matrix(&[0.0; 15], LAYOUTS[0]), matrix(&[0.0; 15], LAYOUTS[0]), out, MODE);
+        assert!(std::panic::catch_unwind(|| multiply(&mut [0.0; 8])).is_err());
+    }
+}
