@@ -4,7 +4,7 @@ use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail, ensure};
 use gradus::nn::{Init, Layer, Linear, Module};
-use gradus::{Conv, DType, Device, Pool, Tensor, grad};
+use gradus::{Attention, Conv, DType, Device, Pool, Tensor, grad};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -169,6 +169,10 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
         }
         "matmul_batched_broadcast" => given.input("a")?.matmul(given.input("b")?),
         "broadcast_add_mul" => (given.input("a")? + given.input("b")?) * given.input("c")?,
+        "scaled_dot_product_attention" => {
+            ensure!(given.attribute("mask")? == "none", "a mask");
+            given.input("q")?.attention(given.input("k")?, given.input("v")?, &Attention::new())
+        }
         "cumsum" => given.input("x")?.cumsum(given.axis()?),
         "gather" => given.input("x")?.gather(given.axis()?, &given.indices("idx")?),
         "reduce_var_mean" => {
