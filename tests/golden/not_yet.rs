@@ -20,8 +20,7 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ),
     (
         "layers",
-        "batch_norm layer_norm group_norm instance_norm rms_norm rnn_cell lstm_cell gru_cell lstm gru \
-         multi_head_attention transformer_encoder_layer",
+        "batch_norm group_norm instance_norm rnn_cell lstm_cell gru_cell lstm gru transformer_encoder_layer",
         "no such layer",
     ),
     ("regression", "digits_mlp64_bar", "a bar, no number to match; tests/training.rs trains on digits"),

@@ -81,6 +81,13 @@ pub enum DataError {
         name: String,
     },
 
+    /// There is no character.
+    #[error("{name} is empty: found nothing, expected text")]
+    NoText {
+        /// What was read.
+        name: String,
+    },
+
     /// A cell's bytes are not UTF-8 text.
     #[error("{name}, line {line}, column {column}: found `{found}`, expected UTF-8 text")]
     NotUtf8 {

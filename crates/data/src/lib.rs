@@ -10,6 +10,7 @@
 //! # Ok::<(), gradus_data::DataError>(())
 //! ```
 
+mod char_text;
 mod dataset;
 mod error;
 mod gzip;
@@ -18,6 +19,7 @@ mod read_csv;
 mod standardise;
 mod table;
 
+pub use char_text::CharText;
 pub use dataset::{Batches, TensorDataset};
 pub use error::DataError;
 pub use idx::IdxArray;

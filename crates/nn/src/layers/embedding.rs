@@ -1,0 +1,48 @@
+//! Vectors for numbered things.
+
+use crate::{Init, Initializer, Layer, Module, Param};
+use gradus_tensor::Tensor;
+
+/// A vector for each of so many things: `x [...]` of integers, `weight [things, width]`, `y [..., width]`. An index out of range
+/// is an error of the run.
+///
+/// Vectors start normal with deviation 1, as in PyTorch.
+///
+/// ```
+/// use gradus_nn::{Embedding, Init, Layer};
+/// use gradus_tensor::{Device, Tensor};
+/// let device = Device::cpu();
+/// let layer = Embedding::new(65, 16, &Init::new(0, &device));
+/// assert_eq!(layer.forward(&Tensor::new([[3, 64], [0, 3]], &device)).shape()[..], [2, 2, 16]);
+/// ```
+#[derive(Clone, Debug, Module)]
+pub struct Embedding {
+    /// `[things, width]`.
+    pub weight: Param,
+}
+
+impl Embedding {
+    /// A layer for so many things.
+    #[track_caller]
+    pub fn new(things: usize, width: usize, init: &Init) -> Embedding {
+        Embedding::from_tensor(init.tensor([things, width], Initializer::Normal { mean: 0.0, std: 1.0 }))
+    }
+
+    /// A layer from its vectors.
+    #[track_caller]
+    pub fn from_tensor(weight: Tensor) -> Embedding {
+        Embedding { weight: Param::new(weight) }
+    }
+}
+
+impl Layer for Embedding {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let weight = self.weight.tensor();
+        Tensor::build(x.device(), || {
+            let [_, width] = weight.dims()?;
+            let rows = weight.index_select(0, &x.flatten());
+            Ok(rows.reshape(x.shape().with_inserted(x.rank(), width)))
+        })
+    }
+}

@@ -1,0 +1,80 @@
+//! Normalisations of each example by itself.
+
+use crate::{Init, Initializer, Layer, Module, Param};
+use gradus_tensor::{Axes, Shape, Tensor};
+
+/// `y = (x − mean) / √(variance + ε) · weight + bias`, over the last axes (Ba et al., "Layer normalization", 2016): `x [..., shape]`,
+/// weight and bias of that shape. They start as 1 and 0.
+///
+/// ```
+/// use gradus_nn::{Init, Layer, LayerNorm};
+/// use gradus_tensor::{Device, Tensor};
+/// let device = Device::cpu();
+/// let layer = LayerNorm::new(4, &Init::new(0, &device));
+/// let y = layer.forward(&Tensor::new([[1.0, 2.0, 3.0, 4.0]], &device));
+/// assert!(y.mean(..).item::<f32>()?.abs() < 1e-6 && (y.std(.., 0).item::<f32>()? - 1.0).abs() < 1e-4);
+/// # Ok::<(), gradus_tensor::Error>(())
+/// ```
+#[derive(Clone, Debug, Module)]
+pub struct LayerNorm {
+    /// Of the shape of what is normalised.
+    pub weight: Param,
+    /// Of the same shape.
+    pub bias: Param,
+    /// ε, 10⁻⁵ as in PyTorch.
+    pub epsilon: f64,
+}
+
+impl LayerNorm {
+    /// A layer over the last axes, of this shape.
+    #[track_caller]
+    pub fn new(shape: impl Into<Shape>, init: &Init) -> LayerNorm {
+        let shape = shape.into();
+        LayerNorm {
+            weight: Param::new(init.tensor(shape.clone(), Initializer::Ones)),
+            bias: Param::new(init.tensor(shape, Initializer::Zeros)),
+            epsilon: 1e-5,
+        }
+    }
+}
+
+impl Layer for LayerNorm {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let axes = last_axes(&self.weight);
+        let centred = x - x.mean_keepdim(axes.clone());
+        let scale = (centred.square().mean_keepdim(axes.clone()) + self.epsilon).rsqrt();
+        centred * scale * self.weight.tensor() + self.bias.tensor()
+    }
+}
+
+/// `y = x / √(mean of x² + ε) · weight`, over the last axes (Zhang, Sennrich, "Root mean square layer normalization", 2019). The
+/// weight starts as 1.
+#[derive(Clone, Debug, Module)]
+pub struct RmsNorm {
+    /// Of the shape of what is normalised.
+    pub weight: Param,
+    /// ε, 10⁻⁶ by default.
+    pub epsilon: f64,
+}
+
+impl RmsNorm {
+    /// A layer over the last axes, of this shape.
+    #[track_caller]
+    pub fn new(shape: impl Into<Shape>, init: &Init) -> RmsNorm {
+        RmsNorm { weight: Param::new(init.tensor(shape, Initializer::Ones)), epsilon: 1e-6 }
+    }
+}
+
+impl Layer for RmsNorm {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let scale = (x.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
+        x * scale * self.weight.tensor()
+    }
+}
+
+/// The axes that a weight lies along, counted from the end.
+fn last_axes(weight: &Param) -> Axes {
+    Axes::Listed((1..=weight.shape().len() as isize).map(|axis| -axis).collect())
+}
