@@ -184,10 +184,11 @@ impl Block {
             attention_norm: LayerNorm::new(width, init),
             attention: MultiHeadAttention::new(width, heads, init).with(Attention::new().causal()),
             perceptron_norm: LayerNorm::new(width, init),
-            perceptron: Sequential::new()
-                .then(Linear::new(width, 4 * width, init))
-                .then(Gelu)
-                .then(Linear::new(4 * width, width, init)),
+            perceptron: Sequential::new().then(Linear::new(width, 4 * width, init)).then(Gelu).then(Linear::new(
+                4 * width,
+                width,
+                init,
+            )),
         }
     }
 }

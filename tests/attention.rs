@@ -34,7 +34,8 @@ fn written(
             let total: f64 = seen.iter().map(|&j| logit(j).exp()).sum();
             for j in seen {
                 for d in 0..values {
-                    out[(head * queries + i) * values + d] += logit(j).exp() / total * v[(slice * keys + j) * values + d];
+                    out[(head * queries + i) * values + d] +=
+                        logit(j).exp() / total * v[(slice * keys + j) * values + d];
                 }
             }
         }
@@ -63,7 +64,9 @@ fn random<const N: usize>(shape: [usize; N], seed: u64, device: &Device) -> Tens
 #[test]
 fn values_are_those_of_loops() -> Result<()> {
     for device in devices::devices() {
-        for (heads, shared, queries, keys, width, values) in [(1, 1, 1, 1, 1, 1), (4, 2, 6, 9, 8, 5), (6, 2, 9, 7, 3, 4)] {
+        for (heads, shared, queries, keys, width, values) in
+            [(1, 1, 1, 1, 1, 1), (4, 2, 6, 9, 8, 5), (6, 2, 9, 7, 3, 4)]
+        {
             let query = random([heads, queries, width], 1, &device);
             let (key, value) = (random([shared, keys, width], 2, &device), random([shared, keys, values], 3, &device));
             let scale = 1.0 / (width as f64).sqrt();
@@ -140,10 +143,13 @@ fn checkpoints_and_vmap_take_it() -> Result<()> {
         let plain = grad(&x[0].attention(&x[1], &x[2], &options).square().sum(..), &x)?;
         let again = checkpoint(|x| x[0].attention(&x[1], &x[2], &options), &x);
         let again = grad(&again.square().sum(..), &x)?;
-        let each = vmap(|x| {
-            let loss = x[0].attention(&x[1], &x[2], &options).square().sum(..);
-            grad(&loss, x).unwrap()
-        }, &x)?;
+        let each = vmap(
+            |x| {
+                let loss = x[0].attention(&x[1], &x[2], &options).square().sum(..);
+                grad(&loss, x).unwrap()
+            },
+            &x,
+        )?;
         for (expected, got) in plain.iter().zip(&again).chain(plain.iter().zip(&each)) {
             assert!(distance(expected, got) < 1e-5, "on {device}");
         }

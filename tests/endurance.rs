@@ -5,8 +5,6 @@
 
 #[path = "support/account.rs"]
 mod account;
-#[path = "support/convolution.rs"]
-mod convolution;
 #[path = "support/demos.rs"]
 #[allow(dead_code)]
 mod demos;
@@ -16,7 +14,6 @@ mod devices;
 mod snapshot;
 
 use account::{alone, makes_and_keeps_nothing, stays_flat, times};
-use convolution::{convolution, pool};
 use demos::Digits;
 use devices::{devices, grain, is_cpu, own_devices, own_gpu};
 use gradus::prelude::*;
@@ -60,25 +57,45 @@ fn a_perceptron_trains_in_the_memory_of_its_first_steps() {
 fn a_convolutional_network_trains_in_the_memory_of_its_first_steps() {
     let _alone = alone();
     for device in own_devices(None) {
-        let rng = Rng::new(1);
-        let images = Tensor::randn([8, 8, 8, 1], rng.key(), &device);
-        let labels = Tensor::arange(8, &device);
-        eval([&images, &labels]).unwrap();
-        let shapes = [vec![9, 1, 4], vec![4], vec![9, 4, 8], vec![8], vec![2 * 2 * 8, 8], vec![8]];
-        let model: Vec<Param> = shapes.map(|shape| Param::new(Tensor::randn(shape, rng.key(), &device) * 0.3)).into();
-        let mut optimiser = Adam::new(1e-3).of(&model);
-        let loss = || {
-            let [first, first_bias, second, second_bias, weight, bias] =
-                std::array::from_fn(|number| model[number].tensor());
-            let features = pool(&convolution(&images, &first, &first_bias).relu());
-            let features = pool(&convolution(&features, &second, &second_bias).relu());
-            cross_entropy(&(features.reshape([8, 2 * 2 * 8]).matmul(&weight) + bias), &labels)
-        };
-        let first = loss().item::<f32>().unwrap();
-        let steps = times(2_000, 40, &device);
-        makes_and_keeps_nothing(&device, steps, || optimiser.step(&loss()).unwrap());
-        assert!(loss().item::<f32>().unwrap() < first, "it learns on {device}");
+        let images = Tensor::randn([8, 1, 8, 8], Key::new(1), &device);
+        let init = Init::new(1, &device);
+        let model = Sequential::new()
+            .then(Conv2d::new(1, 4, 3, &init).with(Conv::new().padding(1)))
+            .then(Relu)
+            .then(MaxPool(Pool::new(2)))
+            .then(Conv2d::new(4, 8, 3, &init).with(Conv::new().padding(1).stride(2)))
+            .then(Relu)
+            .then(AvgPool(Pool::new(2)))
+            .then(Flatten)
+            .then(Linear::new(8, 8, &init));
+        trains_flat(&device, &model, &images, times(2_000, 40, &device));
     }
+}
+
+#[test]
+fn attention_trains_in_the_memory_of_its_first_steps() {
+    let _alone = alone();
+    for device in own_devices(None) {
+        let words = Tensor::randn([8, 6, 8], Key::new(1), &device);
+        let init = Init::new(1, &device);
+        let model = Sequential::new()
+            .then(LayerNorm::new(8, &init))
+            .then(MultiHeadAttention::new(8, 2, &init).with(Attention::new().causal()))
+            .then(Flatten)
+            .then(Linear::new(6 * 8, 8, &init));
+        trains_flat(&device, &model, &words, times(2_000, 40, &device));
+    }
+}
+
+/// Trains a model to tell eight inputs from each other.
+fn trains_flat(device: &Device, model: &impl Layer, x: &Tensor, steps: usize) {
+    let labels = Tensor::arange(8, device);
+    eval([x, &labels]).unwrap();
+    let mut optimiser = Adam::new(1e-3).of(model);
+    let loss = || cross_entropy(&model.forward(x), &labels);
+    let first = loss().item::<f32>().unwrap();
+    makes_and_keeps_nothing(device, steps, || optimiser.step(&loss()).unwrap());
+    assert!(loss().item::<f32>().unwrap() < first, "it learns on {device}");
 }
 
 #[test]

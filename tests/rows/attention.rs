@@ -22,7 +22,14 @@ const EXTENTS: [(&[usize], [usize; 5]); 10] = [
     (&[2], [1, 70, 300, 12, 20]),
 ];
 
-fn check_attention(on: &Tested, (batch, inner): (&[usize], [usize; 5]), dtype: DType, causal: bool, masked: bool, turn: usize) {
+fn check_attention(
+    on: &Tested,
+    (batch, inner): (&[usize], [usize; 5]),
+    dtype: DType,
+    causal: bool,
+    masked: bool,
+    turn: usize,
+) {
     let [group, queries, keys, width, values] = inner;
     let shape = AttentionShape { batch: Shape::new(batch), group, queries, keys, width, values };
     let with = |inner: &[usize]| [batch, inner].concat();
@@ -47,9 +54,9 @@ fn check_attention(on: &Tested, (batch, inner): (&[usize], [usize; 5]), dtype: D
     };
     let [output, sums] = [AttentionPart::Output, AttentionPart::LogSumExp].map(|p| part(p, &[query, key, value]));
     let all = [query, key, value, cotangent, sums, products];
-    let gradients =
-        [AttentionPart::GradQuery, AttentionPart::GradKey, AttentionPart::GradValue].map(|p| part(p, &all));
-    let what = ("attention", batch, inner, dtype, ["", "causal"][causal as usize], ["", "masked"][masked as usize], turn);
+    let gradients = [AttentionPart::GradQuery, AttentionPart::GradKey, AttentionPart::GradValue].map(|p| part(p, &all));
+    let what =
+        ("attention", batch, inner, dtype, ["", "causal"][causal as usize], ["", "masked"][masked as usize], turn);
     check(on, case, &[&[output, sums], &gradients[..]].concat(), what);
 }
 

@@ -24,20 +24,15 @@ pub(crate) fn backward(
     }
 }
 
-fn of_output(
-    causal: bool,
-    operands: &[Tensor],
-    output: &Tensor,
-    wanted: &[bool],
-    g: &Tensor,
-) -> Vec<Option<Tensor>> {
+fn of_output(causal: bool, operands: &[Tensor], output: &Tensor, wanted: &[bool], g: &Tensor) -> Vec<Option<Tensor>> {
     let (numbers, mask) = operands.split_at(3);
     let sums = Op::Attention { part: AttentionPart::LogSumExp, causal };
     let sums = apply(sums, &operands.iter().collect::<Vec<_>>());
     let products = (g * output).sum(-1);
     let inputs: Vec<&Tensor> = numbers.iter().chain([g, &sums, &products]).chain(mask).collect();
     let parts = [AttentionPart::GradQuery, AttentionPart::GradKey, AttentionPart::GradValue];
-    let gradient = |(part, &wanted): (AttentionPart, &bool)| wanted.then(|| apply(Op::Attention { part, causal }, &inputs));
+    let gradient =
+        |(part, &wanted): (AttentionPart, &bool)| wanted.then(|| apply(Op::Attention { part, causal }, &inputs));
     parts.into_iter().zip(wanted).map(gradient).chain(mask.iter().map(|_| None)).collect()
 }
 

@@ -146,7 +146,14 @@ impl Attention {
                 out.iter_mut().zip(logarithms).for_each(|(out, logarithm)| *out = logarithm);
                 continue;
             }
-            let weights = Matrix { source: &weights, offset: 0, rows: queries.len(), columns: seen, row: seen as isize, column: 1 };
+            let weights = Matrix {
+                source: &weights,
+                offset: 0,
+                rows: queries.len(),
+                columns: seen,
+                row: seen as isize,
+                column: 1,
+            };
             product(weights, self.value(loads, head, &keys).transposed(), out, false);
             for (row, &(_, sum)) in out.chunks_mut(self.shape.values).zip(&sums) {
                 let sum = if sum == 0.0 { T::of(1.0) } else { T::of(sum) };
@@ -198,7 +205,8 @@ impl Attention {
                 row: queries.len() as isize,
                 column: 1,
             };
-            let rows = if of_values { self.cotangent(loads, head, &queries) } else { self.query(loads, head, &queries) };
+            let rows =
+                if of_values { self.cotangent(loads, head, &queries) } else { self.query(loads, head, &queries) };
             product(weights, rows.transposed(), out, member > 0);
         }
     }
@@ -304,7 +312,13 @@ impl Attention {
     }
 
     /// What there is one of for each query.
-    fn per_query<T: Number>(&self, loads: &Loads<'_, T>, operand: usize, head: usize, queries: &Range<usize>) -> Vec<T> {
+    fn per_query<T: Number>(
+        &self,
+        loads: &Loads<'_, T>,
+        operand: usize,
+        head: usize,
+        queries: &Range<usize>,
+    ) -> Vec<T> {
         let Matrix { source, offset, row, .. } = self.matrix(loads, operand, head, 1, queries);
         (0..queries.len()).map(|i| source[(offset + row * i as isize) as usize]).collect()
     }

@@ -88,10 +88,9 @@ fn skeletons_with_identity_hooks() {
         fn weights(row: u32, across: u32) -> Real { return Real(data[across]); } fn add(weights: Real, first: u32) {}\n";
     let forward = "fn store(head: u32, query: u32, largest: f32, total: f32) { data[query] = largest + total; }\n";
     let backward = "fn store(slice: u32, row: u32) { data[row] = 1.0; }\n";
-    for (name, skeleton, store) in [
-        ("attention", shaders::ATTENTION, forward),
-        ("attention_gradient", shaders::ATTENTION_GRADIENT, backward),
-    ] {
+    for (name, skeleton, store) in
+        [("attention", shaders::ATTENTION, forward), ("attention_gradient", shaders::ATTENTION_GRADIENT, backward)]
+    {
         check(name, &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), skeleton, attention, store]);
     }
     let skeletons: [(&str, &str, &[&str]); 12] = [

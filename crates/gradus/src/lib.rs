@@ -31,9 +31,9 @@ pub use gradus_autograd::{
     Grad, GradCheck, Outputs, Randomness, Vmap, checkpoint, custom_gradient, grad, gradcheck, value_and_grad, vmap,
 };
 pub use gradus_tensor::{
-    Attention, Axes, Cell, Compiled, Conv, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, PadMode,
-    Placement, Pool, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval, no_grad,
-    stack,
+    Attention, Axes, Cell, Compiled, Conv, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand,
+    PadMode, Placement, Pool, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval,
+    no_grad, stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.
@@ -42,8 +42,8 @@ pub mod prelude {
     pub use crate::nn::*;
     pub use crate::train::{Adam, Optimiser, Progress, Sgd};
     pub use crate::{
-        Attention, Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, einsum, eval, grad, no_grad, stack,
-        value_and_grad, vmap,
+        Attention, Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, einsum, eval, grad, no_grad,
+        stack, value_and_grad, vmap,
     };
 }
 

@@ -198,7 +198,10 @@ impl Attention<'_> {
             module.function("may_look(query: u32, key: u32) -> bool", &element);
         }
         let across = if by_keys { "queries()" } else { "keys()" };
-        module.function("rows_from(first: u32) -> Word", &format!("min(Word(first) + Word(0u, 1u, 2u, 3u), Word({across} - 1u))"));
+        module.function(
+            "rows_from(first: u32) -> Word",
+            &format!("min(Word(first) + Word(0u, 1u, 2u, 3u), Word({across} - 1u))"),
+        );
         let skeleton = match self.parts[0] {
             AttentionPart::Output | AttentionPart::LogSumExp => {
                 self.add_forward(&mut module);
@@ -362,11 +365,8 @@ impl Attention<'_> {
         body.push_str("    let others = rows_from(first);\n");
         let _ = writeln!(body, "    let seen = {};", self.seen("last_across(row)", by_keys));
         let _ = writeln!(body, "    let weights = exponential(logits(first) - {});", of_queries("sum"));
-        let value = if slopes {
-            format!("weights * (slopes(first) - {})", of_queries("product"))
-        } else {
-            "weights".into()
-        };
+        let value =
+            if slopes { format!("weights * (slopes(first) - {})", of_queries("product")) } else { "weights".into() };
         let _ = writeln!(body, "    return select(Real(), {value}, seen);\n}}");
         module.add(&body);
 

@@ -182,13 +182,7 @@ struct Composer {
 }
 
 impl Composer {
-    fn part(
-        &mut self,
-        part: AttentionPart,
-        causal: bool,
-        inputs: &[NodeId],
-        mask: Option<NodeId>,
-    ) -> Result<NodeId> {
+    fn part(&mut self, part: AttentionPart, causal: bool, inputs: &[NodeId], mask: Option<NodeId>) -> Result<NodeId> {
         let (query, key, value) = (inputs[0], inputs[1], inputs[2]);
         let visible = self.visible(causal, mask)?;
         let logits = self.contract(query, key, 1)?;
