@@ -40,7 +40,7 @@ impl Matrix {
         let [mut map] = maps;
         map.axes.extend(inner);
         let columns = shape.get(split + 1).copied().unwrap_or(1);
-        let is_vector = dtype.is_float() && columns % 4 == 0 && loads_vectors(&map);
+        let is_vector = dtype.is_float() && columns.is_multiple_of(4) && loads_vectors(&map);
         Matrix { name, buffer: load.buffer, map, slices, columns, is_vector }
     }
 
@@ -90,7 +90,7 @@ impl Matrix {
                 let read = |lane: usize| {
                     let place = format!("(4u * chunk + {lane}u)");
                     let element = format!("{array}[{at} + min({place}, {last}) * {step}]");
-                    if self.columns % 4 == 0 { element } else { format!("select(0.0, {element}, {place} <= {last})") }
+                    if self.columns.is_multiple_of(4) { element } else { format!("select(0.0, {element}, {place} <= {last})") }
                 };
                 let four = [0, 1, 2, 3].map(read).join(", ");
                 module.function(&format!("{name}(row: u32, chunk: u32) -> Real"), &format!("Real({four})"));
@@ -305,7 +305,7 @@ impl Attention<'_> {
     /// The statements that store the sums of a row.
     fn stored(&self, module: &mut Module<'_>, buffer: BufferId, columns: usize, rows: &str, then: &str) -> String {
         let mut text = String::new();
-        let is_vector = columns % 4 == 0;
+        let is_vector = columns.is_multiple_of(4);
         let element = if is_vector { format!("vec4<{}>", stored(self.dtype)) } else { stored(self.dtype).into() };
         let array = module.bind(Slot::Plan(buffer), &element, Access::ReadWrite);
         let length = module.size(if is_vector { columns / 4 } else { columns } as i64);
