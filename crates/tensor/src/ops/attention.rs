@@ -155,15 +155,15 @@ fn with_bias(query: &Tensor, key: &Tensor, value: &Tensor, bias: &Tensor, causal
         let (queries, keys) = (bias.shape()[batch + 1], bias.shape()[batch + 2]);
         let last = Tensor::arange(queries, query.device()) + (keys as i64 - queries as i64);
         let visible = Tensor::arange(keys, query.device()).unsqueeze(0).le(last.unsqueeze(1));
-        visible.where_(&logits, &logits.constant(f64::NEG_INFINITY))
+        visible.where_(&logits, logits.constant(f64::NEG_INFINITY))
     } else {
         logits
     };
     // As it is, softmax has no answer where there is nothing to look at.
     let largest = logits.max_keepdim(-1).detach();
     let nothing = largest.eq(f64::NEG_INFINITY);
-    let weights = (logits - nothing.where_(&largest.zeros_like(), &largest)).exp();
+    let weights = (logits - nothing.where_(largest.zeros_like(), &largest)).exp();
     let total = weights.sum_keepdim(-1);
-    let weights = weights / nothing.where_(&total.ones_like(), &total);
+    let weights = weights / nothing.where_(total.ones_like(), &total);
     Tensor::record(Op::Contract { batch, contracted: 1 }, &[&weights, &value.t()], None)
 }
