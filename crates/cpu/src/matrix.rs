@@ -98,8 +98,11 @@ pub(crate) fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_,
     a.check();
     b.check();
     assert!(out.len() == m * n && b.columns == k);
-    let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
-    let parallelism = if mode.parallel { threads } else { gemm::Parallelism::None };
+    let parallelism = match mode.parallel {
+        true => gemm::Parallelism::Rayon(rayon::current_num_threads()),
+        // Nobody is asked, so that no thread is started either.
+        false => gemm::Parallelism::None,
+    };
     #[allow(unsafe_code)]
     // SAFETY: `check` has shown that every element of a and b that the strides reach lies in its slice, and the
     // assertion that out holds m·n elements, written with row stride n; out is borrowed mutably, so it overlaps neither.
