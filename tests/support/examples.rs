@@ -159,6 +159,7 @@ pub(crate) fn family(op: &Op) -> usize {
         Op::Argsort { .. } => 22,
         Op::Window(_) => 23,
         Op::Attention { .. } => 24,
+        Op::Custom(_) => 25,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::vmap::for_each_example;
 use gradus_ir::op::{Axes, Op, PadAxis, SliceAxis};
 use gradus_tensor::graph::{NodeRef, Recipe};
-use gradus_tensor::{GradientRule, Result, Tensor};
+use gradus_tensor::{GradientRule, Result, Tensor, stack};
 use std::iter::once;
 use std::sync::Arc;
 
@@ -99,9 +99,35 @@ impl Examples {
                 }
                 *axis += 1;
             }
+            Op::Custom(op) => {
+                if op.note_loop() {
+                    tracing::warn!(
+                        "vmap runs the custom op {} once for each example: what it does to many at once is not known",
+                        op.name
+                    );
+                }
+                return self.one_by_one(recipe, operands);
+            }
             Op::Barrier => return self.barrier(recipe, operands),
         }
         record(&recipe, operands.iter().map(|operand| operand.batched(self.count)))
+    }
+
+    /// The op of each example by itself.
+    fn one_by_one(self, recipe: Recipe, operands: &[Mapped]) -> Tensor {
+        if self.count == 0 {
+            let device = operands[0].node().tensor().device().clone();
+            return Tensor::zeros(recipe.ty.shape, (&device, recipe.ty.dtype));
+        }
+        let result = |example: usize| {
+            let of_example = |operand: &Mapped| match operand {
+                Mapped::Batched(node) => node.tensor().select_index(0, example as isize),
+                Mapped::Shared(node) => node.tensor(),
+            };
+            record(&recipe, operands.iter().map(of_example))
+        };
+        let results: Vec<Tensor> = (0..self.count).map(result).collect();
+        stack(&results.iter().collect::<Vec<_>>(), 0)
     }
 
     /// The value is batched; what a barrier waits for, and what a rule is given, may be or not.

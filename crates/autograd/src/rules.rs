@@ -84,6 +84,8 @@ fn primitive(node: &NodeRef, operands: &[NodeRef], wanted: &[bool], g: &Tensor) 
             Ok(gradients)
         }
         Op::Compare(_) | Op::Index { .. } | Op::Argsort { .. } => Err(not_differentiable(node)),
+        // One with a gradient has it as a rule.
+        Op::Custom(_) => Err(not_differentiable(node)),
         Op::Input(_) | Op::Scalar(_) | Op::Const(_) | Op::Iota(_) | Op::Random(_) => Ok(Vec::new()),
     }
 }

@@ -3,6 +3,7 @@
 use crate::attention::Attention;
 use crate::block::{Operands, Program, Source};
 use crate::contract::Contraction;
+use crate::custom::CustomStep;
 use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::rows::RowProgram;
@@ -44,6 +45,7 @@ enum Work {
     Scan(Box<Scan>),
     Sort(Box<Sort>),
     Attention(Box<Attention>),
+    Custom(Box<CustomStep>),
 }
 
 /// What a buffer of the plan holds during a run.
@@ -115,13 +117,13 @@ impl CpuExecutable {
             let loads = step
                 .loads
                 .iter()
-                .map(|b| if step.outputs.contains(b) { Ok(None) } else { slice(&held[*b]).map(Some) })
+                .map(|b| if step.outputs.contains(b) { Ok(None) } else { data(&held[*b]).map(Some) })
                 .collect::<Result<Vec<_>>>()?;
             let mut written: SmallVec<[Data; 2]> = outs.iter_mut().map(Array::take).collect();
-            let result = step.work.run(Operands { loads, scalars }, &mut written);
+            let result = step.work.run(&loads, scalars, &mut written);
             outs.iter_mut().zip(written).for_each(|(out, data)| out.data = data);
             if let Err(error) = result {
-                // Nothing has been written: indices are checked first.
+                // No input has been written: indices are checked first, and a user's op writes over none.
                 for (out, &output) in outs.into_iter().zip(&step.outputs) {
                     if let Some(slot) = self.buffers[output].input {
                         inputs[slot] = Some(Buffer::new(out));
@@ -181,7 +183,7 @@ fn is_parallel(kernel: &Kernel) -> bool {
     let elements = kernel.space.numel();
     match kernel.family {
         Family::Elementwise | Family::Reduce { .. } => elements > parallel::ELEMENTS,
-        Family::Scan { .. } | Family::Sort { .. } => elements > parallel::ELEMENTS,
+        Family::Scan { .. } | Family::Sort { .. } | Family::Custom(_) => elements > parallel::ELEMENTS,
         Family::Contract { contracted, .. } => {
             let axes = &kernel.loads[0].view.axes;
             let summed: usize = axes[axes.len() - contracted..].iter().map(|a| a.extent).product();
@@ -261,10 +263,13 @@ impl Work {
             Family::Scan { op, axis } => Work::Scan(Box::new(Scan::new(kernel, *op, *axis))),
             Family::Sort { descending } => Work::Sort(Box::new(Sort::new(kernel, *descending))),
             Family::Attention { parts, causal } => Work::Attention(Box::new(Attention::new(kernel, parts, *causal)?)),
+            Family::Custom(op) => Work::Custom(Box::new(CustomStep::new(kernel, op))),
         })
     }
 
-    fn run(&self, operands: Operands, outs: &mut [Data]) -> Result<()> {
+    /// Runs it on the buffers that it loads; `None` stands for one that it writes over.
+    fn run(&self, loads: &[Option<&Data>], scalars: &[Number], outs: &mut [Data]) -> Result<()> {
+        let operands = Operands { loads: loads.iter().map(|load| load.map(Slice::of)).collect(), scalars };
         match self {
             Work::Elementwise(program) => program.run(&operands, outs),
             Work::Rows(program) => {
@@ -290,6 +295,10 @@ impl Work {
                 };
                 sort.run(load, &mut outs[0])
             }
+            Work::Custom(custom) => {
+                let loads: Vec<&Data> = loads.iter().flatten().copied().collect();
+                custom.run(&loads, &mut outs[0])
+            }
         }
     }
 
@@ -297,9 +306,9 @@ impl Work {
     fn scratch(&self) -> usize {
         match self {
             Work::Contract(contraction) => contraction.scratch(),
-            Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) | Work::Scan(_) | Work::Sort(_) => 0,
-            // Some logits for each thread.
-            Work::Attention(_) => 0,
+            Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) => 0,
+            // An attention takes some logits for each thread.
+            Work::Scan(_) | Work::Sort(_) | Work::Custom(_) | Work::Attention(_) => 0,
         }
     }
 }
@@ -308,10 +317,10 @@ fn array(buffer: &Buffer) -> Result<&Array> {
     buffer.get().ok_or_else(|| Error::Backend("a buffer of another backend".into()))
 }
 
-fn slice(held: &Held) -> Result<Slice<'_>> {
+fn data(held: &Held) -> Result<&Data> {
     match held {
-        Held::Input(buffer) => Ok(Slice::of(&array(buffer)?.data)),
-        Held::Made(array) => Ok(Slice::of(&array.data)),
+        Held::Input(buffer) => Ok(&array(buffer)?.data),
+        Held::Made(array) => Ok(&array.data),
         Held::Nothing => Err(Error::Backend("a buffer is read before it is written".into())),
     }
 }

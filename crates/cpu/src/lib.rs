@@ -8,6 +8,7 @@ mod address;
 mod attention;
 mod block;
 mod contract;
+mod custom;
 mod executable;
 mod fold;
 mod loops;

@@ -43,6 +43,12 @@ impl Shader<'_> {
         let declared = self.device.parameters(module.parameter_words());
         module.finish(skeleton, declared)
     }
+
+    /// The same for text that is not the library's.
+    pub(crate) fn finish_as_written(&self, module: Module<'_>, text: &str) -> Finished {
+        let declared = self.device.parameters(module.parameter_words());
+        module.finish_as_written(text, declared)
+    }
 }
 
 impl<'a> Compiler<'a> {
@@ -57,9 +63,25 @@ impl<'a> Compiler<'a> {
         self.buffers.len() - 1
     }
 
+    /// The most workgroups in each direction of a launch.
+    pub(crate) fn most_workgroups(&self) -> u32 {
+        self.device.limits().workgroups_per_dimension
+    }
+
     /// Adds a launch. `generate` is called twice where some sizes become part of the text.
     pub(crate) fn launch(
         &mut self,
+        label: &str,
+        workgroups: [u32; 3],
+        generate: impl Fn(&Shader<'_>, Baked<'_>) -> Finished,
+    ) -> Result<()> {
+        self.launch_of(Trust::Trusted, label, workgroups, generate)
+    }
+
+    /// Adds a launch of text that is to be trusted, or not.
+    pub(crate) fn launch_of(
+        &mut self,
+        trust: Trust,
         label: &str,
         workgroups: [u32; 3],
         generate: impl Fn(&Shader<'_>, Baked<'_>) -> Finished,
@@ -77,8 +99,7 @@ impl<'a> Compiler<'a> {
             observer(label, &text);
         }
         let accesses: SmallVec<[Access; 8]> = bindings.iter().map(|(_, access)| *access).collect();
-        let pipeline =
-            self.device.pipeline(label, &text, &accesses, parameters.len(), Trust::Trusted).map_err(of_device)?;
+        let pipeline = self.device.pipeline(label, &text, &accesses, parameters.len(), trust).map_err(of_device)?;
         self.launches.push(Launch { pipeline, bindings, parameters, workgroups });
         Ok(())
     }

@@ -17,6 +17,7 @@ mod slots;
 mod tuning;
 
 pub use gradus_device as device;
+pub use kernels::check_wgsl;
 pub use tuning::Tuning;
 
 use array::{Array, bytes};
@@ -123,6 +124,10 @@ impl Backend for Gpu {
 
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn runs_wgsl(&self) -> bool {
+        true
     }
 
     fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>> {

@@ -46,6 +46,7 @@ impl Parameter {
 }
 
 struct Binding {
+    name: String,
     slot: Slot,
     element: String,
     access: Access,
@@ -116,10 +117,15 @@ impl<'a> Module<'a> {
     pub(crate) fn bind(&mut self, slot: Slot, element: &str, access: Access) -> String {
         let same = |b: &Binding| b.slot == slot && (b.element == element || b.access == Access::ReadWrite);
         let at = self.bindings.iter().position(same).unwrap_or_else(|| {
-            self.bindings.push(Binding { slot, element: element.into(), access });
+            self.bind_as(&format!("buffer{}", self.bindings.len()), slot, element, access);
             self.bindings.len() - 1
         });
-        format!("buffer{at}")
+        self.bindings[at].name.clone()
+    }
+
+    /// A binding of its own for `slot`, under a name.
+    pub(crate) fn bind_as(&mut self, name: &str, slot: Slot, element: &str, access: Access) {
+        self.bindings.push(Binding { name: name.into(), slot, element: element.into(), access });
     }
 
     /// A size of the kernel. 0 and ±1 shape the text; others are written into it or passed at run time.
@@ -165,10 +171,31 @@ impl<'a> Module<'a> {
                 Width::Vector => writeln!(text, "alias {alias} = vec4<{scalar}>;"),
             };
         }
-        for (i, Binding { slot, element, access }) in self.bindings.iter().enumerate() {
+        self.declare(&mut text, declared);
+        let own = format!("\n{skeleton}\n{}", self.text);
+        for item in library::needed_by(&own) {
+            text.push_str(item);
+            text.push('\n');
+        }
+        text.push_str(&own);
+        self.finished(text)
+    }
+
+    /// Declarations, the functions added so far, and then text that is not the library's, to the end but for a line break.
+    pub(crate) fn finish_as_written(self, written: &str, declared: Parameters) -> Finished {
+        let mut text = String::new();
+        self.declare(&mut text, declared);
+        text.push_str(&self.text);
+        text.push_str(written);
+        text.push('\n');
+        self.finished(text)
+    }
+
+    fn declare(&self, text: &mut String, declared: Parameters) {
+        for (i, Binding { name, slot, element, access }) in self.bindings.iter().enumerate() {
             let access = if *access == Access::ReadWrite { "read_write" } else { "read" };
             let element = if *slot == Slot::Status { "atomic<u32>" } else { element };
-            let _ = writeln!(text, "@group(0) @binding({i}) var<storage, {access}> buffer{i}: array<{element}>;");
+            let _ = writeln!(text, "@group(0) @binding({i}) var<storage, {access}> {name}: array<{element}>;");
         }
         if declared != Parameters::None {
             text.push_str("struct Parameters {\n");
@@ -177,19 +204,10 @@ impl<'a> Module<'a> {
             }
             text.push_str("}\n");
         }
-        match declared {
-            Parameters::None => {}
-            Parameters::Immediates => text.push_str("var<immediate> parameters: Parameters;\n"),
-            Parameters::Uniform => {
-                text.push_str("@group(1) @binding(0) var<uniform> parameters: Parameters;\n");
-            }
-        }
-        let own = format!("\n{skeleton}\n{}", self.text);
-        for item in library::needed_by(&own) {
-            text.push_str(item);
-            text.push('\n');
-        }
-        text.push_str(&own);
+        text.push_str(&declared.declaration("parameters", "Parameters"));
+    }
+
+    fn finished(self, text: String) -> Finished {
         Finished {
             text,
             bindings: self.bindings.iter().map(|b| (b.slot, b.access)).collect(),

@@ -76,7 +76,7 @@ fn of_output(kernel: &Kernel, register: usize, ranges: &[Range], scalars: &[Numb
         Family::Scatter { mode: gradus_ir::op::ScatterMode::Set, .. } => {
             union(of_load(&kernel.loads[0], ranges), of_load(&kernel.loads[2], ranges))
         }
-        Family::Scatter { .. } | Family::Scan { .. } | Family::Attention { .. } => None,
+        Family::Scatter { .. } | Family::Scan { .. } | Family::Attention { .. } | Family::Custom(_) => None,
         Family::Sort { .. } => Some((0, kernel.space.last().map_or(0, |&row| row.max(1) as i64 - 1))),
     }
 }

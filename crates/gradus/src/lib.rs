@@ -31,9 +31,9 @@ pub use gradus_autograd::{
     Grad, GradCheck, Outputs, Randomness, Vmap, checkpoint, custom_gradient, grad, gradcheck, value_and_grad, vmap,
 };
 pub use gradus_tensor::{
-    Attention, Axes, Cell, Compiled, Conv, DType, Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand,
-    PadMode, Placement, Pool, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval,
-    no_grad, stack,
+    Attention, Axes, Cell, Compiled, Conv, CustomError, CustomInput, CustomOp, CustomOpBuilder, CustomOutput, DType,
+    Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, PadMode, Placement, Pool, Result, Rng, Shape,
+    Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval, no_grad, stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.

@@ -112,6 +112,10 @@ pub trait Backend: Any + Send + Sync + fmt::Debug {
     }
     /// What plans must keep to.
     fn target(&self) -> &Target;
+    /// Whether it runs the WGSL of custom ops; if not, it runs their CPU functions.
+    fn runs_wgsl(&self) -> bool {
+        false
+    }
     /// Makes a plan ready to run.
     fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>>;
     /// Copies a host array to the device.

@@ -1,6 +1,7 @@
 //! What can go wrong, as values with named fields.
 
 use crate::{DType, Number, Shape};
+use std::fmt;
 
 /// An error of recording, planning or running. The tensor crate adds the op and the caller's `file:line`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -143,6 +144,50 @@ pub enum Error {
         expected: &'static str,
         /// What it is.
         found: String,
+    },
+    /// A custom op takes another number of operands.
+    #[error("takes {expected} operands, found {found}")]
+    Operands {
+        /// How many it declares.
+        expected: usize,
+        /// How many it was given.
+        found: usize,
+    },
+    /// An operand of a custom op is of another dtype than it declares.
+    #[error("operand {name} is {found}, expected {expected}: convert it with to_dtype")]
+    OperandDType {
+        /// The operand.
+        name: String,
+        /// The dtype that the op declares.
+        expected: DType,
+        /// The dtype that it was given.
+        found: DType,
+    },
+    /// A custom op has no code for the device.
+    #[error("has no {missing}, without which it does not run on {device}: add it to the op, or use another device")]
+    NoCode {
+        /// What the device would run.
+        missing: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// A function of a custom op failed.
+    #[error("the {function} of {op} failed: {reason}")]
+    Custom {
+        /// The op.
+        op: &'static str,
+        /// Which of its functions.
+        function: &'static str,
+        /// What it says.
+        reason: String,
+    },
+    /// WGSL of a custom op that is not valid.
+    #[error("its WGSL does not compile{}: {message}", at.as_ref().map_or(String::new(), |at| format!(" ({at})")))]
+    Wgsl {
+        /// What naga says.
+        message: String,
+        /// The place in the user's text, where there is one to point at.
+        at: Option<SourcePlace>,
     },
     /// `gather` or `scatter` met an index outside its axis.
     #[error("index {index} is out of range for axis {axis} of extent {extent}")]
@@ -288,6 +333,23 @@ pub enum Error {
     /// Anything a backend could not do.
     #[error("{0}")]
     Backend(String),
+}
+
+/// A place in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePlace {
+    /// The line, from 1 on.
+    pub line: usize,
+    /// The column, from 1 on, in characters.
+    pub column: usize,
+    /// The text of the line.
+    pub text: String,
+}
+
+impl fmt::Display for SourcePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: `{}`", self.line, self.column, self.text.trim())
+    }
 }
 
 /// A result with [`enum@Error`].

@@ -29,7 +29,7 @@ mod view;
 
 pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Stats, Target};
 pub use dtype::{DType, Data, Element, Number};
-pub use error::{Error, Result};
+pub use error::{Error, Result, SourcePlace};
 pub use graph::{Graph, Node, NodeId};
 pub use passes::{
     Lifetime, Places, PlanMemory, alive_at_once, lifetimes, plan, plan_in_order, plan_unfused, share_places,

@@ -2,6 +2,7 @@
 
 use crate::graph::NodeId;
 use crate::op::attention::AttentionPart;
+use crate::op::custom::Custom;
 use crate::op::{BinaryOp, CompareOp, ReduceOp, ScanOp, ScatterMode, UnaryOp};
 use crate::{DType, Number, Shape, View};
 use smallvec::SmallVec;
@@ -100,6 +101,8 @@ pub enum Family {
         /// Whether it is causal.
         causal: bool,
     },
+    /// A user's op, on loads that are whole buffers. The space is the output's.
+    Custom(Custom),
 }
 
 /// A buffer seen through a view.
@@ -300,6 +303,7 @@ impl Kernel {
             Family::Scan { .. } => "scan",
             Family::Sort { .. } => "sort",
             Family::Attention { .. } => "attention",
+            Family::Custom(_) => "custom",
         }
     }
 

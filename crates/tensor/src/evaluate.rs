@@ -272,16 +272,17 @@ fn is_free(marks: Marks, node: &Arc<Node>) -> bool {
     }
 }
 
-/// A run's error, with the op that it most likely came from.
-fn failed(extraction: &Extraction, kind: ErrorKind) -> Error {
-    let indexes = |node: &&Arc<Node>| match (&node.op, &kind) {
+/// An error of making a plan or running it, with the op that it most likely came from.
+pub(crate) fn failed(extraction: &Extraction, kind: ErrorKind) -> Error {
+    let is_it = |node: &&Arc<Node>| match (&node.op, &kind) {
         (Op::Gather(a) | Op::Scatter(_, a), ErrorKind::Index { axis, extent, .. }) => {
             let indexed = node.state().edges.first().map(|e| e.ty.shape.clone());
             a == axis && indexed.is_some_and(|shape| shape[*a] == *extent)
         }
+        (Op::Custom(custom), ErrorKind::Custom { op, .. }) => custom.name == *op,
         _ => false,
     };
-    match extraction.nodes().find(indexes).or(extraction.nodes().next_back()) {
+    match extraction.nodes().find(is_it).or(extraction.nodes().next_back()) {
         Some(node) => Error::located(node.op.name(), kind.clone(), node.location),
         None => Error::from(kind),
     }

@@ -48,6 +48,7 @@
 
 mod cell;
 mod compile;
+mod custom;
 mod debug;
 mod device;
 mod display;
@@ -68,11 +69,13 @@ mod transform;
 
 pub use cell::{Cell, assign};
 pub use compile::{Compiled, compile};
+pub use custom::{CustomOp, CustomOpBuilder};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use gradus_cpu::reference;
 #[cfg(feature = "gpu")]
 pub use gradus_gpu as gpu;
+pub use gradus_ir::op::custom::{CustomError, CustomInput, CustomOutput};
 pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape, Stats};
 #[cfg(feature = "gpu")]
 pub use open::WgpuBuffer;

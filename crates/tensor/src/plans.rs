@@ -3,6 +3,7 @@
 use crate::debug::DEBUG;
 use crate::device::Device;
 use crate::error::Result;
+use crate::evaluate::failed;
 use crate::extract::Extraction;
 use crate::timed::Timed;
 use gradus_ir::{Executable, Graph};
@@ -73,7 +74,7 @@ impl Plans {
         }
         let executable: Arc<dyn Executable> = match DEBUG.time {
             true => Arc::new(Timed::new(device, &plan)?),
-            false => Arc::from(device.backend().compile(plan)?),
+            false => Arc::from(device.backend().compile(plan).map_err(|kind| failed(extraction, kind))?),
         };
         self.made += 1;
         let in_a_row = self.note_new(extraction, hash);

@@ -19,6 +19,7 @@
 //! # Ok::<(), gradus_ir::Error>(())
 //! ```
 
+mod custom;
 mod map;
 mod ordered;
 mod shaped;
@@ -102,6 +103,7 @@ fn interpret(
             }
             Op::Index { axis, extent } => shaped::checked(operands[0], *axis, *extent)?,
             Op::Attention { part, causal } => attention(*part, *causal, &operands, tolerance)?,
+            Op::Custom(op) => custom::evaluate(op, &operands, &node.ty)?,
             Op::Barrier => operands[0].clone(),
             shaped => shaped::evaluate(shaped, &operands, &node.ty, tolerance)?,
         };

@@ -3,6 +3,7 @@
 mod attention;
 mod check;
 mod contract;
+mod custom;
 mod elementwise;
 mod lines;
 mod reduce;
@@ -16,6 +17,7 @@ use gradus_ir::plan::{Family, Kernel};
 use gradus_ir::{Error, Result};
 
 pub(crate) use check::check;
+pub use custom::check_wgsl;
 pub(crate) use unpack::unpack;
 
 /// Adds the launches of a kernel.
@@ -33,6 +35,7 @@ pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         Family::Scan { op, axis } => scan::compile(compiler, kernel, *op, *axis),
         Family::Attention { parts, causal } => attention::compile(compiler, kernel, parts, *causal),
         Family::Sort { descending } => sort::compile(compiler, kernel, *descending),
+        Family::Custom(op) => custom::compile(compiler, kernel, op),
     }
 }
 

@@ -143,6 +143,7 @@ impl Op {
                 Ok(Type { shape, dtype: DType::I32 })
             }
             Op::Attention { part, .. } => attention::infer(*part, operands),
+            Op::Custom(custom) => custom.infer(operands),
             Op::Barrier => Ok(operands[0].clone()),
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod binary;
+pub mod custom;
 pub mod formula;
 mod infer;
 pub mod row;
@@ -9,6 +10,7 @@ pub mod unary;
 
 use crate::{DType, Number, Shape};
 use attention::AttentionPart;
+use custom::Custom;
 use row::{Binary, Compare, Unary, rows};
 use smallvec::SmallVec;
 
@@ -303,6 +305,8 @@ pub enum Op {
         /// Whether each query looks at one key less than the one after it; the last one looks at all.
         causal: bool,
     },
+    /// A user's op, on the operands that it declares; a kernel of its own.
+    Custom(Custom),
     /// `(x, after…)`: x, opaque to simplification, common subexpressions and fusion; not computed before `after`.
     Barrier,
 }
@@ -336,6 +340,7 @@ impl Op {
             Op::Scan(op, _) => op.name(),
             Op::Argsort { .. } => "argsort",
             Op::Attention { part, .. } => part.name(),
+            Op::Custom(custom) => custom.name,
             Op::Barrier => "barrier",
         }
     }

@@ -63,12 +63,13 @@ pub(super) fn update_in_place(plan: &mut Plan, donated: &[bool]) {
     }
 }
 
-/// For each kernel, whether it may meet an index that is out of range: one that no earlier kernel has looked at.
+/// For each kernel, whether it may fail: a user's may, and one that may meet an index that is out of range and that no
+/// earlier kernel has looked at.
 pub(super) fn fallible(plan: &Plan) -> Vec<bool> {
     let mut checked: HashSet<(BufferId, usize)> = HashSet::new();
     let mut fallible = Vec::with_capacity(plan.kernels.len());
     for kernel in &plan.kernels {
-        let mut fails = false;
+        let mut fails = matches!(kernel.family, Family::Custom(_));
         for (load, extent) in indices(kernel) {
             // A whole buffer of indices needs to be looked at once.
             let whole = load.filter(|load| shows_all(&load.view, plan.buffers[load.buffer].len));
@@ -133,7 +134,7 @@ pub(super) fn overwritable(kernel: &Kernel) -> impl Iterator<Item = BufferId> + 
                     && !operands.iter().any(|e| e.instructions.iter().any(|(read, _)| read.load() == Some(i)))
             }
             Family::Reduce { .. } => true,
-            Family::Scan { .. } | Family::Sort { .. } | Family::Attention { .. } => false,
+            Family::Scan { .. } | Family::Sort { .. } | Family::Attention { .. } | Family::Custom(_) => false,
         };
         let gathered = kernel.expression.instructions.iter().any(gathers);
         let in_order = match kernel.family {

@@ -98,7 +98,7 @@ fn operations(kernel: &Kernel) -> usize {
             let summed: usize = shape[shape.len() - contracted..].iter().product();
             own + 2 * elements * summed
         }
-        Family::Scatter { .. } => elements,
+        Family::Scatter { .. } | Family::Custom(_) => elements,
         Family::Scan { op, .. } => elements * op.operands(),
         // So many comparisons find the order of a row.
         Family::Sort { .. } => elements * kernel.space.last().map_or(0, |row| row.max(&1).ilog2() as usize),

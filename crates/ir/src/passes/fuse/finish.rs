@@ -9,19 +9,27 @@ use crate::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Plan}
 impl Fuser<'_> {
     /// The buffer of an output: whole, row-major, and not one that a donation may overwrite.
     pub(super) fn output(&mut self, id: NodeId) -> BufferId {
+        let (load, after) = self.whole(id);
+        let is_donated = self.buffers[load.buffer].input.is_some_and(|slot| self.graph.donated[slot]);
+        if !is_donated {
+            return load.buffer;
+        }
+        self.copied(id, &Builder::of_load(load, self.ty(id).dtype), after).buffer
+    }
+
+    /// A value in a buffer that holds it and nothing else, row-major, and which groups must run before it is read.
+    pub(super) fn whole(&mut self, id: NodeId) -> (Load, Vec<GroupId>) {
         let ty = self.ty(id).clone();
         let (load, after) = match self.value(id) {
             Value::Uniform(instruction) => {
-                return self.copied(id, &Builder::of_source(instruction, ty.shape, ty.dtype), Vec::new()).buffer;
+                return (self.copied(id, &Builder::of_source(instruction, ty.shape, ty.dtype), Vec::new()), Vec::new());
             }
             _ => self.stored(id),
         };
-        let buffer = &self.buffers[load.buffer];
-        let is_donated = buffer.input.is_some_and(|slot| self.graph.donated[slot]);
-        if load.view.is_contiguous() && buffer.len == ty.shape.numel() && !is_donated {
-            return load.buffer;
+        if load.view.is_contiguous() && self.buffers[load.buffer].len == ty.shape.numel() {
+            return (load, after);
         }
-        self.copied(id, &Builder::of_load(load, ty.dtype), after).buffer
+        (self.copied(id, &Builder::of_load(load, ty.dtype), after), Vec::new())
     }
 
     /// Which buffers somebody reads: those of outputs, and those that a group loads which is itself needed.

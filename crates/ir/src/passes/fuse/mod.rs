@@ -114,7 +114,7 @@ impl Uses {
                 uses.last_reader[operand] = uses.last_reader[operand].max(last);
                 let stores = match node.op {
                     Op::Contract { .. } | Op::Scatter(..) | Op::Barrier => true,
-                    Op::Scan(..) | Op::Argsort { .. } | Op::Attention { .. } => true,
+                    Op::Scan(..) | Op::Argsort { .. } | Op::Attention { .. } | Op::Custom(_) => true,
                     Op::Gather(_) => place == 0,
                     _ => is_view && uses.stored[id],
                 };
@@ -247,6 +247,12 @@ impl Fuser<'_> {
                 Value::Stored(Load { buffer, view }, Vec::new())
             }
             Op::Attention { part, causal } => self.attention(id, *part, *causal, operands),
+            Op::Custom(custom) => {
+                let family = Family::Custom(custom.clone());
+                let operands: Vec<_> = operands.iter().map(|&operand| self.whole(operand)).collect();
+                let buffer = self.closed_over(id, family, ty.shape.clone(), operands);
+                Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
+            }
             Op::Gather(axis) => {
                 let (load, after) = self.stored(operands[0]);
                 let make = |group: &mut Group, level: Level, registers: &[Register]| {
@@ -277,12 +283,24 @@ impl Fuser<'_> {
         operands: &[NodeId],
         seen: impl Fn(View) -> View,
     ) -> BufferId {
+        let as_seen = |(load, after): (Load, _)| (Load { view: seen(load.view), ..load }, after);
+        let operands = operands.iter().map(|&operand| as_seen(self.stored(operand))).collect();
+        self.closed_over(id, family, space, operands)
+    }
+
+    /// The same with operands that are stored, and the groups that must run before they are read.
+    fn closed_over(
+        &mut self,
+        id: NodeId,
+        family: Family,
+        space: Shape,
+        operands: Vec<(Load, Vec<GroupId>)>,
+    ) -> BufferId {
         let ty = self.ty(id).clone();
         let mut group = Group::new(Form::Closed(family), space);
-        for &operand in operands {
-            let (load, after) = self.stored(operand);
+        for (load, after) in operands {
             // Their places count, so equal ones stay apart.
-            group.loads.push(Load { view: seen(load.view), ..load });
+            group.loads.push(load);
             group.wait_for(after);
         }
         group.expression.push(Instruction::Accumulator, ty.dtype);
