@@ -5,7 +5,8 @@ use crate::devices::is_cpu;
 use gradus::ir::op::attention::AttentionPart;
 use gradus::ir::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScanOp, SliceAxis, UnaryOp, WindowAxis};
 use gradus::tensor::graph::apply;
-use gradus::{DType, Key, Randomness, Tensor, Vmap, custom_gradient, eval, stack};
+use gradus::{CustomOp, DType, Key, Randomness, Tensor, Vmap, custom_gradient, eval, stack};
+use std::sync::LazyLock;
 
 /// A small random source: the same seed gives the same tests everywhere.
 pub(crate) struct Dice(pub(crate) Key, pub(crate) u64);
@@ -182,6 +183,26 @@ pub(crate) fn rows(dice: &mut Dice) -> Vec<Case> {
     cases
 }
 
+/// An op of the user: x · |y|.
+static CUSTOM: LazyLock<CustomOp> = LazyLock::new(|| {
+    let op = CustomOp::define("custom").input("x", DType::F32).input("y", DType::F32);
+    op.output(DType::F32, |shapes| Ok(shapes[0].clone()))
+        .cpu(|inputs, output| {
+            let (x, y) = (inputs[0].values::<f32>()?, inputs[1].values::<f32>()?);
+            output.values::<f32>()?.iter_mut().zip(x.iter().zip(y)).for_each(|(out, (x, y))| *out = x * y.abs());
+            Ok(())
+        })
+        .wgsl(
+            "@compute @workgroup_size(64)
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                 let i = flat_index(id);
+                 if i < output_len() { output[i] = x[i] * abs(y[i]); }
+             }",
+        )
+        .build()
+        .expect("the op is right")
+});
+
 /// Every other primitive, of random shapes of a rank.
 pub(crate) fn primitives(rank: usize, dice: &mut Dice) -> Vec<Case> {
     let shape = dice.shape(rank);
@@ -198,7 +219,8 @@ pub(crate) fn primitives(rank: usize, dice: &mut Dice) -> Vec<Case> {
         case("reshape", &one(Float), |x| x[0].flatten()),
         case("expand", &one(Float), |x| x[0].unsqueeze(0).broadcast_to(x[0].shape().with_inserted(0, 3))),
         case("barrier", &two(Float), |x| apply(Op::Barrier, &[&x[0], &x[1]]).exp()),
-        case("custom", &two(Float), |x| {
+        case("custom op", &two(Float), |x| CUSTOM.apply(&[&x[0], &x[1].exp()])),
+        case("custom gradient", &two(Float), |x| {
             custom_gradient("product", x, |x| &x[0] * &x[1], |x, _, g| vec![Some(g * &x[1]), Some(g * &x[0])])
         }),
     ];

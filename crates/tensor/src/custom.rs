@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::graph::with_rule;
+use crate::tensor::{here, recorded_at};
 use crate::{Device, GradientRule, Tensor, no_grad};
 use gradus_ir::op::Op;
 use gradus_ir::op::custom::{
@@ -28,9 +29,9 @@ type GradientFunction = Box<dyn Fn(&[Tensor], &Tensor, &Tensor) -> Vec<Option<Te
 /// let cycle = CustomOp::define("cycle")
 ///     .input("x", DType::F32)
 ///     .input("factors", DType::F32)
-///     .output(DType::F32, |shapes| match shapes[1].len() {
-///         1 => Ok(shapes[0].clone()),
-///         _ => Err("factors must be a vector".into()),
+///     .output(DType::F32, |shapes| match &shapes[1][..] {
+///         &[n] if shapes[0].numel().is_multiple_of(n) => Ok(shapes[0].clone()),
+///         _ => Err("x must take a vector of factors a whole number of times".into()),
 ///     })
 ///     .cpu(|inputs, output| {
 ///         let (x, factors) = (inputs[0].values::<f32>()?, inputs[1].values::<f32>()?);
@@ -84,7 +85,8 @@ type GradientFunction = Box<dyn Fn(&[Tensor], &Tensor, &Tensor) -> Vec<Option<Te
 /// There are as many workgroups as give every element of the output an invocation of its own; the last ones may have none, so
 /// compare with `output_len()`. [`workgroups`](CustomOpBuilder::workgroups) gives another number. Lengths and extents
 /// are numbers of the run, not of the text, so that other shapes need no other pipeline on adapters where making one is
-/// dear.
+/// dear. Some software adapters end the loops of an invocation after 65,535 steps in total, without a word: leave long sums to
+/// many invocations.
 ///
 /// The text is checked when the op is built (in builds with the feature `gpu`; others do not look at it), and errors name line
 /// and column. What it does is checked too: an index out of range reads or writes some element of the same array and
@@ -132,13 +134,14 @@ impl CustomOp {
             return operands[0].fail(self.op.name, ErrorKind::NoCode { missing, device: device.to_string() });
         }
         let record = || Tensor::record(Op::Custom(self.op.clone()), operands, None);
-        let Some(rule) = &self.rule else {
-            return record();
-        };
-        // The rule stands in for the op.
-        let output = no_grad(record);
-        let inputs: Vec<Tensor> = operands.iter().copied().cloned().collect();
-        with_rule(&output, &inputs, rule.clone())
+        recorded_at(here(), || match &self.rule {
+            None => record(),
+            // It stands in for the op.
+            Some(rule) => {
+                let inputs: Vec<Tensor> = operands.iter().copied().cloned().collect();
+                with_rule(&no_grad(record), &inputs, rule.clone())
+            }
+        })
     }
 }
 
