@@ -458,7 +458,11 @@ fn misuse_at_the_call() {
     let message = "has no WGSL, without which it does not run on ";
     says(&gpu_only.apply(&[&x]), "row_max", "has no CPU function, without which it does not run on cpu");
     let cpu_only = CustomOp::define("first").input("x", DType::F32).output(DType::F32, |_| Ok([1].into()));
-    let cpu_only = cpu_only.cpu(|x, y| Ok(y.values::<f32>()?[0] = x[0].values::<f32>()?[0])).build().unwrap();
+    let cpu_only = cpu_only.cpu(|x, y| {
+        y.values::<f32>()?[0] = x[0].values::<f32>()?[0];
+        Ok(())
+    });
+    let cpu_only = cpu_only.build().unwrap();
     assert_eq!(cpu_only.apply(&[&Tensor::new([5.0, 6.0], &device)]).to_vec::<f32>().unwrap(), [5.0]);
     if let Some(gpu) = gpu_device() {
         says(&cpu_only.apply(&[&normal([2], &gpu)]), "first", message);

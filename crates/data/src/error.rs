@@ -65,6 +65,64 @@ pub enum DataError {
         found: String,
     },
 
+    /// Not a safetensors file, or one that is not as it says.
+    #[error("{name} is not a safetensors file as it should be: found {found}")]
+    NotSafetensors {
+        /// What was read.
+        name: String,
+        /// What was found, and what was expected.
+        found: String,
+    },
+
+    /// A stored tensor is of a kind that there is no dtype for.
+    #[error("{name}: tensor `{tensor}` is stored as {dtype}, which no tensor has or converts to")]
+    TensorDType {
+        /// What was read.
+        name: String,
+        /// The tensor.
+        tensor: String,
+        /// How it is stored.
+        dtype: String,
+    },
+
+    /// An element does not fit the dtype that it is converted to.
+    #[error("{name}: tensor `{tensor}` has the element {found}, expected {expected}")]
+    TensorValue {
+        /// What was read or written.
+        name: String,
+        /// The tensor.
+        tensor: String,
+        /// The first such element.
+        found: String,
+        /// What would fit.
+        expected: &'static str,
+    },
+
+    /// A tensor could not be computed, or not be made on the device.
+    #[error("tensor `{tensor}`: {source}")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// What the device says.
+        source: gradus_tensor::Error,
+    },
+
+    /// A name that no tensor may have in a safetensors file.
+    #[error("no tensor of a safetensors file may be named `{tensor}`")]
+    TensorName {
+        /// The name.
+        tensor: String,
+    },
+
+    /// Writing broke off.
+    #[error("cannot write {name}: {source}")]
+    Write {
+        /// What was written.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
     /// A row was asked for that there is not.
     #[error("there is no row {row} (counted from 0) among {rows}")]
     NoRow {

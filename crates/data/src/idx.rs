@@ -153,14 +153,15 @@ fn parse(mut from: impl Read, name: &str) -> Result<IdxArray, DataError> {
     Ok(IdxArray { shape, values })
 }
 
-/// At most so many bytes.
-fn up_to(from: &mut impl Read, bytes: u64) -> std::io::Result<Vec<u8>> {
+/// At most so many bytes; the vector grows with what is there.
+pub(crate) fn up_to(from: &mut impl Read, bytes: u64) -> std::io::Result<Vec<u8>> {
     let mut read = Vec::new();
     from.take(bytes).read_to_end(&mut read)?;
     Ok(read)
 }
 
-fn words_of<T, const N: usize>(bytes: &[u8], word: impl Fn([u8; N]) -> T) -> Vec<T> {
+/// Words of N bytes, converted.
+pub(crate) fn words_of<T, const N: usize>(bytes: &[u8], word: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks().0.iter().map(|&chunk| word(chunk)).collect()
 }
 

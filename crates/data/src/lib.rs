@@ -1,4 +1,4 @@
-//! Data sources, data sets and batches.
+//! Data sources, data sets and batches; tensors in files.
 //!
 //! ```
 //! use gradus_data::{CsvOptions, Standardiser, Table};
@@ -16,6 +16,7 @@ mod error;
 mod gzip;
 mod idx;
 mod read_csv;
+mod safetensors;
 mod standardise;
 mod table;
 
@@ -24,5 +25,6 @@ pub use dataset::{Batches, TensorDataset};
 pub use error::DataError;
 pub use idx::IdxArray;
 pub use read_csv::CsvOptions;
+pub use safetensors::{FloatStorage, Safetensors};
 pub use standardise::Standardiser;
 pub use table::Table;

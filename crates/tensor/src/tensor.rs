@@ -252,6 +252,12 @@ impl Tensor {
         Tensor::uploaded(dtype, bytes.len(), shape.into(), &device, || device.backend().upload_bytes(bytes, dtype))
     }
 
+    /// A tensor of a typed host array, row-major, and of its dtype: what [`to_data`](Tensor::to_data) gives.
+    #[track_caller]
+    pub fn from_data(data: Data, shape: impl Into<Shape>, device: &Device) -> Tensor {
+        Tensor::upload(data, shape.into(), device)
+    }
+
     #[track_caller]
     fn uploaded(
         dtype: DType,
