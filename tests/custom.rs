@@ -2,6 +2,8 @@
 
 #[path = "support/devices.rs"]
 mod devices;
+#[path = "support/validity.rs"]
+mod validity;
 
 use devices::{gpu_device, has, is_cpu, own_devices, own_tunings};
 use gradus::ir::plan;
@@ -373,7 +375,9 @@ fn a_kernel_of_its_own() {
     let device = Device::cpu();
     let (cubic, x) = (cubic(DType::F32), normal([4, 3], &device));
     let families = |outputs: &[Tensor]| {
-        let plan = plan(&trace(outputs, &[]).unwrap().graph, &Default::default());
+        let graph = trace(outputs, &[]).unwrap().graph;
+        let plan = plan(&graph, &Default::default());
+        validity::check(&plan, &graph).unwrap_or_else(|what| panic!("{what}:\n{plan}"));
         plan.kernels.iter().map(|kernel| kernel.family_name()).collect::<Vec<_>>()
     };
     let inside = |x: &Tensor| cubic.apply(&[&(x * 0.5 + 0.1)]).exp() - 1.0;

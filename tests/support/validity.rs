@@ -167,6 +167,15 @@ impl Check<'_> {
                 let fits = loads.len() == 1 && loads[0].view.shape() == *space && !space.is_empty();
                 ensure(fits, || "an operand that does not fit".into())
             }
+            Family::Custom(op) => {
+                let fits = |(load, (_, dtype)): (&Load, &(String, DType))| {
+                    let buffer = &self.plan.buffers[load.buffer];
+                    let whole = load.view.is_contiguous() && load.view.shape().numel() == buffer.len;
+                    whole && buffer.dtype == *dtype
+                };
+                let all = loads.len() == op.inputs.len() && loads.iter().zip(&op.inputs).all(fits);
+                ensure(all, || "operands that are not whole".into())
+            }
         }
     }
 
@@ -222,6 +231,7 @@ impl Check<'_> {
                     Family::Scatter { .. } | Family::Scan { .. } => Some(stored(0)),
                     Family::Sort { .. } => Some(DType::I32),
                     Family::Attention { .. } => Some(stored(0)),
+                    Family::Custom(op) => Some(op.dtype),
                     _ => None,
                 };
             }
@@ -291,7 +301,7 @@ impl Check<'_> {
                 Family::Contract { operands, .. } => plainly(expression) && !operands.iter().any(anyhow),
                 Family::Scatter { .. } => load == 0,
                 Family::Reduce { .. } => plainly(expression),
-                Family::Scan { .. } | Family::Sort { .. } | Family::Attention { .. } => false,
+                Family::Scan { .. } | Family::Sort { .. } | Family::Attention { .. } | Family::Custom(_) => false,
             };
         let in_order = match self.kernel.family {
             // Once for each row: read so, and written so.

@@ -90,7 +90,11 @@ impl Matrix {
                 let read = |lane: usize| {
                     let place = format!("(4u * chunk + {lane}u)");
                     let element = format!("{array}[{at} + min({place}, {last}) * {step}]");
-                    if self.columns.is_multiple_of(4) { element } else { format!("select(0.0, {element}, {place} <= {last})") }
+                    if self.columns.is_multiple_of(4) {
+                        element
+                    } else {
+                        format!("select(0.0, {element}, {place} <= {last})")
+                    }
                 };
                 let four = [0, 1, 2, 3].map(read).join(", ");
                 module.function(&format!("{name}(row: u32, chunk: u32) -> Real"), &format!("Real({four})"));
