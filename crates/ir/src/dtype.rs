@@ -1,5 +1,7 @@
 //! Element types, single numbers and host arrays.
 
+use crate::math;
+use half::f16;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -12,6 +14,9 @@ pub enum DType {
     I32,
     /// 32-bit unsigned integer; arithmetic wraps.
     U32,
+    /// IEEE 754 half precision: stored so, computed in f32 and rounded after every op. Sums and products of many numbers
+    /// (reductions, scans, matrix products, `scatter_add`) are f32 until they are known. GPUs need a feature for it.
+    F16,
     /// IEEE 754 single precision.
     F32,
     /// IEEE 754 double precision (CPU only).
@@ -20,7 +25,8 @@ pub enum DType {
 
 impl DType {
     /// Every dtype, in order of promotion.
-    pub const ALL: [DType; 5] = [DType::Bool, DType::I32, DType::U32, DType::F32, DType::F64];
+    pub const ALL: [DType; 6] =
+        [DType::Bool, DType::I32, DType::U32, DType::F16, DType::F32, DType::F64];
 
     /// The lower-case name, as in `f32`.
     pub fn name(self) -> &'static str {
@@ -28,6 +34,7 @@ impl DType {
             DType::Bool => "bool",
             DType::I32 => "i32",
             DType::U32 => "u32",
+            DType::F16 => "f16",
             DType::F32 => "f32",
             DType::F64 => "f64",
         }
@@ -37,6 +44,7 @@ impl DType {
     pub fn size(self) -> usize {
         match self {
             DType::Bool => 1,
+            DType::F16 => 2,
             DType::I32 | DType::U32 | DType::F32 => 4,
             DType::F64 => 8,
         }
@@ -44,12 +52,17 @@ impl DType {
 
     /// Whether the dtype is a floating-point type.
     pub fn is_float(self) -> bool {
-        matches!(self, DType::F32 | DType::F64)
+        matches!(self, DType::F16 | DType::F32 | DType::F64)
     }
 
     /// Whether the dtype is an integer type.
     pub fn is_int(self) -> bool {
         matches!(self, DType::I32 | DType::U32)
+    }
+
+    /// The dtype that numbers of this one are computed in: f32 for f16, every other one for itself.
+    pub fn computed(self) -> DType {
+        if self == DType::F16 { DType::F32 } else { self }
     }
 }
 
@@ -68,7 +81,7 @@ pub enum Number {
     Bool(bool),
     /// From any Rust integer.
     Int(i64),
-    /// From `f32` or `f64`.
+    /// From `f16`, `f32` or `f64`.
     Float(f64),
 }
 
@@ -102,7 +115,7 @@ impl Number {
             DType::Bool => matches!(self, Number::Bool(_)),
             DType::I32 => whole_between(i32::MIN as f64, i32::MAX as f64),
             DType::U32 => whole_between(0.0, u32::MAX as f64),
-            DType::F32 | DType::F64 => !matches!(self, Number::Bool(_)),
+            DType::F16 | DType::F32 | DType::F64 => !matches!(self, Number::Bool(_)),
         }
     }
 
@@ -151,6 +164,12 @@ macro_rules! number_from {
 number_from!(bool => Bool as bool, f32 => Float as f64, f64 => Float as f64, i32 => Int as i64,
              u32 => Int as i64, i64 => Int as i64, u8 => Int as i64, usize => Int as i64);
 
+impl From<f16> for Number {
+    fn from(value: f16) -> Number {
+        Number::Float(value.to_f64())
+    }
+}
+
 /// A Rust type that is the element type of a [`DType`].
 pub trait Element: Copy + Send + Sync + PartialEq + fmt::Debug + Default + 'static {
     /// The dtype whose elements this type holds.
@@ -178,6 +197,8 @@ pub enum Data {
     I32(Vec<i32>),
     /// Elements of dtype u32.
     U32(Vec<u32>),
+    /// Elements of dtype f16.
+    F16(Vec<f16>),
     /// Elements of dtype f32.
     F32(Vec<f32>),
     /// Elements of dtype f64.
@@ -192,6 +213,7 @@ macro_rules! with_data {
             $crate::Data::Bool($values) => $body,
             $crate::Data::I32($values) => $body,
             $crate::Data::U32($values) => $body,
+            $crate::Data::F16($values) => $body,
             $crate::Data::F32($values) => $body,
             $crate::Data::F64($values) => $body,
         }
@@ -215,6 +237,10 @@ macro_rules! with_dtype {
                 type $T = u32;
                 $body
             }
+            $crate::DType::F16 => {
+                type $T = $crate::f16;
+                $body
+            }
             $crate::DType::F32 => {
                 type $T = f32;
                 $body
@@ -234,6 +260,7 @@ impl Data {
             Data::Bool(_) => DType::Bool,
             Data::I32(_) => DType::I32,
             Data::U32(_) => DType::U32,
+            Data::F16(_) => DType::F16,
             Data::F32(_) => DType::F32,
             Data::F64(_) => DType::F64,
         }
@@ -285,6 +312,7 @@ element! {
     bool Bool |n| n.to_f64() != 0.0;
     i32 I32 |n| n.to_i64().clamp(i32::MIN as i64, i32::MAX as i64) as i32;
     u32 U32 |n| n.to_i64().clamp(0, u32::MAX as i64) as u32;
+    f16 F16 |n| math::to_f16(math::to_odd(n.to_f64()));
     f32 F32 |n| n.to_f64() as f32;
     f64 F64 |n| n.to_f64();
 }

@@ -61,11 +61,11 @@ impl Graph {
         self.push(Op::Input(self.donated.len() - 1), SmallVec::new(), ty)
     }
 
-    /// The same graph with every f32 promoted to f64, for finite differences.
+    /// The same graph with every float promoted to f64, for finite differences.
     pub fn promoted(&self) -> Graph {
         let mut graph = self.clone();
         for node in &mut graph.nodes {
-            if node.ty.dtype == DType::F32 {
+            if node.ty.dtype.is_float() {
                 node.ty.dtype = DType::F64;
             }
         }

@@ -11,6 +11,7 @@
 //! 2·10⁻⁴ < |x| < 120 and on a sample of the others. Polynomial coefficients are our own minimax
 //! fits (reweighted least squares, each f32 coefficient rounded before the next is fitted).
 
+use half::f16;
 use std::f32::consts::{FRAC_PI_2, LOG2_E};
 use std::f64::consts::FRAC_2_PI;
 use std::ops::{Add, Mul};
@@ -357,6 +358,61 @@ pub fn powf(x: f32, y: f32) -> f32 {
     if undefined { f32::NAN } else { result }
 }
 
+/// The bits of 0.5, whose unit in the last place is 2⁻²⁴: that of subnormal f16.
+const HALF: u32 = 0x3f00_0000;
+/// The bits of 2⁻¹⁴, the smallest normal f16.
+const SMALLEST_NORMAL_F16: u32 = 0x3880_0000;
+/// What the exponents of f32 and f16 differ by.
+const REBIAS: u32 = 112 << 23;
+
+/// The f32 that is equal to an f16.
+#[inline(always)]
+pub fn from_f16(x: f16) -> f32 {
+    let bits = u32::from(x.to_bits());
+    let (sign, magnitude) = ((bits & 0x8000) << 16, bits & 0x7fff);
+    let normal = (magnitude << 13) + REBIAS;
+    let special = normal + REBIAS;
+    let subnormal = (magnitude as i32 as f32 * (1.0 / 16_777_216.0)).to_bits();
+    let magnitude = if magnitude < 0x400 { subnormal } else { normal };
+    f32::from_bits(sign | if bits & 0x7c00 == 0x7c00 { special } else { magnitude })
+}
+
+/// The nearest number that f16 has, ties to even; from 65520 on infinity.
+#[inline(always)]
+pub fn round_to_f16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let (sign, magnitude) = (bits & 0x8000_0000, bits & 0x7fff_ffff);
+    let rounded = (magnitude + 0xfff + ((magnitude >> 13) & 1)) & !0x1fff;
+    let normal = if rounded < 0x4780_0000 { rounded } else { f32::INFINITY.to_bits() };
+    let subnormal = (f32::from_bits(magnitude) + 0.5 - 0.5).to_bits();
+    let finite = if magnitude < SMALLEST_NORMAL_F16 { subnormal } else { normal };
+    f32::from_bits(sign | if magnitude > f32::INFINITY.to_bits() { magnitude } else { finite })
+}
+
+/// The f16 that is nearest to an f32, as in [`round_to_f16`].
+#[inline(always)]
+pub fn to_f16(x: f32) -> f16 {
+    let bits = x.to_bits();
+    let (sign, magnitude) = ((bits >> 16) & 0x8000, bits & 0x7fff_ffff);
+    let rounded = (magnitude + 0xfff + ((magnitude >> 13) & 1)).wrapping_sub(REBIAS) >> 13;
+    let normal = if rounded < 0x7c00 { rounded } else { 0x7c00 };
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits() - HALF;
+    let finite = if magnitude < SMALLEST_NORMAL_F16 { subnormal } else { normal };
+    let nan = 0x7e00 | (magnitude >> 13 & 0x1ff);
+    f16::from_bits((sign | if magnitude > f32::INFINITY.to_bits() { nan } else { finite }) as u16)
+}
+
+/// A number as f32, rounded to the neighbour whose last bit is odd where it has to be rounded: what is rounded once more,
+/// to f16, is then as near as if it had been rounded once.
+#[inline(always)]
+pub fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let bits = near.to_bits();
+    let back = f64::from(near);
+    let odd = if back.abs() > x.abs() { bits.wrapping_sub(1) } else { bits.wrapping_add(1) };
+    f32::from_bits(if (back != x) & (bits & 1 == 0) { odd } else { bits })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -496,5 +552,53 @@ mod tests {
                 error_in_ulp(got, want) <= 0.55 && (got.is_nan() || got.is_sign_negative() == want.is_sign_negative());
             assert!(right, "{x:e}^{y:e} = {got:e}, not {want:e}");
         }
+    }
+
+    /// The same bits, or both NaN.
+    fn is_same(a: f32, b: f32) -> bool {
+        a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+    }
+
+    #[test]
+    fn every_f16_becomes_f32_and_is_found_again() {
+        for bits in 0..=u16::MAX {
+            let (x, wide) = (f16::from_bits(bits), from_f16(f16::from_bits(bits)));
+            assert!(is_same(wide, x.to_f32()), "{bits:#x}");
+            assert!(is_same(round_to_f16(wide), wide), "{bits:#x}");
+            assert!(to_f16(wide) == x || x.is_nan() && to_f16(wide).is_nan(), "{bits:#x}");
+            assert_eq!(to_f16(wide).is_sign_negative(), x.is_sign_negative(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn f32_is_rounded_to_f16() {
+        // Between any two neighbours: the middle, and what is next to it and to them. And a sample of all numbers.
+        let between = (0..0x7c00u16).flat_map(|bits| {
+            let (low, high) = (from_f16(f16::from_bits(bits)), from_f16(f16::from_bits(bits + 1)));
+            let high = if high == INF { 65536.0 } else { high };
+            let middle = low + (high - low) / 2.0;
+            [low, middle].into_iter().flat_map(|x| [x.next_down(), x, x.next_up()])
+        });
+        let special = [INF, NAN, f32::MAX, 65504.0, 65519.996, 65520.0, f32::MIN_POSITIVE, 1e-45];
+        let sample = (0..=u32::MAX).step_by(1009).map(f32::from_bits);
+        for x in between.chain(special).chain(sample).flat_map(|x| [x, -x]) {
+            let want = f16::from_f32(x);
+            assert!(is_same(from_f16(to_f16(x)), want.to_f32()), "{x:e}: {:?}, not {want:?}", to_f16(x));
+            assert!(is_same(round_to_f16(x), want.to_f32()), "{x:e}: {:e}, not {want:?}", round_to_f16(x));
+        }
+    }
+
+    #[test]
+    fn f64_is_rounded_to_f16_once() {
+        let once = |x: f64| to_f16(to_odd(x)).to_f64();
+        // The middle of 1 and its neighbour, and a little more, which f32 cannot tell from it.
+        let middle = 1.0 + 2f64.powi(-11);
+        assert_eq!([middle, middle.next_up(), -middle.next_up()].map(once), [1.0, 1.0 + 2f64.powi(-10), -1.0 - 2f64.powi(-10)]);
+        let middle = 65520f64;
+        assert_eq!([middle.next_down(), middle, -1e300].map(once), [65504.0, f64::INFINITY, f64::NEG_INFINITY]);
+        let middle = 2f64.powi(-25);
+        assert_eq!([middle.next_down(), middle, middle.next_up(), 5e-324].map(once), [0.0, 0.0, 2.0 * middle, 0.0]);
+        assert!(once(f64::NAN).is_nan() && once(-0.0).is_sign_negative());
+        assert_eq!([0.1f32, -3e38, 1e-45].map(|x| to_odd(x.into())), [0.1, -3e38, 1e-45]);
     }
 }

@@ -7,7 +7,7 @@ use crate::real::{Int, Real};
 /// The dtypes that a row takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepts {
-    /// f32 and f64.
+    /// f16, f32 and f64.
     Floats,
     /// Floats and integers.
     Numbers,

@@ -4,7 +4,7 @@
 
 use crate::graph::{Graph, Node, NodeId};
 use crate::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, Type, UnaryOp};
-use crate::{DType, Number};
+use crate::{DType, Element, Number, f16};
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 
@@ -232,7 +232,11 @@ impl Simplifier {
         if !ty.dtype.is_float() || operands.iter().any(|&id| !self.ty(id).dtype.is_float()) {
             return None;
         }
-        let round = |x: f64, dtype: DType| if dtype == DType::F32 { x as f32 as f64 } else { x };
+        let round = |x: f64, dtype: DType| match dtype {
+            DType::F16 => f16::from_number(Number::Float(x)).to_f64(),
+            DType::F32 => x as f32 as f64,
+            _ => x,
+        };
         let rounded = |(number, &id): (&Number, &NodeId)| round(number.to_f64(), self.ty(id).dtype);
         let x: SmallVec<[f64; 3]> = numbers.iter().zip(operands).map(rounded).collect();
         let value = match op {

@@ -14,6 +14,7 @@ impl Fuser<'_> {
         let shape = |i: usize| &self.ty(operands[i]).shape;
         let space = AttentionShape::of(shape(0), shape(1), shape(2)).space(part);
         let ty = self.ty(id).clone();
+        let dtype = ty.dtype.computed();
         let mut group = Group::new(Form::Closed(Family::Attention { parts: smallvec![part], causal }), space);
         for &operand in operands {
             let (load, after) = self.unpadded(operand);
@@ -27,22 +28,22 @@ impl Fuser<'_> {
         } else if let Form::Closed(Family::Attention { parts, .. }) = &mut self.groups[at].form {
             parts.push(part);
         }
-        let buffer = self.new_buffer(ty.dtype, ty.shape.numel(), None, Some(at));
+        let buffer = self.new_buffer(dtype, ty.shape.numel(), None, Some(at));
         let instructions = &mut self.groups[at].expression.instructions;
-        instructions.push((Instruction::Accumulator, ty.dtype));
+        instructions.push((Instruction::Accumulator, dtype));
         let register = instructions.len() - 1;
         self.groups[at].stores.push(Store { buffer, register, per_row: false });
         self.groups[at].members.push(Member { node: id, register, level: Level::Element });
-        Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
+        self.narrowed(id, Load { buffer, view: View::contiguous(&ty.shape) })
     }
 
     /// An operand as a load without padding.
     fn unpadded(&mut self, operand: NodeId) -> (Load, Vec<GroupId>) {
-        let (load, after) = self.stored(operand);
+        let (load, after) = self.widened(operand);
         if load.view.axes.iter().all(|axis| axis.guard.is_none()) {
             return (load, after);
         }
-        let dtype = self.ty(operand).dtype;
+        let dtype = self.ty(operand).dtype.computed();
         (self.copied(operand, &Builder::of_load(load, dtype), after), Vec::new())
     }
 

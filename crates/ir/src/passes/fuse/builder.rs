@@ -32,6 +32,13 @@ impl Builder {
         position_or_push(&mut self.loads, load)
     }
 
+    /// The result in another dtype.
+    pub(super) fn cast(mut self, dtype: DType) -> Builder {
+        let last = self.expression.instructions.len() - 1;
+        self.expression.push(Instruction::Cast(last), dtype);
+        self
+    }
+
     pub(super) fn has(&self, condition: impl Fn(&Instruction) -> bool) -> bool {
         self.expression.instructions.iter().any(|(instruction, _)| condition(instruction))
     }

@@ -306,8 +306,14 @@ impl Group {
         found
     }
 
-    /// Adds the reduction of a register along the row.
+    /// Adds the reduction of a register along the row. Sums and products are rounded to their dtype once.
     pub(super) fn reduce(&mut self, op: ReduceOp, register: Register, dtype: DType) -> Register {
-        self.expression.push(Instruction::Reduce(op, register), dtype)
+        let within = if matches!(op, ReduceOp::Sum | ReduceOp::Prod) { dtype.computed() } else { dtype };
+        if within == dtype {
+            return self.expression.push(Instruction::Reduce(op, register), dtype);
+        }
+        let element = self.expression.push(Instruction::Cast(register), within);
+        let total = self.expression.push(Instruction::Reduce(op, element), within);
+        self.expression.push(Instruction::Cast(total), dtype)
     }
 }

@@ -15,7 +15,7 @@ mod join;
 
 use super::simplify::Simplified;
 use crate::graph::{Graph, Node, NodeId};
-use crate::op::{Op, ReduceOp, Type};
+use crate::op::{Op, ReduceOp, ScatterMode, Type};
 use crate::plan::{Buffer, BufferId, Expression, Family, Instruction, Load, Plan, Register, Store};
 use crate::{DType, Shape, Target, View};
 use builder::{Builder, axis_through, is_dear, loops};
@@ -216,18 +216,23 @@ impl Fuser<'_> {
                 let mut group = Group::new(Form::Map, ty.shape.clone());
                 let expressions = [0, 1].map(|side| self.product_operand(&mut group, operands[side]));
                 group.form = Form::Product { batch: *batch, contracted: *contracted, operands: expressions };
-                group.expression.push(Instruction::Accumulator, ty.dtype);
+                let sum = group.expression.push(Instruction::Accumulator, ty.dtype.computed());
+                if ty.dtype.computed() != ty.dtype {
+                    group.expression.push(Instruction::Cast(sum), ty.dtype);
+                }
                 self.push_group(id, group)
             }
             Op::Scatter(mode, axis) => {
                 let family = Family::Scatter { mode: *mode, axis: *axis };
-                let buffer = self.closed(id, family, self.ty(operands[2]).shape.clone(), operands, |view| view);
-                Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
+                let adds = *mode == ScatterMode::Add;
+                let space = self.ty(operands[2]).shape.clone();
+                let buffer = self.closed(id, (family, space), operands, adds, |view| view);
+                self.narrowed(id, Load { buffer, view: View::contiguous(&ty.shape) })
             }
             Op::Scan(op, axis) => {
                 let family = Family::Scan { op: *op, axis: *axis };
-                let buffer = self.closed(id, family, ty.shape.clone(), operands, |view| view);
-                Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
+                let buffer = self.closed(id, (family, ty.shape.clone()), operands, true, |view| view);
+                self.narrowed(id, Load { buffer, view: View::contiguous(&ty.shape) })
             }
             Op::Argsort { axis, descending } => {
                 // Rows are sorted: the axis becomes the last one, and goes back to its place in the result's view.
@@ -240,7 +245,7 @@ impl Fuser<'_> {
                 };
                 let space = turned(View::contiguous(&ty.shape)).shape();
                 let family = Family::Sort { descending: *descending };
-                let buffer = self.closed(id, family, space.clone(), operands, turned);
+                let buffer = self.closed(id, (family, space.clone()), operands, false, turned);
                 let mut view = View::contiguous(&space);
                 let line = view.axes.remove(last);
                 view.axes.insert(*axis, line);
@@ -250,7 +255,7 @@ impl Fuser<'_> {
             Op::Custom(custom) => {
                 let family = Family::Custom(custom.clone());
                 let operands: Vec<_> = operands.iter().map(|&operand| self.whole(operand)).collect();
-                let buffer = self.closed_over(id, family, ty.shape.clone(), operands);
+                let buffer = self.closed_over(id, (family, ty.shape.clone()), operands, ty.dtype);
                 Value::Stored(Load { buffer, view: View::contiguous(&ty.shape) }, Vec::new())
             }
             Op::Gather(axis) => {
@@ -274,42 +279,66 @@ impl Fuser<'_> {
         }
     }
 
-    /// A kernel of its own, whose operands are loads, each seen through `seen`; gives the buffer of its result.
+    /// A kernel of its own, whose operands are loads, each seen through `seen`; gives the buffer of its result. One that
+    /// `adds` works in the dtype that its operands' numbers are computed in.
     fn closed(
         &mut self,
         id: NodeId,
-        family: Family,
-        space: Shape,
+        (family, space): (Family, Shape),
         operands: &[NodeId],
+        adds: bool,
         seen: impl Fn(View) -> View,
     ) -> BufferId {
-        let as_seen = |(load, after): (Load, _)| (Load { view: seen(load.view), ..load }, after);
-        let operands = operands.iter().map(|&operand| as_seen(self.stored(operand))).collect();
-        self.closed_over(id, family, space, operands)
+        let mut loads = Vec::with_capacity(operands.len());
+        for &operand in operands {
+            let (load, after) = if adds { self.widened(operand) } else { self.stored(operand) };
+            loads.push((Load { view: seen(load.view), ..load }, after));
+        }
+        let dtype = self.ty(id).dtype;
+        self.closed_over(id, (family, space), loads, if adds { dtype.computed() } else { dtype })
     }
 
     /// The same with operands that are stored, and the groups that must run before they are read.
     fn closed_over(
         &mut self,
         id: NodeId,
-        family: Family,
-        space: Shape,
+        (family, space): (Family, Shape),
         operands: Vec<(Load, Vec<GroupId>)>,
+        dtype: DType,
     ) -> BufferId {
-        let ty = self.ty(id).clone();
         let mut group = Group::new(Form::Closed(family), space);
         for (load, after) in operands {
             // Their places count, so equal ones stay apart.
             group.loads.push(load);
             group.wait_for(after);
         }
-        group.expression.push(Instruction::Accumulator, ty.dtype);
+        group.expression.push(Instruction::Accumulator, dtype);
         let at = self.groups.len();
         self.groups.push(group);
-        let buffer = self.new_buffer(ty.dtype, ty.shape.numel(), None, Some(at));
+        let buffer = self.new_buffer(dtype, self.ty(id).shape.numel(), None, Some(at));
         self.groups[at].stores.push(Store { buffer, register: 0, per_row: false });
         self.groups[at].members.push(Member { node: id, register: 0, level: Level::Element });
         buffer
+    }
+
+    /// A node's value as a load, in the dtype that its numbers are computed in.
+    fn widened(&mut self, id: NodeId) -> (Load, Vec<GroupId>) {
+        let (load, after) = self.stored(id);
+        let dtype = self.ty(id).dtype;
+        if dtype.computed() == dtype {
+            return (load, after);
+        }
+        let widened = Builder::of_load(load, dtype).cast(dtype.computed());
+        (self.copied(id, &widened, after), Vec::new())
+    }
+
+    /// A node's value that was stored in the dtype that its numbers are computed in.
+    fn narrowed(&mut self, id: NodeId, load: Load) -> Value {
+        let (from, to) = (self.buffers[load.buffer].dtype, self.ty(id).dtype);
+        if from == to {
+            return Value::Stored(load, Vec::new());
+        }
+        self.new_group(id, Builder::of_load(load, from).cast(to))
     }
 
     /// A value as it is; what depends on it waits for `after`.
@@ -422,8 +451,19 @@ impl Fuser<'_> {
         self.in_register(id, self.groups.len() - 1, register, Level::Element)
     }
 
-    /// An operand of a product: its loads join the group's, and what is done to them is given.
+    /// An operand of a product: its loads join the group's, and what is done to them is given. What is f16 in memory is
+    /// multiplied as f32.
     fn product_operand(&mut self, group: &mut Group, operand: NodeId) -> Expression {
+        let mut expression = self.operand_as_it_is(group, operand);
+        let dtype = self.ty(operand).dtype;
+        if dtype.computed() != dtype {
+            let last = expression.instructions.len() - 1;
+            expression.push(Instruction::Cast(last), dtype.computed());
+        }
+        expression
+    }
+
+    fn operand_as_it_is(&mut self, group: &mut Group, operand: NodeId) -> Expression {
         group.wait_for(self.waits_for(operand));
         let dtype = self.ty(operand).dtype;
         if let Value::Register(computed) = self.value(operand) {
