@@ -1,11 +1,14 @@
 //! Expressions, evaluated one cache-sized block of the iteration space at a time.
+//!
+//! A register of f16 is held as f32, always a number that f16 has: loads widen, stores narrow, and every instruction that
+//! computes is followed by a rounding.
 
 use crate::address::{Strided, runs};
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
-use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, philox, with_dtype};
+use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, philox};
 
 /// Elements per block: a handful of registers of this size stay in the first-level cache. A multiple of 4, so that
 /// blocks of random numbers start at a Philox block.
@@ -78,24 +81,28 @@ impl Program {
         let is_read = |r: Register| {
             asked.contains(&r) || instructions.iter().any(|(instruction, _)| instruction.operands().contains(&r))
         };
-        // A load that is one stretch of its array is read where it is.
-        let is_stretch = |load: &PreparedLoad| load.strided.contiguous_from.is_some();
-        let is_ready = |r: Register| match instructions[r].0 {
-            Instruction::Load(l) => is_stretch(&loads[l]) || loads[l].source.output.is_some(),
+        // A load that is one stretch of its array is read where it is, unless it has to be widened. What is local is held
+        // as registers are.
+        let is_stretch = |load: &PreparedLoad, dtype: DType| {
+            load.strided.contiguous_from.is_some() && (dtype != DType::F16 || load.source.local)
+        };
+        let is_ready = |r: Register| match instructions[r] {
+            (Instruction::Load(l), dtype) => is_stretch(&loads[l], dtype) || loads[l].source.output.is_some(),
             _ => false,
         };
         let mut direct = vec![None; instructions.len()];
         let mut copied = Vec::new();
         for (output, &register) in outputs.iter().enumerate() {
             let is_only = outputs.iter().filter(|&&other| other == register).count() == 1;
-            if is_only && !is_read(register) && !is_ready(register) {
+            let is_narrowed = instructions[register].1 == DType::F16;
+            if is_only && !is_narrowed && !is_read(register) && !is_ready(register) {
                 direct[register] = Some(output);
             } else {
                 copied.push((register, output));
             }
         }
-        let needs_scratch = instructions.iter().zip(&direct).map(|((instruction, _), direct)| match instruction {
-            Instruction::Load(l) if is_stretch(&loads[*l]) => loads[*l].source.output.is_some(),
+        let needs_scratch = instructions.iter().zip(&direct).map(|((instruction, dtype), direct)| match instruction {
+            Instruction::Load(l) if is_stretch(&loads[*l], *dtype) => loads[*l].source.output.is_some(),
             _ => direct.is_none(),
         });
         let needs_scratch = needs_scratch.collect();
@@ -133,7 +140,7 @@ impl Program {
                 Instruction::Const(number) => *number,
                 _ => Number::Int(0),
             };
-            with_dtype!(*dtype, T => T::wrap(vec![T::from_number(number); len]))
+            loops::filled(*dtype, number, len)
         });
         registers.collect()
     }
@@ -175,7 +182,7 @@ impl Program {
             {
                 let mut target = SliceMut::of(&mut scratch[r]);
                 let source = outs[output].as_slice();
-                with_slice!(SliceMut, target.range(0, len), t => t.copy_from_slice(source.range(0, len).typed()));
+                loops::copy(source.range(0, len), target.range(0, len));
             }
         }
         for (r, (instruction, dtype)) in self.instructions.iter().enumerate() {
@@ -199,7 +206,10 @@ impl Program {
                     let load = &self.loads[*l];
                     // What is updated in place has been read before.
                     if let Some(source) = operands.loads[*l].filter(|_| load.source.output.is_none()) {
-                        with_slice!(SliceMut, target, t => load.strided.fill(source.typed(), load.first(block), t));
+                        from_memory(source, target, |target| {
+                            with_slice!(SliceMut, target, t => load.strided.fill(source.typed(), load.first(block), t));
+                            Ok(())
+                        })?;
                     }
                 }
                 Instruction::Iota(axis) => iota(&self.space, *axis, start, target),
@@ -214,11 +224,14 @@ impl Program {
                 Instruction::Select(c, t, o) => {
                     loops::select(previous(*c).typed(), previous(*t), previous(*o), target);
                 }
+                Instruction::Cast(x) if *dtype == DType::F16 => loops::cast_to_f16(previous(*x), target),
                 Instruction::Cast(x) => loops::cast(previous(*x), target),
                 Instruction::Gather { load, axis, index } => {
                     let source = operands.loads[*load].expect("a gathered buffer is never updated in place");
                     let view = &self.loads[*load].source.view;
-                    gather(source, view, *axis, previous(*index), &self.space, start, target)?;
+                    from_memory(source, target, |target| {
+                        gather(source, view, *axis, previous(*index), &self.space, start, target)
+                    })?;
                 }
                 Instruction::Index { index, axis, extent } => {
                     let values = previous(*index);
@@ -231,10 +244,13 @@ impl Program {
                     return Err(Error::Backend(format!("a {dtype} value that the kernel's family does not give")));
                 }
             }
+            if *dtype == DType::F16 && !is_exact(instruction) {
+                loops::round_to_f16(SliceMut::of(&mut later[0]).range(0, len).typed());
+            }
         }
         for &(register, output) in self.copied.iter().filter(|(register, _)| is_wanted(*register)) {
             let source = self.register(operands, scratch, register, block);
-            with_slice!(SliceMut, outs[output].range(0, len), t => t.copy_from_slice(source.typed()));
+            loops::copy(source, outs[output].range(0, len));
         }
         Ok(())
     }
@@ -244,6 +260,30 @@ impl PreparedLoad {
     /// Where a block begins in what the load's view shows.
     fn first(&self, block: Block) -> usize {
         if self.source.local { block.start - block.base } else { block.start }
+    }
+}
+
+/// Whether an instruction on f16 gives what f16 has, without being rounded.
+fn is_exact(instruction: &Instruction) -> bool {
+    match instruction {
+        Instruction::Unary(op, _) => op.ulps() == 0.0,
+        Instruction::Binary(op, ..) => op.ulps() == 0.0,
+        Instruction::Iota(_) => false,
+        _ => true,
+    }
+}
+
+/// Fills a register with elements of an array, which `fill` puts into a place of the array's dtype.
+fn from_memory(source: Slice<'_>, target: SliceMut<'_>, fill: impl FnOnce(SliceMut<'_>) -> Result<()>) -> Result<()> {
+    match (source, target) {
+        (Slice::F16(_), SliceMut::F32(wide)) => {
+            let mut narrow = [f16::ZERO; BLOCK];
+            let narrow = &mut narrow[..wide.len()];
+            fill(SliceMut::F16(narrow))?;
+            loops::copy(Slice::F16(narrow), SliceMut::F32(wide));
+            Ok(())
+        }
+        (_, target) => fill(target),
     }
 }
 
@@ -300,7 +340,7 @@ fn random(key: u64, start: usize, target: SliceMut<'_>) {
         SliceMut::F64(t) => {
             fill(key, start, t, |w| [philox::uniform_f64(w[0], w[1]), philox::uniform_f64(w[2], w[3])]);
         }
-        SliceMut::Bool(_) | SliceMut::I32(_) => unreachable!("random numbers are u32 or floats"),
+        SliceMut::Bool(_) | SliceMut::I32(_) | SliceMut::F16(_) => unreachable!("random numbers are u32, f32 or f64"),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The general matrix product, with what is done to its operands before and to its sums after.
 
 use crate::block::{BLOCK, Block, Operands, Program, Source};
+use crate::loops;
 use crate::matrix::{Matrices, Matrix, Mode, gemm_product, int_product};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
-use gradus_ir::{DType, Data, Error, Result, Shape, View};
+use gradus_ir::{DType, Data, Error, Result, Shape, View, f16};
 use std::ops::Range;
 
 /// Sums that are computed at once, where more is made of them.
@@ -41,6 +42,8 @@ struct Operand {
     load: usize,
     packing: Option<Program>,
     matrices: Matrices,
+    /// The elements that are widened to f32 for a run, where the load is of f16 and not packed.
+    widened: Option<Range<usize>>,
 }
 
 /// A part of the work: some terms of the sums of some rows of a batch index.
@@ -94,7 +97,9 @@ impl Contraction {
     /// The bytes that a run takes for itself, beside packed matrices and the sums of a panel for each thread.
     pub(crate) fn scratch(&self) -> usize {
         let (sections, sums) = (self.sections(), self.batch.numel() * self.m * self.n);
-        if sections > 1 { sections * sums * self.dtype.size() } else { 0 }
+        let partial = if sections > 1 { sections * sums } else { 0 };
+        let widened: usize = self.operands.iter().filter_map(|operand| operand.widened.as_ref()).map(Range::len).sum();
+        (partial + widened) * self.dtype.size()
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
@@ -104,11 +109,14 @@ impl Contraction {
                 .ok_or_else(|| Error::Backend("a matrix product over its own operand".into()))
         };
         let sides = [slice(0)?, slice(1)?];
+        let wide = [self.operands[0].widen(sides[0])?, self.operands[1].widen(sides[1])?];
+        let sides = [0, 1].map(|side| wide[side].as_deref().map_or(sides[side], Slice::F32));
         match self.dtype {
             DType::F32 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f32>, sum: |a, b| a + b }),
             DType::F64 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f64>, sum: |a, b| a + b }),
             DType::I32 => self.typed(sides, operands, outs, Rules { product: int_product::<i32>, sum: Int::add }),
             DType::U32 => self.typed(sides, operands, outs, Rules { product: int_product::<u32>, sum: Int::add }),
+            DType::F16 => Err(Error::Backend("a product of f16 that a plan has not widened".into())),
             DType::Bool => Err(Error::DType { expected: "a number dtype", found: DType::Bool }),
         }
     }
@@ -298,9 +306,24 @@ fn epilogue(kernel: &Kernel, sources: &[Source]) -> Program {
     Program::new(&kernel.space, sources, &expression, &outputs, &[])
 }
 
-/// Whether an operand is a load as it is.
+/// Whether an operand is a load as it is, or a widened one.
 fn is_load(expression: &Expression) -> bool {
-    matches!(expression.instructions[..], [(Instruction::Load(_), _)])
+    matches!(expression.instructions[..], [(Instruction::Load(_), _)]) || is_widened(expression)
+}
+
+fn is_widened(expression: &Expression) -> bool {
+    matches!(expression.instructions[..], [(Instruction::Load(_), DType::F16), (Instruction::Cast(0), DType::F32)])
+}
+
+/// Where the elements lie that a view without padding shows.
+fn reach(view: &View) -> Range<usize> {
+    if view.shape().numel() == 0 {
+        return 0..0;
+    }
+    let end = |pick: fn(isize, isize) -> isize| {
+        view.axes.iter().fold(view.offset, |at, axis| at + pick(0, axis.stride * (axis.extent as isize - 1)))
+    };
+    end(isize::min) as usize..end(isize::max) as usize + 1
 }
 
 impl Operand {
@@ -316,7 +339,8 @@ impl Operand {
         let load = Operand::load(expression);
         let view = &sources[load].view;
         if let Some(matrices) = Matrices::new(view, batch, contracted, outer).filter(|_| is_load(expression)) {
-            return Operand { load, packing: None, matrices };
+            let widened = is_widened(expression).then(|| reach(view));
+            return Operand { load, packing: None, matrices, widened };
         }
         // Matrix after matrix; in each, neighbours in memory stay neighbours.
         let (free, inner) =
@@ -337,7 +361,22 @@ impl Operand {
         let space = sources[load].view.shape();
         let last = expression.instructions.len() - 1;
         let packing = Some(Program::new(&space, sources, expression, &[last], &[]));
-        Operand { load, packing, matrices: Matrices { strides: Vec::new(), row, column, offset: 0 } }
+        let matrices = Matrices { strides: Vec::new(), row, column, offset: 0 };
+        Operand { load, packing, matrices, widened: None }
+    }
+
+    /// The load as f32, where it is f16 and not packed: as long as what is read of it, from the beginning of the array.
+    fn widen(&self, source: Slice<'_>) -> Result<Option<Vec<f32>>> {
+        let Some(Range { start, end }) = self.widened.clone() else { return Ok(None) };
+        let source: &[f16] = source.typed();
+        let mut wide = vec![0.0; end];
+        let piece = |(number, out): (usize, &mut [f32])| {
+            let from = &source[start + number * PANEL..][..out.len()];
+            loops::copy(Slice::F16(from), SliceMut::F32(out));
+            Ok(())
+        };
+        parallel::each_chunk(&mut wide[start..], PANEL, end - start, piece)?;
+        Ok(Some(wide))
     }
 
     /// Puts the matrix at a place into `packed`, if it cannot be read where it is.

@@ -27,10 +27,10 @@ pub(crate) trait Folding: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// Accumulators for a reduction of elements of this dtype.
+/// Accumulators for a reduction of elements of this dtype: of f16, held as f32, only the best are looked for.
 pub(crate) fn folding(op: ReduceOp, dtype: DType) -> Result<Box<dyn Folding>> {
     match dtype {
-        DType::F32 => Ok(float::<f32>(op)),
+        DType::F16 | DType::F32 => Ok(float::<f32>(op)),
         DType::F64 => Ok(float::<f64>(op)),
         DType::I32 => Ok(int::<i32>(op)),
         DType::U32 => Ok(int::<u32>(op)),

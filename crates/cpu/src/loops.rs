@@ -1,8 +1,8 @@
 //! The innermost loops: one row over one block, compiled for the best instructions that the machine has.
 
-use crate::slice::{Slice, SliceMut, with_slice};
-use gradus_ir::Element;
+use crate::slice::{Slice, SliceMut, with_register, with_slice};
 use gradus_ir::op::row::{Binary, BinaryVisitor, Compare, CompareVisitor, Unary, UnaryVisitor};
+use gradus_ir::{DType, Data, Element, Number, f16, math, with_dtype};
 use std::sync::LazyLock;
 
 /// What the machine can do, found once.
@@ -54,6 +54,7 @@ impl UnaryVisitor for UnaryLoop<'_> {
             Slice::U32(x) => map1(x, self.out.typed(), R::fast_int::<u32>),
             Slice::F32(x) => map1(x, self.out.typed(), R::fast::<f32>),
             Slice::F64(x) => map1(x, self.out.typed(), R::fast::<f64>),
+            Slice::F16(_) => unreachable!("a register of f16 is held as f32"),
         }
     }
 }
@@ -74,6 +75,7 @@ impl BinaryVisitor for BinaryLoop<'_> {
             Slice::U32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast_int::<u32>),
             Slice::F32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast::<f32>),
             Slice::F64(a) => map2(a, self.b.typed(), self.out.typed(), R::fast::<f64>),
+            Slice::F16(_) => unreachable!("a register of f16 is held as f32"),
         }
     }
 }
@@ -88,7 +90,7 @@ pub(crate) struct CompareLoop<'a> {
 impl CompareVisitor for CompareLoop<'_> {
     type Output = ();
     fn visit<R: Compare>(self) {
-        with_slice!(Slice, self.a, a => map2(a, self.b.typed(), self.out, |a, b| R::fast(a, b)));
+        with_register!(Slice, self.a, a => map2(a, self.b.typed(), self.out, |a, b| R::fast(a, b)));
     }
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn select(condition: &[bool], then: Slice<'_>, otherwise: Slice<'_>, 
             },
         );
     }
-    with_slice!(SliceMut, out, out => typed(condition, then.typed(), otherwise.typed(), out));
+    with_register!(SliceMut, out, out => typed(condition, then.typed(), otherwise.typed(), out));
 }
 
 /// A conversion that Rust's `as` does: floats truncate and saturate to integers, NaN to 0; integers wrap.
@@ -153,5 +155,43 @@ pub(crate) fn cast(x: Slice<'_>, out: SliceMut<'_>) {
     fn typed<A: Element + CastTo<B>, B>(x: &[A], out: &mut [B]) {
         map1(x, out, A::cast);
     }
-    with_slice!(SliceMut, out, out => with_slice!(Slice, x, x => typed(x, out)));
+    with_register!(SliceMut, out, out => with_register!(Slice, x, x => typed(x, out)));
+}
+
+/// `out = x as f16`, held as f32.
+pub(crate) fn cast_to_f16(x: Slice<'_>, mut out: SliceMut<'_>) {
+    let len = out.len();
+    match x {
+        Slice::F64(x) => map1(x, out.range(0, len).typed(), math::to_odd),
+        x => cast(x, out.range(0, len)),
+    }
+    round_to_f16(out.typed());
+}
+
+/// Rounds a register of f16, which is held as f32.
+pub(crate) fn round_to_f16(register: &mut [f32]) {
+    vectorised(
+        #[inline(always)]
+        || register.iter_mut().for_each(|x| *x = math::round_to_f16(*x)),
+    );
+}
+
+/// An array of equal numbers, as a register of a dtype holds them.
+pub(crate) fn filled(dtype: DType, number: Number, len: usize) -> Data {
+    fn typed<T: Element>(number: Number, len: usize) -> Data {
+        T::wrap(vec![T::from_number(number); len])
+    }
+    match dtype {
+        DType::F16 => typed::<f32>(f16::from_number(number).into(), len),
+        _ => with_dtype!(dtype, T => typed::<T>(number, len)),
+    }
+}
+
+/// Copies elements between memory and registers, which hold f16 as f32.
+pub(crate) fn copy(from: Slice<'_>, to: SliceMut<'_>) {
+    match (from, to) {
+        (Slice::F16(from), SliceMut::F32(to)) => map1(from, to, math::from_f16),
+        (Slice::F32(from), SliceMut::F16(to)) => map1(from, to, math::to_f16),
+        (from, to) => with_slice!(SliceMut, to, to => to.copy_from_slice(from.typed())),
+    }
 }

@@ -135,7 +135,7 @@ impl Memory {
 fn kept_as(dtype: DType) -> DType {
     match dtype {
         DType::I32 | DType::U32 | DType::F32 => DType::U32,
-        DType::Bool | DType::F64 => dtype,
+        DType::Bool | DType::F16 | DType::F64 => dtype,
     }
 }
 

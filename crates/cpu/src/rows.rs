@@ -6,11 +6,12 @@
 
 use crate::block::{BLOCK, Block, Operands, Program, Source};
 use crate::fold::{Folding, folding};
+use crate::loops;
 use crate::parallel;
-use crate::slice::{Slice, SliceMut, with_slice};
+use crate::slice::{Slice, SliceMut};
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{Expression, Instruction, Kernel, Register};
-use gradus_ir::{DType, Data, Element, Number, Result, Shape, View, ViewAxis, with_dtype};
+use gradus_ir::{DType, Data, Number, Result, Shape, View, ViewAxis};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -184,7 +185,7 @@ impl RowProgram {
     }
 
     fn new_values(&self, rows: usize) -> Vec<Data> {
-        let zeros = |dtype: &DType| with_dtype!(*dtype, T => T::wrap(vec![T::from_number(Number::Int(0)); rows]));
+        let zeros = |dtype: &DType| loops::filled(*dtype, Number::Int(0), rows);
         self.values.iter().map(zeros).collect()
     }
 
@@ -276,7 +277,7 @@ impl RowProgram {
         for (out, value) in outs.iter_mut().zip(&self.outputs) {
             if let Some(value) = value {
                 let source = Slice::of(&values[*value]).range(0, rows);
-                with_slice!(SliceMut, out.range(0, rows), t => t.copy_from_slice(source.typed()));
+                loops::copy(source, out.range(0, rows));
             }
         }
     }

@@ -41,6 +41,7 @@ impl Scan {
             SliceMut::I32(out) => self.ints(&loads, out),
             SliceMut::U32(out) => self.ints(&loads, out),
             SliceMut::Bool(_) => Err(Error::DType { expected: "a number dtype", found: DType::Bool }),
+            SliceMut::F16(_) => Err(Error::Backend("a scan of f16 that a plan has not widened".into())),
         }
     }
 

@@ -72,6 +72,9 @@ impl Scatter {
             (ScatterMode::Add, SliceMut::F64(t)) => self.apply(&index, updates.typed(), t, |p, u| *p += u),
             (ScatterMode::Add, SliceMut::I32(t)) => self.apply(&index, updates.typed(), t, |p, u| *p = Int::add(*p, u)),
             (ScatterMode::Add, SliceMut::U32(t)) => self.apply(&index, updates.typed(), t, |p, u| *p = Int::add(*p, u)),
+            (ScatterMode::Add, SliceMut::F16(_)) => {
+                return Err(Error::Backend("a sum of f16 that a plan has not widened".into()));
+            }
             (ScatterMode::Add, SliceMut::Bool(_)) => {
                 return Err(Error::DType { expected: "a number dtype", found: DType::Bool });
             }

@@ -1,6 +1,6 @@
 //! Borrowed typed arrays.
 
-use gradus_ir::{DType, Data, Element};
+use gradus_ir::{DType, Data, Element, f16};
 
 macro_rules! slices {
     ($($variant:ident $t:ty),*) => {
@@ -106,7 +106,7 @@ macro_rules! slices {
         })*
     };
 }
-slices!(Bool bool, I32 i32, U32 u32, F32 f32, F64 f64);
+slices!(Bool bool, I32 i32, U32 u32, F16 f16, F32 f32, F64 f64);
 
 /// Runs an expression with `$v` bound to the typed slice.
 macro_rules! with_slice {
@@ -115,9 +115,25 @@ macro_rules! with_slice {
             $enum::Bool($v) => $body,
             $enum::I32($v) => $body,
             $enum::U32($v) => $body,
+            $enum::F16($v) => $body,
             $enum::F32($v) => $body,
             $enum::F64($v) => $body,
         }
     };
 }
 pub(crate) use with_slice;
+
+/// The same with a block of a register, where f16 is held as f32.
+macro_rules! with_register {
+    ($enum:ident, $slice:expr, $v:ident => $body:expr) => {
+        match $slice {
+            $enum::Bool($v) => $body,
+            $enum::I32($v) => $body,
+            $enum::U32($v) => $body,
+            $enum::F32($v) => $body,
+            $enum::F64($v) => $body,
+            $enum::F16(_) => unreachable!("a register of f16 is held as f32"),
+        }
+    };
+}
+pub(crate) use with_register;

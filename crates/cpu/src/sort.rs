@@ -5,7 +5,7 @@ use crate::address::Strided;
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed, with_slice};
 use gradus_ir::plan::Kernel;
-use gradus_ir::{Data, Result};
+use gradus_ir::{Data, Result, f16, math};
 use rayon::slice::ParallelSliceMut;
 
 /// Elements per task, where rows are short.
@@ -52,16 +52,22 @@ ordered! {
     bool as u32 in u64: |x| x as u32;
     u32 as u32 in u64: |x| x;
     i32 as u32 in u64: |x| (x as u32) ^ (1 << 31);
-    f32 as u32 in u64: |x| match (x + 0.0).to_bits() {
-        _ if x.is_nan() => u32::MAX,
-        bits if bits >> 31 == 0 => bits | (1 << 31),
-        bits => !bits,
-    };
+    f16 as u32 in u64: |x| key_of_f32(math::from_f16(x));
+    f32 as u32 in u64: |x| key_of_f32(x);
     f64 as u64 in u128: |x| match (x + 0.0).to_bits() {
         _ if x.is_nan() => u64::MAX,
         bits if bits >> 63 == 0 => bits | (1 << 63),
         bits => !bits,
     };
+}
+
+#[inline(always)]
+fn key_of_f32(x: f32) -> u32 {
+    match (x + 0.0).to_bits() {
+        _ if x.is_nan() => u32::MAX,
+        bits if bits >> 31 == 0 => bits | (1 << 31),
+        bits => !bits,
+    }
 }
 
 impl Sort {

@@ -25,8 +25,7 @@ pub enum DType {
 
 impl DType {
     /// Every dtype, in order of promotion.
-    pub const ALL: [DType; 6] =
-        [DType::Bool, DType::I32, DType::U32, DType::F16, DType::F32, DType::F64];
+    pub const ALL: [DType; 6] = [DType::Bool, DType::I32, DType::U32, DType::F16, DType::F32, DType::F64];
 
     /// The lower-case name, as in `f32`.
     pub fn name(self) -> &'static str {

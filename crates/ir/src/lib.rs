@@ -31,11 +31,11 @@ pub use backend::{Backend, Buffer, Download, Executable, MemoryStats, Stats, Tar
 pub use dtype::{DType, Data, Element, Number};
 pub use error::{Error, Result, SourcePlace};
 pub use graph::{Graph, Node, NodeId};
+/// A number of dtype [`DType::F16`], of the `half` crate.
+pub use half::f16;
 pub use passes::{
     Lifetime, Places, PlanMemory, alive_at_once, lifetimes, plan, plan_in_order, plan_unfused, share_places,
 };
-/// A number of dtype [`DType::F16`], of the `half` crate.
-pub use half::f16;
 pub use plan::Plan;
 pub use shape::Shape;
 pub use view::{Guard, View, ViewAxis};

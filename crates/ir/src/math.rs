@@ -593,7 +593,10 @@ mod tests {
         let once = |x: f64| to_f16(to_odd(x)).to_f64();
         // The middle of 1 and its neighbour, and a little more, which f32 cannot tell from it.
         let middle = 1.0 + 2f64.powi(-11);
-        assert_eq!([middle, middle.next_up(), -middle.next_up()].map(once), [1.0, 1.0 + 2f64.powi(-10), -1.0 - 2f64.powi(-10)]);
+        assert_eq!(
+            [middle, middle.next_up(), -middle.next_up()].map(once),
+            [1.0, 1.0 + 2f64.powi(-10), -1.0 - 2f64.powi(-10)]
+        );
         let middle = 65520f64;
         assert_eq!([middle.next_down(), middle, -1e300].map(once), [65504.0, f64::INFINITY, f64::NEG_INFINITY]);
         let middle = 2f64.powi(-25);

@@ -1,6 +1,6 @@
 //! The element-wise ops of the reference.
 
-use super::{Array, Tolerance, rounding, wrap};
+use super::{Array, Tolerance, rounding, to_f16, wrap};
 use gradus_ir::DType;
 use gradus_ir::op::{BinaryOp, Op, Type, UnaryOp};
 use std::f64::consts::FRAC_PI_4;
@@ -23,7 +23,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Toler
                 let f = |v: &[f64]| match dtype {
                     DType::Bool => op.on_bool(v[0] != 0.0) as u8 as f64,
                     DType::I32 | DType::U32 => wrap(op.exact_int(v[0] as i64), dtype),
-                    DType::F32 | DType::F64 => op.exact(v[0]),
+                    DType::F16 | DType::F32 | DType::F64 => op.exact(v[0]),
                 };
                 let (value, error) = row(f, &x, ulps, dtype);
                 (value, error.max(lost_phase(*op, x[0], dtype)))
@@ -33,7 +33,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Toler
                 let f = |v: &[f64]| match dtype {
                     DType::Bool => op.on_bool(v[0] != 0.0, v[1] != 0.0) as u8 as f64,
                     DType::I32 | DType::U32 => wrap(op.exact_int(v[0] as i64, v[1] as i64), dtype),
-                    DType::F32 | DType::F64 => op.exact(v[0], v[1]),
+                    DType::F16 | DType::F32 | DType::F64 => op.exact(v[0], v[1]),
                 };
                 let (value, error) = row(f, &x, ulps, dtype);
                 let doubt = match op {
@@ -126,9 +126,12 @@ fn row(f: impl Fn(&[f64]) -> f64, x: &[(f64, f64)], ulps: f64, dtype: DType) -> 
         // Second-order terms.
         error *= 1.01;
     }
-    let (unit, tiny) = rounding(dtype);
-    let own =
-        if value.is_finite() { 2.0 * ulps * unit * value.abs() + if ulps > 0.0 { tiny } else { 0.0 } } else { 0.0 };
+    if ulps == 0.0 || !value.is_finite() {
+        return (value, error);
+    }
+    // What is computed in f32 is then rounded to f16.
+    let unit = if dtype == DType::F16 { rounding(dtype).0 } else { 0.0 };
+    let own = (2.0 * ulps * rounding(dtype.computed()).0 + unit) * value.abs() + rounding(dtype).1;
     (value, error + own)
 }
 
@@ -138,6 +141,7 @@ fn cast((value, error): (f64, f64), from: DType, to: DType) -> (f64, f64) {
         DType::I32 if from.is_float() => x as i32 as f64,
         DType::U32 if from.is_float() => x as u32 as f64,
         DType::I32 | DType::U32 => wrap(x as i64, to),
+        DType::F16 => to_f16(x),
         DType::F32 if from.is_int() => x as f32 as f64,
         DType::F32 | DType::F64 => x,
     };

@@ -25,7 +25,7 @@ mod ordered;
 mod shaped;
 
 use gradus_ir::op::attention::{self, AttentionPart};
-use gradus_ir::op::{Op, Type};
+use gradus_ir::op::{Op, ReduceOp, ScatterMode, Type};
 use gradus_ir::{DType, Data, Error, Graph, Number, Result, Shape, philox, with_data};
 
 /// A value of the reference.
@@ -102,10 +102,10 @@ fn interpret(
                 map::evaluate(&node.op, &operands, &node.ty, tolerance)
             }
             Op::Index { axis, extent } => shaped::checked(operands[0], *axis, *extent)?,
-            Op::Attention { part, causal } => attention(*part, *causal, &operands, tolerance)?,
             Op::Custom(op) => custom::evaluate(op, &operands, &node.ty)?,
             Op::Barrier => operands[0].clone(),
-            shaped => shaped::evaluate(shaped, &operands, &node.ty, tolerance)?,
+            op if node.ty.dtype == DType::F16 && accumulates(op) => accumulated(op, &operands, &node.ty, bounds)?,
+            op => wide(op, &operands, &node.ty, tolerance)?,
         };
         settle(&mut array, bounds);
         arrays.push(array);
@@ -121,7 +121,38 @@ fn attention(part: AttentionPart, causal: bool, operands: &[&Array], tolerance: 
     Ok(interpret(&composed, operand, &[], Some(tolerance))?.remove(0))
 }
 
-/// Applies what every op has in common: f32 overflows to infinity, and bounds that reach so far say nothing; an integer
+/// Evaluates an op that is no map, in the dtypes of its operands.
+fn wide(op: &Op, operands: &[&Array], ty: &Type, tolerance: Tolerance) -> Result<Array> {
+    match op {
+        Op::Attention { part, causal } => attention(*part, *causal, operands, tolerance),
+        shaped => shaped::evaluate(shaped, operands, ty, tolerance),
+    }
+}
+
+/// Whether an op adds or multiplies many numbers.
+fn accumulates(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Reduce(ReduceOp::Sum | ReduceOp::Prod, _)
+            | Op::Contract { .. }
+            | Op::Scatter(ScatterMode::Add, _)
+            | Op::Scan(..)
+            | Op::Attention { .. }
+    )
+}
+
+/// Evaluates such an op of f16: in f32, and rounded at the end.
+fn accumulated(op: &Op, operands: &[&Array], ty: &Type, bounds: Option<Tolerance>) -> Result<Array> {
+    let in_f32 = |ty: &Type| Type { dtype: ty.dtype.computed(), ..ty.clone() };
+    let widened: Vec<Array> = operands.iter().map(|&x| Array { ty: in_f32(&x.ty), ..x.clone() }).collect();
+    let widened: Vec<&Array> = widened.iter().collect();
+    let tolerance = bounds.unwrap_or(Tolerance::CPU);
+    let mut total = wide(op, &widened, &in_f32(ty), tolerance)?;
+    settle(&mut total, bounds);
+    Ok(map::evaluate(&Op::Cast, &[&total], ty, tolerance))
+}
+
+/// Applies what every op has in common: f16 and f32 overflow to infinity, and bounds that reach so far say nothing; an integer
 /// that may be another one may be any (it wraps). A denormal may be zero on a device that flushes them; what is infinite
 /// at zero (a division by it, its logarithm) then follows from this error.
 fn settle(array: &mut Array, bounds: Option<Tolerance>) {
@@ -133,25 +164,41 @@ fn settle(array: &mut Array, bounds: Option<Tolerance>) {
             *error = f64::INFINITY;
         }
     }
-    if array.ty.dtype != DType::F32 {
-        return;
-    }
+    let smallest = match array.ty.dtype {
+        DType::F16 => 2f64.powi(-14),
+        DType::F32 => f32::MIN_POSITIVE as f64,
+        _ => return,
+    };
+    let largest = largest(array.ty.dtype);
     for (value, error) in array.values.iter_mut().zip(&mut array.errors) {
-        if value.is_finite() && value.abs() + *error > f32::MAX as f64 {
+        if value.is_finite() && value.abs() + *error > largest {
             *error = f64::INFINITY;
         }
-        if value.is_finite() && value.abs() > f32::MAX as f64 {
+        if value.is_finite() && value.abs() > largest {
             *value = f64::INFINITY.copysign(*value);
         }
-        if bounds.is_some_and(|tolerance| tolerance.flushes) && value.abs() < f32::MIN_POSITIVE as f64 {
+        if bounds.is_some_and(|tolerance| tolerance.flushes) && value.abs() < smallest + *error {
             *error = error.max(value.abs());
         }
     }
 }
 
-/// Half a unit in the last place, relative, and the largest number that may be flushed to zero.
+/// The f16 that is nearest to a number.
+fn to_f16(x: f64) -> f64 {
+    if x == 0.0 || !x.is_finite() {
+        return x;
+    }
+    // f16 has ten bits after the first, and nothing below 2⁻²⁴.
+    let spacing = 2f64.powi((x.abs().log2().floor() as i32).max(-14) - 10);
+    let rounded = (x / spacing).round_ties_even() * spacing;
+    if rounded.abs() > largest(DType::F16) { f64::INFINITY.copysign(x) } else { rounded }
+}
+
+/// Half a unit in the last place, relative, and what may be lost near zero: of f32 and f64 the largest number that may be
+/// flushed, of f16 the distance of two denormals.
 fn rounding(dtype: DType) -> (f64, f64) {
     match dtype {
+        DType::F16 => (2f64.powi(-11), 2f64.powi(-24)),
         DType::F32 => (f32::EPSILON as f64 / 2.0, 1.2e-38),
         DType::F64 => (f64::EPSILON / 2.0, 2.3e-308),
         DType::Bool | DType::I32 | DType::U32 => (0.0, 0.0),
@@ -160,7 +207,11 @@ fn rounding(dtype: DType) -> (f64, f64) {
 
 /// The largest finite number.
 fn largest(dtype: DType) -> f64 {
-    if dtype == DType::F32 { f32::MAX as f64 } else { f64::MAX }
+    match dtype {
+        DType::F16 => 65504.0,
+        DType::F32 => f32::MAX as f64,
+        _ => f64::MAX,
+    }
 }
 
 /// Wraps an integer result to its dtype; other values stay as they are.
@@ -176,8 +227,8 @@ fn exact(ty: &Type, values: Vec<f64>) -> Array {
 }
 
 fn input(data: &Data, ty: &Type) -> Result<Array> {
-    // A promoted graph takes f32 data for its f64 inputs.
-    let promoted = data.dtype() == DType::F32 && ty.dtype == DType::F64;
+    // A promoted graph takes data of any float for its f64 inputs.
+    let promoted = data.dtype().is_float() && ty.dtype == DType::F64;
     if data.dtype() != ty.dtype && !promoted {
         return Err(Error::DTypes { left: data.dtype(), right: ty.dtype });
     }
@@ -190,6 +241,7 @@ fn input(data: &Data, ty: &Type) -> Result<Array> {
 
 fn uniform(number: Number, ty: &Type) -> Array {
     let value = match ty.dtype {
+        DType::F16 => to_f16(number.to_f64()),
         DType::F32 => number.to_f64() as f32 as f64,
         _ => number.to_f64(),
     };
@@ -197,7 +249,8 @@ fn uniform(number: Number, ty: &Type) -> Array {
 }
 
 fn iota(axis: usize, ty: &Type) -> Array {
-    exact(ty, indices(&ty.shape).map(|index| index[axis] as f64).collect())
+    let number = |index: usize| if ty.dtype == DType::F16 { to_f16(index as f64) } else { index as f64 };
+    exact(ty, indices(&ty.shape).map(|index| number(index[axis])).collect())
 }
 
 fn random(key: u64, ty: &Type) -> Array {
