@@ -48,6 +48,7 @@ pub const LIBRARIES: &[&str] = &[
     include_str!("bits.wgsl"),
     include_str!("compare.wgsl"),
     include_str!("convert.wgsl"),
+    include_str!("half.wgsl"),
     include_str!("integer.wgsl"),
     include_str!("math.wgsl"),
     include_str!("order.wgsl"),

@@ -14,9 +14,9 @@ pub(crate) struct Array {
     pub(crate) range: Range,
 }
 
-/// The bytes of so many elements on the device.
-pub(crate) fn bytes(len: usize) -> u64 {
-    4 * len as u64
+/// The bytes of so many elements on the device, which copies words.
+pub(crate) fn bytes(dtype: DType, len: usize) -> u64 {
+    if dtype == DType::F16 { (2 * len as u64).next_multiple_of(4) } else { 4 * len as u64 }
 }
 
 impl Array {
@@ -27,6 +27,7 @@ impl Array {
             DType::Bool => bools(device.read_as(buffer, *len)?),
             DType::I32 => Data::I32(device.read_as(buffer, *len)?),
             DType::U32 => Data::U32(device.read_as(buffer, *len)?),
+            DType::F16 => Data::F16(device.read_as(buffer, *len)?),
             DType::F32 | DType::F64 => Data::F32(device.read_as(buffer, *len)?),
         })
     }
@@ -46,6 +47,10 @@ impl Array {
             DType::U32 => {
                 let values = device.read_as_async(buffer, *len);
                 Box::pin(async move { values.await.map(Data::U32).map_err(of_device) })
+            }
+            DType::F16 => {
+                let values = device.read_as_async(buffer, *len);
+                Box::pin(async move { values.await.map(Data::F16).map_err(of_device) })
             }
             DType::F32 | DType::F64 => {
                 let values = device.read_as_async(buffer, *len);

@@ -9,7 +9,7 @@ use crate::slots::{Place, Slots};
 use crate::{Gpu, kernels};
 use gradus_device::{self as device, Device};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Register};
-use gradus_ir::{Buffer, DType, Element, Error, Executable, Number, Plan, Result};
+use gradus_ir::{Buffer, DType, Element, Error, Executable, Number, Plan, Result, f16};
 use smallvec::SmallVec;
 use std::ops::Range as Span;
 
@@ -272,12 +272,13 @@ impl GpuExecutable {
     }
 }
 
-/// The bits of a number in a dtype.
+/// The bits of a number in a dtype, as kernels hold it.
 fn bits(number: Number, dtype: DType) -> u32 {
     match dtype {
         DType::Bool => bool::from_number(number) as u32,
         DType::I32 => i32::from_number(number) as u32,
         DType::U32 => u32::from_number(number),
+        DType::F16 => f16::from_number(number).to_f32().to_bits(),
         DType::F32 | DType::F64 => f32::from_number(number).to_bits(),
     }
 }

@@ -5,7 +5,7 @@ use crate::module::{Module, Parameter, Slot, Width, alias, stored};
 use gradus_device::Access;
 use gradus_ir::op::UnaryOp;
 use gradus_ir::plan::{BufferId, Instruction, Kernel, Register};
-use gradus_ir::{DType, Guard, Number, Shape};
+use gradus_ir::{DType, Element, Guard, Number, Shape, f16};
 use std::fmt::Write;
 
 /// Where a function stands in the kernel's space: expressions of its coordinates.
@@ -122,14 +122,26 @@ pub(crate) fn evaluate(
                 row(wgsl, operands, &[("{a}", format!("r{a}")), ("{b}", format!("r{b}"))])
             }
             Instruction::Select(condition, then, otherwise) => format!("select(r{otherwise}, r{then}, r{condition})"),
-            Instruction::Cast(x) => match kernel.expression.instructions[x].1 {
-                from if from == *dtype => format!("r{x}"),
+            Instruction::Cast(x) => match (kernel.expression.instructions[x].1.computed(), dtype.computed()) {
+                (from, to) if from == to => format!("r{x}"),
                 // A compiler that finds out that an integer or a choice is zero takes its product with NaN to be 0.
-                from if dtype.is_float() => emitter.behind_zero(&format!("{from}_to_{dtype}(r{x})")),
-                from => format!("{from}_to_{dtype}(r{x})"),
+                (from, to) if dtype.is_float() => emitter.behind_zero(&format!("{from}_to_{to}(r{x})")),
+                (from, to) => format!("{from}_to_{to}(r{x})"),
             },
         };
+        let value =
+            if *dtype == DType::F16 && rounds(instruction) { format!("rounded_to_f16({value})") } else { value };
         let _ = writeln!(body, "    let r{register} = {value};");
+    }
+}
+
+/// Whether what an instruction computes in f32 may be no number that f16 has.
+fn rounds(instruction: &Instruction) -> bool {
+    match instruction {
+        Instruction::Unary(op, _) => op.ulps() > 0.0,
+        Instruction::Binary(op, ..) => op.ulps() > 0.0,
+        Instruction::Cast(_) | Instruction::Iota(_) => true,
+        _ => false,
     }
 }
 
@@ -180,13 +192,17 @@ fn add_terms(kernel: &Kernel, register: Register, depth: usize, terms: &mut Vec<
 
 /// A row's expression with its operands and types filled in.
 fn row(wgsl: &str, dtype: DType, operands: &[(&str, String)]) -> String {
-    let text = wgsl.replace("{T}", alias(dtype)).replace("{t}", dtype.name());
+    let text = wgsl.replace("{T}", alias(dtype)).replace("{t}", dtype.computed().name());
     operands.iter().fold(text, |text, (place, name)| text.replace(place, name))
 }
 
-/// What a register looks like in memory.
-pub(crate) fn to_stored(register: Register, dtype: DType) -> String {
-    if dtype == DType::Bool { format!("bool_to_u32(r{register})") } else { format!("r{register}") }
+/// What a value looks like in memory.
+pub(crate) fn to_stored(value: &str, dtype: DType) -> String {
+    match dtype {
+        DType::Bool => format!("bool_to_u32({value})"),
+        DType::F16 => format!("Half({value})"),
+        _ => value.into(),
+    }
 }
 
 /// The WGSL type of a dtype's elements in a buffer that is read or written at this width.
@@ -271,8 +287,8 @@ impl<'e, 'm> Emitter<'e, 'm> {
         // WGSL has no words for NaN and infinity, and compilers that see a zero take 0 · NaN to be 0, and x / 0 to be
         // anything.
         let (word, is_literal) = match dtype {
-            DType::F32 | DType::F64 => {
-                let value = number.to_f64() as f32;
+            DType::F16 | DType::F32 | DType::F64 => {
+                let value = if dtype == DType::F16 { f16::from_number(number).into() } else { number.to_f64() as f32 };
                 (value.to_bits(), value.is_normal())
             }
             DType::Bool => ((number.to_f64() != 0.0) as u32, number.to_f64() != 0.0),
@@ -283,7 +299,7 @@ impl<'e, 'm> Emitter<'e, 'm> {
             DType::Bool => "Mask(true)".into(),
             DType::I32 => format!("Int({})", word as i32),
             DType::U32 => format!("Word({word}u)"),
-            DType::F32 | DType::F64 => format!("Real({:?}f)", f32::from_bits(word)),
+            DType::F16 | DType::F32 | DType::F64 => format!("Real({:?}f)", f32::from_bits(word)),
         }
     }
 
@@ -298,7 +314,7 @@ impl<'e, 'm> Emitter<'e, 'm> {
                 format!("(Word({first}) + Word(0u, 1u, 2u, 3u) * {stride})")
             }
         };
-        if dtype == DType::U32 { words } else { format!("u32_to_{dtype}({words})") }
+        if dtype == DType::U32 { words } else { format!("u32_to_{}({words})", dtype.computed()) }
     }
 
     fn random(&mut self, slot: usize, map: Option<&Affine>, place: &Place<'_>, dtype: DType) -> String {
@@ -338,7 +354,11 @@ impl<'e, 'm> Emitter<'e, 'm> {
                 format!("vec4({})", elements.join(", "))
             }
         };
-        if source.dtype == DType::Bool { format!("({raw} != Word())") } else { raw }
+        match source.dtype {
+            DType::Bool => format!("({raw} != Word())"),
+            DType::F16 => format!("Real({raw})"),
+            _ => raw,
+        }
     }
 
     /// The element of one lane, in its stored type.
@@ -444,7 +464,7 @@ fn of_word(word: &str, dtype: DType) -> String {
         DType::Bool => format!("Mask({word} != 0u)"),
         DType::I32 => format!("Int(bitcast<i32>({word}))"),
         DType::U32 => format!("Word({word})"),
-        DType::F32 | DType::F64 => format!("Real(bitcast<f32>({word}))"),
+        DType::F16 | DType::F32 | DType::F64 => format!("Real(bitcast<f32>({word}))"),
     }
 }
 

@@ -55,7 +55,11 @@ impl Gpu {
     /// A backend on a device that is open.
     pub fn new(device: Device) -> Gpu {
         let tuning = Tuning::of(&device);
-        let dtypes = vec![DType::Bool, DType::I32, DType::U32, DType::F32];
+        let has = |dtype: &DType| match dtype {
+            DType::F16 => device.limits().f16,
+            dtype => *dtype != DType::F64,
+        };
+        let dtypes = DType::ALL.into_iter().filter(has).collect();
         let target = Target { dtypes, bindings: device.limits().storage_buffers, longest_row: tuning.longest_row };
         Gpu { device, target, tuning, history: History::default(), observer: None }
     }
@@ -87,7 +91,7 @@ impl Gpu {
 
     /// Runs the launch that widens bytes to elements.
     fn widen(&self, packed: &[u8], dtype: DType) -> Result<device::Buffer> {
-        let output = self.device.allocate(bytes(packed.len())).map_err(of_device)?;
+        let output = self.device.allocate(bytes(dtype, packed.len())).map_err(of_device)?;
         if packed.is_empty() {
             return Ok(output);
         }
@@ -141,7 +145,12 @@ impl Backend for Gpu {
             Data::I32(values) => self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?,
             Data::U32(values) => self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?,
             Data::F32(values) => self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?,
-            Data::F64(_) => return Err(Error::NoDType { dtype, device: self.device.info().name.clone() }),
+            Data::F16(values) if self.target.dtypes.contains(&dtype) => {
+                self.device.upload(bytemuck::cast_slice(values)).map_err(of_device)?
+            }
+            Data::F16(_) | Data::F64(_) => {
+                return Err(Error::NoDType { dtype, device: self.device.info().name.clone() });
+            }
         };
         Ok(Buffer::new(Array { buffer, dtype, len, range }))
     }

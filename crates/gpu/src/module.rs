@@ -74,13 +74,13 @@ pub(crate) struct Finished {
     pub(crate) sizes: Vec<u32>,
 }
 
-/// The name of a dtype's elements in expressions, for either width.
+/// The name of a dtype's elements in expressions, for either width: f16 is held as f32.
 pub(crate) fn alias(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "Mask",
         DType::I32 => "Int",
         DType::U32 => "Word",
-        DType::F32 | DType::F64 => "Real",
+        DType::F16 | DType::F32 | DType::F64 => "Real",
     }
 }
 
@@ -89,6 +89,7 @@ pub(crate) fn stored(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool | DType::U32 => "u32",
         DType::I32 => "i32",
+        DType::F16 => "f16",
         DType::F32 | DType::F64 => "f32",
     }
 }
@@ -164,7 +165,11 @@ impl<'a> Module<'a> {
     /// The module's text: aliases, declarations, the skeleton, the hooks added so far, and what they call.
     pub(crate) fn finish(self, skeleton: &str, declared: Parameters) -> Finished {
         let mut text = String::new();
-        let types = [("Real", "f32"), ("Int", "i32"), ("Word", "u32"), ("Mask", "bool")];
+        let mut types = vec![("Real", "f32"), ("Int", "i32"), ("Word", "u32"), ("Mask", "bool")];
+        if self.bindings.iter().any(|binding| binding.element.contains(stored(DType::F16))) {
+            text.push_str("enable f16;\n");
+            types.push(("Half", "f16"));
+        }
         for (alias, scalar) in types {
             let _ = match self.width {
                 Width::Scalar => writeln!(text, "alias {alias} = {scalar};"),

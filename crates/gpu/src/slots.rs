@@ -41,13 +41,14 @@ impl Slots {
         };
         let steps = launches.iter().map(|launch| (bound(launch, false), bound(launch, true)));
         let outputs: Vec<BufferId> = outputs.iter().copied().filter(is_made).collect();
-        let (made, lifetimes) = lifetimes(buffers.len(), |id| bytes(buffers[id].len) as usize, steps, &outputs);
+        let (made, lifetimes) =
+            lifetimes(buffers.len(), |id| bytes(buffers[id].dtype, buffers[id].len) as usize, steps, &outputs);
         let shared = share_places(&lifetimes);
         let mut places: Vec<Place> = buffers.iter().map(|b| b.input.map_or(Place::Nowhere, Place::Input)).collect();
         for (id, (slot, offset)) in made.into_iter().zip(shared.of) {
             places[id] = Place::Slot(slot, offset as u64);
         }
-        let lengths = buffers.iter().map(|buffer| bytes(buffer.len)).collect();
+        let lengths = buffers.iter().map(|buffer| bytes(buffer.dtype, buffer.len)).collect();
         let bytes = shared.bytes.into_iter().map(|bytes| bytes as u64).collect();
         Slots { places, lengths, bytes, peak: alive_at_once(&lifetimes) }
     }

@@ -1,4 +1,5 @@
-//! Losses. Both sides must have equal shapes: broadcasting here hides a common bug.
+//! Losses. Both sides must have equal shapes: broadcasting here hides a common bug. Those of f16 are computed in f32 and
+//! rounded at the end.
 
 use gradus_tensor::{DType, Error, ErrorKind, Shape, Tensor};
 
@@ -51,7 +52,11 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor) -> Tensor {
 pub fn mse_loss_reduced(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> Tensor {
     match unequal("mse_loss", prediction, target) {
         Some(failed) => failed,
-        None => reduction.apply((prediction - target).square()),
+        None => {
+            let difference = prediction - target;
+            let losses = difference.widened().square();
+            reduction.apply(losses).to_dtype(difference.dtype())
+        }
     }
 }
 
@@ -67,7 +72,10 @@ pub fn bce_with_logits(logits: &Tensor, targets: &Tensor) -> Tensor {
 pub fn bce_with_logits_reduced(logits: &Tensor, targets: &Tensor, reduction: Reduction) -> Tensor {
     match unequal("bce_with_logits", logits, targets) {
         Some(failed) => failed,
-        None => reduction.apply(-(-logits).log_sigmoid() - logits * targets),
+        None => {
+            let (x, t) = (in_f32(logits, logits), in_f32(targets, logits));
+            reduction.apply(-(-&x).log_sigmoid() - &x * t).to_dtype(logits.dtype())
+        }
     }
 }
 
@@ -148,7 +156,8 @@ impl CrossEntropy {
         }
         let axis = class_axis(logits);
         let classes = logits.shape()[axis];
-        let log_p = logits.log_softmax(axis);
+        let log_p = in_f32(logits, logits).log_softmax(axis);
+        let weight = self.weight.as_ref().map(|weight| in_f32(weight, logits));
         // u32 targets cannot be negative; a negative index to ignore then never occurs.
         let counts = if targets.dtype() == DType::U32 && self.ignore_index < 0 {
             targets.eq(targets)
@@ -157,8 +166,8 @@ impl CrossEntropy {
         };
         let index = counts.where_(targets, 0);
         let picked = -log_p.gather(axis as isize, &index.unsqueeze(axis as isize)).squeeze(axis);
-        let class_weights = self.weight.as_ref().map(|weight| along(weight, logits.rank(), axis));
-        let weights = match &self.weight {
+        let class_weights = weight.as_ref().map(|weight| along(weight, logits.rank(), axis));
+        let weights = match &weight {
             Some(weight) => weight.index_select(0, &index.flatten()).reshape(index.shape()),
             None => picked.ones_like(),
         };
@@ -174,12 +183,20 @@ impl CrossEntropy {
         }
         // An ignored element may hold anything, also NaN.
         let losses = counts.where_(&losses, 0.0);
-        match self.reduction {
+        let loss = match self.reduction {
             Reduction::None => losses,
             Reduction::Sum => losses.sum(..),
             Reduction::Mean => losses.sum(..) / weights.sum(..),
-        }
+        };
+        loss.to_dtype(logits.dtype())
     }
+}
+
+/// An operand as f32 where it and the logits are f16.
+#[track_caller]
+fn in_f32(operand: &Tensor, logits: &Tensor) -> Tensor {
+    let dtype = logits.dtype();
+    if operand.dtype() == dtype { operand.widened() } else { operand.clone() }
 }
 
 /// Classes lie along axis 1, or along the only axis of a single example.

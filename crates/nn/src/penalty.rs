@@ -26,5 +26,7 @@ pub fn l2_penalty<'a>(parameters: impl IntoIterator<Item = &'a Param>) -> Option
 
 #[track_caller]
 fn total<'a>(parameters: impl IntoIterator<Item = &'a Param>, term: impl Fn(&Tensor) -> Tensor) -> Option<Tensor> {
-    parameters.into_iter().map(|p| term(&p.tensor())).reduce(|a, b| a + b)
+    let parameters: Vec<Tensor> = parameters.into_iter().map(|p| p.tensor()).collect();
+    let dtype = parameters.first()?.dtype();
+    parameters.iter().map(|w| term(&w.widened())).reduce(|a, b| a + b).map(|total| total.to_dtype(dtype))
 }

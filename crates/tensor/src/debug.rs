@@ -90,6 +90,7 @@ pub(crate) fn find_nan(device: &Device, roots: &[Arc<Node>]) -> Result<()> {
 fn has_nan(device: &Device, buffer: Option<Buffer>) -> Result<bool> {
     let Some(buffer) = buffer else { return Ok(false) };
     Ok(match device.backend().read(&buffer)? {
+        Data::F16(values) => values.iter().any(|x| x.is_nan()),
         Data::F32(values) => values.iter().any(|x| x.is_nan()),
         Data::F64(values) => values.iter().any(|x| x.is_nan()),
         Data::Bool(_) | Data::I32(_) | Data::U32(_) => false,

@@ -76,7 +76,7 @@ pub use gradus_cpu::reference;
 #[cfg(feature = "gpu")]
 pub use gradus_gpu as gpu;
 pub use gradus_ir::op::custom::{CustomError, CustomInput, CustomOutput};
-pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape, Stats};
+pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape, Stats, f16};
 #[cfg(feature = "gpu")]
 pub use open::WgpuBuffer;
 pub use open::{DeviceOptions, Preference};

@@ -2,7 +2,7 @@
 
 use crate::{Cell, Device, Tensor};
 use gradus_ir::op::{Op, Type};
-use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape};
+use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape, f16};
 use std::borrow::Cow;
 use std::ops::RangeFull;
 
@@ -264,7 +264,7 @@ macro_rules! number_values {
         })*
     };
 }
-number_values!(bool f32 f64 i32 u32 i64 u8 usize);
+number_values!(bool f16 f32 f64 i32 u32 i64 u8 usize);
 
 impl<V: Values> Values for [V] {
     fn shape(&self) -> Option<Shape> {

@@ -117,7 +117,7 @@ impl Rng {
 }
 
 impl Tensor {
-    /// Uniform random numbers in [0, 1); f32 unless the placement names a dtype.
+    /// Uniform random numbers in [0, 1); f32 unless the placement names a dtype. Those of f16 are multiples of 2⁻¹¹.
     #[track_caller]
     pub fn rand(shape: impl Into<Shape>, key: Key, on: impl Into<Placement>) -> Tensor {
         let Placement { device, dtype } = on.into();
@@ -126,7 +126,12 @@ impl Tensor {
             let kind = ErrorKind::DType { expected: "a float dtype", found: dtype };
             return Tensor::failed(Error::new("rand", kind), &device);
         }
-        Tensor::random(shape.into(), key, dtype, &device)
+        let drawn = Tensor::random(shape.into(), key, dtype.computed(), &device);
+        if dtype != DType::F16 || drawn.error().is_some() {
+            return drawn;
+        }
+        // Rounded down: to the nearest, some would be 1.
+        ((&drawn * drawn.constant(2048.0)).floor() * drawn.constant(1.0 / 2048.0)).to_dtype(dtype)
     }
 
     /// Random 32-bit words, as u32.
@@ -143,7 +148,9 @@ impl Tensor {
     /// Normal random numbers of mean 0 and variance 1 (Box-Muller); f32 unless the placement names a dtype.
     #[track_caller]
     pub fn randn(shape: impl Into<Shape>, key: Key, on: impl Into<Placement>) -> Tensor {
-        let (shape, on) = (shape.into(), on.into());
+        let (shape, mut on) = (shape.into(), on.into());
+        let dtype = on.dtype.unwrap_or(DType::F32);
+        on.dtype = Some(dtype.computed());
         let radius = Tensor::rand(shape.clone(), key.fold_in(0), on.clone());
         let angle = Tensor::rand(shape, key.fold_in(1), on);
         if radius.error().is_some() {
@@ -152,7 +159,7 @@ impl Tensor {
         // 1 − u lies in (0, 1], where the logarithm is finite.
         let radius = ((radius.constant(1.0) - &radius).log() * radius.constant(-2.0)).sqrt();
         let tau = angle.constant(std::f64::consts::TAU);
-        radius * (angle * tau).cos()
+        (radius * (angle * tau).cos()).to_dtype(dtype)
     }
 
     /// true with the given probability, as a bool tensor.

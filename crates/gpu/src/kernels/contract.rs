@@ -59,7 +59,7 @@ impl Operand {
         let place = Place { coordinates: &place, flat: None, extents: &[] };
         let last = self.kernel.expression.instructions.len() - 1;
         expression::evaluate(module, &mut body, &self.kernel, |_| Emit::Compute, &self.maps, &place);
-        let _ = write!(body, "    return {};\n}}", to_stored(last, dtype));
+        let _ = write!(body, "    return {};\n}}", to_stored(&format!("r{last}"), dtype));
         module.add(&body);
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn compile(
             let needed = expression::needed(kernel, outputs.iter().map(|(_, register, _)| *register));
             expression::evaluate(&mut module, &mut body, kernel, needed, &maps, &place);
             for (array, register, dtype) in &outputs {
-                let _ = writeln!(body, "    {array}[i] = {};", to_stored(*register, *dtype));
+                let _ = writeln!(body, "    {array}[i] = {};", to_stored(&format!("r{register}"), *dtype));
             }
             body.push('}');
         }

@@ -38,7 +38,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         let needed = expression::needed(kernel, outputs.iter().map(|(.., register)| *register));
         expression::evaluate(&mut module, &mut body, kernel, needed, &maps, &place);
         for (array, dtype, register) in &outputs {
-            let _ = writeln!(body, "    {array}[i] = {};", to_stored(*register, *dtype));
+            let _ = writeln!(body, "    {array}[i] = {};", to_stored(&format!("r{register}"), *dtype));
         }
         body.push('}');
         module.add(&body);

@@ -256,8 +256,7 @@ impl Generator<'_, '_> {
         for (array, store) in outputs.iter().filter(|(_, store)| store.per_row) {
             let dtype = kernel.expression.dtype(store.register);
             let value = self.per_row_value(store.register, &mut program);
-            let value = if dtype == DType::Bool { format!("bool_to_u32({value})") } else { value };
-            let _ = writeln!(program, "    {array}[i] = {value};");
+            let _ = writeln!(program, "    {array}[i] = {};", to_stored(&value, dtype));
         }
         program.push('}');
         self.module.add(&program);
@@ -412,7 +411,7 @@ impl Generator<'_, '_> {
             let _ = writeln!(body, "    let i = row * {row_len} + element;");
         }
         for (array, store) in stores {
-            let value = to_stored(store.register, kernel.expression.dtype(store.register));
+            let value = to_stored(&format!("r{}", store.register), kernel.expression.dtype(store.register));
             let _ = writeln!(body, "    {array}[i] = {value};");
         }
         let folded = list(&|i| accumulators[i].folded(&field("partial", i), reductions[i].2));
@@ -454,12 +453,12 @@ struct Accumulator {
 
 impl Accumulator {
     fn new(op: ReduceOp, dtype: DType) -> Accumulator {
-        let element = stored(dtype);
+        let element = stored(dtype.computed());
         // WGSL has no literal for infinity.
         let (lowest, highest) = match dtype {
             DType::I32 => ("i32(-2147483648)", "2147483647i"),
             DType::U32 | DType::Bool => ("0u", "0xffffffffu"),
-            DType::F32 | DType::F64 => ("bitcast<f32>(0xff800000u)", "bitcast<f32>(0x7f800000u)"),
+            DType::F16 | DType::F32 | DType::F64 => ("bitcast<f32>(0xff800000u)", "bitcast<f32>(0x7f800000u)"),
         };
         let (ty, identity) = match op {
             ReduceOp::Sum => (element, format!("{element}()")),

@@ -52,9 +52,12 @@ impl Sort {
     /// Adds `key(row, k)`, a word that compares as an element of the operand does.
     fn add_key(&self, module: &mut Module<'_>) {
         let not = if self.descending { "~" } else { "" };
-        // Booleans are words.
-        let dtype = if self.dtype == DType::Bool { DType::U32 } else { self.dtype };
-        let key = |element: &str| format!("{not}ordered_{dtype}({element})");
+        let key = |element: &str| match self.dtype {
+            // Booleans are words.
+            DType::Bool => format!("{not}ordered_u32({element})"),
+            DType::F16 => format!("{not}ordered_f32(f32({element}))"),
+            dtype => format!("{not}ordered_{dtype}({element})"),
+        };
         self.operand.add_hook(module, ("key", "u32"), (0, self.dtype), key);
     }
 

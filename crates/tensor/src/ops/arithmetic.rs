@@ -166,6 +166,12 @@ impl Tensor {
         }
         Tensor::record(Op::Cast, &[self], Some(Type { shape: self.shape().clone(), dtype }))
     }
+
+    /// The same as f32, if it is of f16: for what adds up much before it is rounded.
+    #[track_caller]
+    pub fn widened(&self) -> Tensor {
+        self.to_dtype(self.dtype().computed())
+    }
 }
 
 /// The operators of `std::ops`, for tensors by value and by reference, and numbers on either side.

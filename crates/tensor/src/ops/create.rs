@@ -36,8 +36,8 @@ impl Tensor {
     pub fn from_vec<T: Element>(values: Vec<T>, shape: impl Into<Shape>, on: impl Into<Placement>) -> Tensor {
         let Placement { device, dtype } = on.into();
         let dtype = dtype.unwrap_or(T::DTYPE);
-        if T::DTYPE == DType::F64 && dtype != DType::F64 {
-            // Here, for devices without f64, and for half the traffic.
+        if matches!(T::DTYPE, DType::F16 | DType::F64) && dtype != T::DTYPE {
+            // Here, for devices without them.
             let data = with_dtype!(dtype, U => U::wrap(values.iter().map(|x| U::from_number(x.to_number())).collect()));
             return Tensor::upload(data, shape.into(), &device);
         }
@@ -62,7 +62,7 @@ impl Tensor {
         let number = match dtype {
             DType::Bool => Number::Bool(value != 0.0),
             DType::I32 | DType::U32 => Number::Int(value as i64),
-            DType::F32 | DType::F64 => Number::Float(value),
+            DType::F16 | DType::F32 | DType::F64 => Number::Float(value),
         };
         Tensor::source(Op::Const(number), None, shape, dtype, &on.device)
     }

@@ -151,19 +151,20 @@ impl Tensor {
         }
         match Walk::new(self, pool) {
             Ok(walk) => {
-                let padded = self.pad_spatial(&walk.pads);
+                let padded = self.widened().pad_spatial(&walk.pads);
                 let windows = walk.windows(&padded);
                 if windows.error().is_some() || !self.dtype().is_float() {
                     return windows.mean(walk.inside(&padded));
                 }
-                match walk.taps(&padded, &windows) {
+                let mean = match walk.taps(&padded, &windows) {
                     Some(taps) => {
                         let places = taps.len() as f64;
                         let sum = taps.into_iter().reduce(|a, b| a + b).unwrap_or(windows);
                         &sum / sum.constant(places)
                     }
                     None => windows.mean(walk.inside(&padded)),
-                }
+                };
+                mean.to_dtype(self.dtype())
             }
             Err(kind) => self.fail("avg_pool", kind),
         }
@@ -231,7 +232,7 @@ impl Tensor {
         let lowest = match self.dtype() {
             DType::I32 => i32::MIN as f64,
             DType::U32 | DType::Bool => 0.0,
-            DType::F32 | DType::F64 => f64::NEG_INFINITY,
+            DType::F16 | DType::F32 | DType::F64 => f64::NEG_INFINITY,
         };
         Tensor::select(&outside, &padded.constant(lowest), &padded)
     }

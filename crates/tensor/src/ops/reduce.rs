@@ -1,4 +1,5 @@
-//! Reductions, and what is composed of them.
+//! Reductions, and what is composed of them: in f32 where it is of f16, which many sums would leave, and rounded at the
+//! end.
 
 use crate::{Axes, Tensor};
 use gradus_ir::Error as ErrorKind;
@@ -90,9 +91,9 @@ impl Tensor {
         if let Some(failed) = self.needs_floats("mean") {
             return failed;
         }
-        let sum = self.reduce(ReduceOp::Sum, axes, keepdim);
+        let sum = self.widened().reduce(ReduceOp::Sum, axes, keepdim);
         let count = sum.constant(self.count(axes));
-        sum / count
+        (sum / count).to_dtype(self.dtype())
     }
 
     #[track_caller]
@@ -121,38 +122,40 @@ impl Tensor {
         if let Some(failed) = self.needs_floats("var") {
             return failed;
         }
-        let squares = (self - self.mean_of(axes, true)).square().reduce(ReduceOp::Sum, axes, keepdim);
+        let x = self.widened();
+        let squares = (&x - x.mean_of(axes, true)).square().reduce(ReduceOp::Sum, axes, keepdim);
         let divisor = squares.constant((self.count(axes) - correction as f64).max(0.0));
-        squares / divisor
+        (squares / divisor).to_dtype(self.dtype())
     }
 
     /// The standard deviation over axes; see [`var`](Tensor::var).
     #[track_caller]
     pub fn std(&self, axes: impl Into<Axes>, correction: usize) -> Tensor {
-        self.var(axes, correction).sqrt()
+        self.widened().var(axes, correction).sqrt().to_dtype(self.dtype())
     }
 
     /// The Euclidean norm over axes. Its gradient at 0 is 0.
     #[track_caller]
     pub fn norm(&self, axes: impl Into<Axes>) -> Tensor {
-        safe_sqrt(&self.square().sum(axes))
+        safe_sqrt(&self.widened().square().sum(axes)).to_dtype(self.dtype())
     }
 
     /// [`norm`](Tensor::norm), with the reduced axes kept at extent 1.
     #[track_caller]
     pub fn norm_keepdim(&self, axes: impl Into<Axes>) -> Tensor {
-        safe_sqrt(&self.square().sum_keepdim(axes))
+        safe_sqrt(&self.widened().square().sum_keepdim(axes)).to_dtype(self.dtype())
     }
 
     /// ln Σ eˣ over axes, without overflow.
     #[track_caller]
     pub fn logsumexp(&self, axes: impl Into<Axes>) -> Tensor {
         let axes = axes.into();
-        let largest = self.max_keepdim(axes.clone()).detach();
+        let x = self.widened();
+        let largest = x.max_keepdim(axes.clone()).detach();
         // An infinite largest element is not subtracted: ∞ − ∞ has no value.
         let shift = Tensor::select(&largest.is_finite(), &largest, &largest.zeros_like());
-        let sum = (self - &shift).exp().sum_keepdim(axes.clone());
-        let result = sum.log() + shift;
+        let sum = (x - &shift).exp().sum_keepdim(axes.clone());
+        let result = (sum.log() + shift).to_dtype(self.dtype());
         match self.axes(&axes) {
             Ok(positions) => result.reshape(self.shape().without(&positions)),
             Err(_) => result,
@@ -173,8 +176,9 @@ impl Tensor {
         if self.is_empty_over(&axes) {
             return self.clone();
         }
-        let e = (self - self.max_keepdim(axes.clone()).detach()).exp();
-        &e / e.sum_keepdim(axes)
+        let x = self.widened();
+        let e = (&x - x.max_keepdim(axes.clone()).detach()).exp();
+        (&e / e.sum_keepdim(axes)).to_dtype(self.dtype())
     }
 
     /// Whether there is no element, so that a softmax over these axes has nothing to do.
@@ -189,8 +193,9 @@ impl Tensor {
         if self.is_empty_over(&axes) {
             return self.clone();
         }
-        let shifted = self - self.max_keepdim(axes.clone()).detach();
-        &shifted - shifted.exp().sum_keepdim(axes).log()
+        let x = self.widened();
+        let shifted = &x - x.max_keepdim(axes.clone()).detach();
+        (&shifted - shifted.exp().sum_keepdim(axes).log()).to_dtype(self.dtype())
     }
 }
 

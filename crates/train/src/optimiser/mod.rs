@@ -14,7 +14,8 @@ use gradus_autograd::Grad;
 use gradus_nn::{Module, Param};
 use gradus_tensor::{Error, ErrorKind, Result, Tensor, assign};
 
-/// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient.
+/// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient. For
+/// parameters of f16 gradients, updates and state are f32, and the new parameter is rounded.
 ///
 /// ```
 /// use gradus_nn::{Init, Layer, Linear, mse_loss};
@@ -82,10 +83,12 @@ impl Optimiser {
         }
         let parameters = self.tensors();
         let mut step = Step::new(&parameters, self.steps + 1, self.learning_rate);
+        let gradients = gradients.into_iter().map(|gradient| gradient.widened()).collect();
         let updates = self.chain.iter_mut().fold(gradients, |updates, t| t.transform(updates, &mut step));
         let mut assignments = step.into_assignments();
         for (((_, parameter), old), update) in self.parameters.iter().zip(&parameters).zip(updates) {
-            assignments.push((parameter.cell().clone(), old + update));
+            let new = (old.widened() + update).to_dtype(old.dtype());
+            assignments.push((parameter.cell().clone(), new));
         }
         // No handle may hold the old values, or they could not be updated in place.
         drop(parameters);

@@ -56,7 +56,7 @@ pub trait Transform: Send {
 
 /// Cells that start at zero, one per parameter.
 fn zeros(parameters: &[Tensor]) -> Vec<Cell> {
-    parameters.iter().map(|p| Cell::buffer(p.zeros_like())).collect()
+    parameters.iter().map(|p| Cell::buffer(p.widened().zeros_like())).collect()
 }
 
 /// Multiplies by minus the learning rate.
@@ -77,7 +77,8 @@ pub struct AddDecayedWeights {
 
 impl Transform for AddDecayedWeights {
     fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        updates.into_iter().zip(step.parameters()).map(|(u, p)| u + p * self.rate).collect()
+        let decayed = |(u, p): (Tensor, &Tensor)| u + p.widened() * self.rate;
+        updates.into_iter().zip(step.parameters()).map(decayed).collect()
     }
 }
 
