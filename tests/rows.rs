@@ -36,9 +36,9 @@ use layout::Layout;
 use std::fmt::Debug;
 use support::{Case, Mismatch, Rng, tiled};
 
-const FLOATS: [DType; 2] = [DType::F32, DType::F64];
+const FLOATS: [DType; 3] = [DType::F16, DType::F32, DType::F64];
 const INTS: [DType; 2] = [DType::I32, DType::U32];
-const NUMBERS: [DType; 4] = [DType::I32, DType::U32, DType::F32, DType::F64];
+const NUMBERS: [DType; 5] = [DType::I32, DType::U32, DType::F16, DType::F32, DType::F64];
 
 /// Asks for the nodes' values and holds a backend to the reference.
 fn check(on: &Tested, mut case: Case, outputs: &[NodeId], what: impl Debug) {
@@ -67,7 +67,7 @@ fn special(dtype: DType) -> Vec<Number> {
         DType::Bool => [false, true].map(Number::from).into(),
         DType::I32 => i32s.map(Number::from).into(),
         DType::U32 => u32s.map(Number::from).into(),
-        DType::F32 | DType::F64 => floats.map(Number::from).into(),
+        DType::F16 | DType::F32 | DType::F64 => floats.map(Number::from).into(),
     }
 }
 

@@ -94,7 +94,7 @@ fn random_blocks_may_start_anywhere() {
 #[test]
 fn uniform_numbers_are_uniform() {
     for on in &backends() {
-        for dtype in on.of(&FLOATS) {
+        for dtype in on.of(&[DType::F32, DType::F64]) {
             let mut case = Case::default();
             let slot = case.slot(Number::Int(7));
             let random = case.typed(Op::Random(slot), &[], 40_000, dtype);

@@ -14,8 +14,9 @@ pub(crate) struct Generator {
     case: Case,
     /// Whether shapes may be large.
     large: bool,
-    /// Whether there is f64; f32 takes its place.
+    /// Whether there is f64, and f16; f32 takes their place.
     wide: bool,
+    half: bool,
 }
 
 impl Generator {
@@ -24,7 +25,8 @@ impl Generator {
         let mut rng = Rng(seed);
         let large = rng.chance(0.15);
         let size = 3 + rng.below(23);
-        let mut generator = Generator { rng, case: Case::default(), large, wide: dtypes.contains(&DType::F64) };
+        let (wide, half) = (dtypes.contains(&DType::F64), dtypes.contains(&DType::F16));
+        let mut generator = Generator { rng, case: Case::default(), large, wide, half };
         while generator.case.graph.nodes().len() < size {
             generator.step();
         }
@@ -59,8 +61,9 @@ impl Generator {
     }
 
     fn dtype(&mut self) -> DType {
-        use DType::{Bool, F32, F64, I32, U32};
-        match self.rng.pick(&[F32, F32, F32, F32, F64, I32, I32, U32, Bool]) {
+        use DType::{Bool, F16, F32, F64, I32, U32};
+        match self.rng.pick(&[F32, F32, F32, F32, F64, F16, F16, I32, I32, U32, Bool]) {
+            F16 if !self.half => F32,
             F64 if !self.wide => F32,
             dtype => dtype,
         }
@@ -73,7 +76,7 @@ impl Generator {
             DType::U32 if self.rng.chance(0.8) => Number::Int(self.rng.below(10) as i64),
             DType::I32 => Number::Int(self.rng.below(1 << 32) as i64 + i32::MIN as i64),
             DType::U32 => Number::Int(self.rng.below(1 << 32) as i64),
-            DType::F32 | DType::F64 => Number::Float(match self.rng.below(100) {
+            DType::F16 | DType::F32 | DType::F64 => Number::Float(match self.rng.below(100) {
                 0 => self.rng.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0]),
                 1..15 => self.rng.below(7) as f64 - 3.0,
                 15..25 => 10f64.powf(self.rng.unit() * 6.0 - 3.0),
@@ -96,7 +99,7 @@ impl Generator {
             }
             1 => Op::Const(self.number(dtype)),
             2 if !shape.is_empty() && dtype != DType::Bool => Op::Iota(self.rng.below(shape.len())),
-            3 if !matches!(dtype, DType::Bool | DType::I32) => {
+            3 if !matches!(dtype, DType::Bool | DType::I32 | DType::F16) => {
                 let key = Number::Int(self.rng.below(1 << 60) as i64);
                 Op::Random(self.case.slot(key))
             }

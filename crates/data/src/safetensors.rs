@@ -68,7 +68,7 @@ pub struct Safetensors {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FloatStorage {
-    /// f32 as `F32`, f64 as `F64`.
+    /// f16 as `F16`, f32 as `F32`, f64 as `F64`.
     #[default]
     AsTheyAre,
     /// As `F16`, rounded to the nearest, ties to even: 11 bits of precision, up to 65,504. What is larger is an error.
@@ -222,8 +222,9 @@ impl FloatStorage {
             (DType::Bool, _) => Dtype::BOOL,
             (DType::I32, _) => Dtype::I32,
             (DType::U32, _) => Dtype::U32,
-            (DType::F32 | DType::F64, FloatStorage::F16) => Dtype::F16,
-            (DType::F32 | DType::F64, FloatStorage::BF16) => Dtype::BF16,
+            (DType::F16 | DType::F32 | DType::F64, FloatStorage::F16) => Dtype::F16,
+            (DType::F16 | DType::F32 | DType::F64, FloatStorage::BF16) => Dtype::BF16,
+            (DType::F16, FloatStorage::AsTheyAre) => Dtype::F16,
             (DType::F32, FloatStorage::AsTheyAre) => Dtype::F32,
             (DType::F64, FloatStorage::AsTheyAre) => Dtype::F64,
         }
@@ -282,6 +283,8 @@ fn encode(data: &Data, floats: FloatStorage) -> Result<Vec<u8>, Problem> {
         (Data::Bool(values), _) => values.iter().map(|&value| value as u8).collect(),
         (Data::I32(values), _) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         (Data::U32(values), _) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        (Data::F16(values), FloatStorage::BF16) => shortened(values, f16::to_f32, floats)?,
+        (Data::F16(values), _) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         (Data::F32(values), FloatStorage::AsTheyAre) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         (Data::F64(values), FloatStorage::AsTheyAre) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         (Data::F32(values), storage) => shortened(values, |value| value, storage)?,
