@@ -73,6 +73,33 @@ fn scans() {
     }
 }
 
+/// Coefficients whose product is infinite, though nothing else is, then a zero: parts of the line are put together as if
+/// they had been walked along.
+#[test]
+fn recurrences_start_anew_after_a_zero() {
+    for on in &tunings() {
+        for zero in [3, 700, 1999] {
+            let coefficient = |i: usize| match i {
+                _ if i == zero => 0.0,
+                _ if i < zero && i + 2 >= zero => 1e30,
+                _ => 1.0f32,
+            };
+            let summand = |i: usize| if i == zero { 3.0 } else { f32::from(i == 0) * 1e-35 };
+            let (a, b): (Vec<f32>, Vec<f32>) = (0..4000).map(|i| (coefficient(i), summand(i))).unzip();
+            let mut case = Case::default();
+            let operands = [&a, &b].map(|x| case.input([4000], Data::F32(x.clone())));
+            let carried = case.op(Op::Scan(ScanOp::Recurrence, 0), &operands);
+            let got = value(on.backend, &mut case, carried);
+            let mut y = 0.0;
+            for i in 0..4000 {
+                y = f64::from(a[i]) * y + f64::from(b[i]);
+                let got = got.get(i).unwrap().to_f64();
+                assert!((got - y).abs() <= 1e-6 * y, "{zero}: {got} at {i}, expected {y} on {}", on.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn sorts() {
     for on in &tunings() {

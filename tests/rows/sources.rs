@@ -1,7 +1,7 @@
 //! Numbers that come from nowhere: counts, constants and random numbers.
 
 use crate::support::Case;
-use crate::{FLOATS, NUMBERS, backends, check, value};
+use crate::{NUMBERS, backends, check, value};
 use gradus_ir::op::{Op, ReduceOp};
 use gradus_ir::plan::{Buffer, Expression, Family, Instruction, Kernel, Plan, Store};
 use gradus_ir::{DType, Data, Number, Shape, philox};

@@ -82,18 +82,21 @@ fn products(x: &[f64], errors: &[f64], dtype: DType) -> Vec<(f64, f64)> {
 fn recurrence(a: [&[f64]; 2], b: [&[f64]; 2], dtype: DType, tolerance: Tolerance) -> Vec<(f64, f64)> {
     let (unit, tiny) = rounding(dtype);
     // The CPU carries f32 in f64.
-    let (own, last) = if tolerance.block.is_none() { (rounding(DType::F64).0, unit) } else { (unit, 0.0) };
+    let inside = if tolerance.block.is_none() { DType::F64 } else { dtype };
+    let (own, last) = if inside == dtype { (unit, 0.0) } else { (rounding(inside).0, unit) };
     let (mut y, mut magnitude, mut error, mut product) = (0.0, 0.0f64, 0.0f64, 1.0f64);
-    let mut is_lost = false;
+    let (mut is_lost, mut overflows) = (false, false);
     let mut carried = Vec::with_capacity(a[0].len());
     for i in 0..a[0].len() {
         let (a, a_error, b, b_error) = (a[0][i], a[1][i], b[0][i], b[1][i]);
         y = a * y + b;
         error = product_error(a, a_error, magnitude, error) + b_error;
         magnitude = if a == 0.0 { 0.0 } else { a.abs() * magnitude } + b.abs();
-        product = product * a.abs().max(1.0) + product * a_error;
+        product *= a.abs().max(1.0) + a_error;
         error += 2.0 * (own * magnitude + tiny);
-        if magnitude.is_finite() && (magnitude + error > largest(dtype) || product > largest(dtype)) {
+        // What has become infinite is NaN after a zero.
+        overflows |= magnitude.is_finite() && (magnitude + error).max(product) > largest(inside);
+        if overflows || magnitude.is_finite() && magnitude + error > largest(dtype) {
             error = f64::INFINITY;
         }
         // NaN stays, whatever it meets.

@@ -88,7 +88,7 @@ impl Hooks<'_> {
                 ScanOp::Prod => (first, "a * b", format!("{}[i] = total;", arrays[0])),
                 ScanOp::Recurrence => {
                     // After a zero comes what would come at the start, also where the product of coefficients is infinite.
-                    let combined = "State(b.a * a.a, select(b.a * a.y + b.y, b.y, a.y == 0.0))";
+                    let combined = "State(times(b.a, a.a), select(b.a * a.y + b.y, b.y, a.y == 0.0))";
                     let stores = format!("{}[i] = total.a;\n    {}[i] = total.y;", arrays[0], arrays[1]);
                     (format!("State(1.0, {first})"), combined, stores)
                 }
@@ -145,8 +145,9 @@ impl Hooks<'_> {
                 module.add("struct State {\n    a: f32,\n    y: f32,\n}");
                 let y = if self.of_totals { "select(a * y + b, b, y == 0.0)" } else { "a * y + b" };
                 module.function("next(a: f32, y: f32, b: f32) -> f32", y);
+                module.function("times(a: f32, b: f32) -> f32", "select(a * b, 0.0, a == 0.0)");
                 let next = format!("next({x}, state.y, second_element(line, k))");
-                ("State(1.0, carried)".into(), format!("State({x} * state.a, {next})"), "state.y")
+                ("State(1.0, carried)".into(), format!("State(times({x}, state.a), {next})"), "state.y")
             }
         };
         if self.op != ScanOp::Recurrence {
