@@ -4,10 +4,10 @@
 mod devices;
 
 use devices::{devices, gpu_device, own_gpu};
-use gradus::ErrorKind;
 use gradus::gpu::device::{Adapter, wgpu};
 use gradus::prelude::*;
 use gradus::tensor::DeviceOptions;
+use gradus::{ErrorKind, f16};
 use std::process::Command;
 
 #[test]
@@ -175,6 +175,16 @@ fn a_programs_own_wgpu_device_serves() {
     let floats: Vec<f32> = bytes.chunks(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     assert_eq!(floats, [10.0, 20.0, 30.0, 40.0]);
     assert_eq!((&x + 1.0).to_vec::<f32>().unwrap(), [11.0, 21.0, 31.0, 41.0]);
+
+    // It was asked for without f16.
+    let halves = Tensor::ones([2], (&Device::cpu(), DType::F16));
+    for tensor in [x.to_dtype(DType::F16), Tensor::zeros([2], (&device, DType::F16)), halves.to_device(&device)] {
+        let error = tensor.eval().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::NoDType { dtype: DType::F16, .. }), "{error}");
+        assert!(error.to_string().contains("has no f16: use f32, or the device \"cpu\""), "{error}");
+    }
+    let widened = Tensor::from_vec(vec![f16::from_f32(0.5)], 1, (&device, DType::F32));
+    assert_eq!(widened.to_vec::<f32>().unwrap(), [0.5]);
 
     let error = Tensor::ones([2], &Device::cpu()).wgpu_buffer().err().unwrap();
     assert!(matches!(error.kind(), ErrorKind::NoDevice { .. }), "{error}");

@@ -7,7 +7,7 @@ mod demos;
 mod devices;
 
 use demos::{Digits, Losses, digits, digits_network, linear_regression, logistic_regression};
-use devices::{devices, is_cpu, own_devices};
+use devices::{devices, has, is_cpu, own_devices};
 use gradus::nn::{Initializer, Module as _, Walk};
 use gradus::prelude::*;
 use gradus::train::OptimiserState;
@@ -62,7 +62,7 @@ fn losses(device: &Device, dtype: DType, seed: u64, steps: usize) -> Result<Vec<
     for [x, y] in data.batches(32).shuffled(Key::new(seed)).take(steps) {
         let loss = cross_entropy(&wide.forward(&x), &y);
         optimiser.step(&loss)?;
-        losses.push(loss.to_dtype(DType::F64).item::<f64>()?);
+        losses.push(loss.to_device(&Device::cpu()).to_dtype(DType::F64).item::<f64>()?);
     }
     Ok(losses)
 }
@@ -74,6 +74,18 @@ fn ten_losses_agree_between_f32_and_f64() -> Result<()> {
     assert!(wide[9] < wide[0], "the loss falls: {wide:?}");
     for (step, (a, b)) in narrow.iter().zip(&wide).enumerate() {
         assert!((a - b).abs() <= 1e-4 * b.abs(), "loss {step}: {a} in f32, {b} in f64");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_network_of_f16_learns_as_one_of_f32() -> Result<()> {
+    for device in devices().iter().filter(|device| has(device, DType::F16)) {
+        let (narrow, wide) = (losses(device, DType::F16, 5, 30)?, losses(device, DType::F32, 5, 30)?);
+        assert!(wide[29] < 0.5 * wide[0], "the loss falls: {wide:?}");
+        for (step, (a, b)) in narrow.iter().zip(&wide).enumerate() {
+            assert!((a - b).abs() <= 0.02 * wide[0], "loss {step}: {a} in f16, {b} in f32, on {device}");
+        }
     }
     Ok(())
 }

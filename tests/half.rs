@@ -1,0 +1,157 @@
+//! f16: half the bytes, and what is added up is added in f32.
+
+#[path = "support/devices.rs"]
+mod devices;
+
+use devices::{devices, has, own_devices};
+use gradus::nn::{Conv2d, Init, Layer, LayerNorm, Module, MultiHeadAttention};
+use gradus::{DType, Device, Key, Pool, Result, Tensor, f16, grad, vmap};
+
+fn halves() -> impl Iterator<Item = Device> {
+    devices().into_iter().filter(|device| has(device, DType::F16))
+}
+
+fn normal<const N: usize>(shape: [usize; N], device: &Device) -> Tensor {
+    Tensor::randn(shape, Key::new(shape.iter().sum::<usize>() as u64), (device, DType::F16)).tracked()
+}
+
+/// What one number is as f16, and as f32 again.
+fn numbers(x: &Tensor) -> Vec<f32> {
+    assert_eq!(x.dtype(), DType::F16);
+    x.to_vec::<f16>().unwrap().into_iter().map(f32::from).collect()
+}
+
+/// Checks a tensor of f16 with one of f32, in units of the largest element.
+#[track_caller]
+fn near(got: &Tensor, expected: &Tensor, tolerance: f32) {
+    assert_eq!(got.shape(), expected.shape());
+    let expected = expected.to_vec::<f32>().unwrap();
+    let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    for (i, (got, expected)) in numbers(got).iter().zip(&expected).enumerate() {
+        assert!((got - expected).abs() <= tolerance * largest, "[{i}]: {got}, expected {expected}, largest {largest}");
+    }
+}
+
+#[test]
+fn arrays_of_any_length_take_two_bytes_an_element() {
+    for device in own_devices(None).into_iter().filter(|device| has(device, DType::F16)) {
+        for len in [0, 1, 2, 3, 4, 5, 127, 1001, 100_003] {
+            let values: Vec<f16> = (0..len).map(|i| f16::from_f32(i as f32 * 0.37 - 100.0)).collect();
+            let before = device.memory().in_use;
+            let x = Tensor::from_vec(values.clone(), [len], &device);
+            x.eval().unwrap();
+            // Places in the pool are of a few sizes only.
+            assert!(device.memory().in_use - before <= 5 * len / 2 + 256, "{device} {len}");
+            assert_eq!(x.to_vec::<f16>().unwrap(), values, "{device} {len}");
+            let negated: Vec<f16> = values.iter().map(|&value| -value).collect();
+            assert_eq!((-&x).to_vec::<f16>().unwrap(), negated, "{device} {len}");
+            assert_eq!(x.to_dtype(DType::F32).to_dtype(DType::F16).to_vec::<f16>().unwrap(), values, "{device} {len}");
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 37 % 256) as u8).collect();
+            let widened = Tensor::from_bytes(&bytes, len, (&device, DType::F16));
+            assert_eq!(numbers(&widened), bytes.iter().map(|&b| f32::from(b)).collect::<Vec<_>>(), "{device} {len}");
+        }
+    }
+}
+
+#[test]
+fn conversions_round_to_the_nearest() {
+    let cases = [
+        (1.0 + 1.0 / 2048.0, 1.0),
+        (1.0 + 3.0 / 2048.0, 1.0 + 2.0 / 1024.0),
+        (65504.0, 65504.0),
+        (65519.0, 65504.0),
+        (65520.0, f32::INFINITY),
+        (-1e10, f32::NEG_INFINITY),
+        (2f32.powi(-24), 2f32.powi(-24)),
+        (2f32.powi(-25), 0.0),
+        (2f32.powi(-25) * 1.01, 2f32.powi(-24)),
+        (6.0e-5, 1007.0 * 2f32.powi(-24)),
+        (1e-30, 0.0),
+        (f32::INFINITY, f32::INFINITY),
+    ];
+    for device in halves() {
+        let (from, to): (Vec<f32>, Vec<f32>) = cases.into_iter().unzip();
+        let x = Tensor::from_vec(from, [cases.len()], &device).to_dtype(DType::F16);
+        assert_eq!(numbers(&x), to, "{device}");
+        assert!(numbers(&Tensor::full([1], f32::NAN, (&device, DType::F16)))[0].is_nan());
+        // Each op rounds by itself, also where several are one kernel.
+        let one = Tensor::ones([3], (&device, DType::F16));
+        assert_eq!(numbers(&((&one + 1.0 / 2048.0) - &one)), [0.0; 3], "{device}");
+        let large = Tensor::full([3], 40_000.0, (&device, DType::F16));
+        assert_eq!(numbers(&((&large + &large) * 0.25)), [f32::INFINITY; 3], "{device}");
+        let ints = Tensor::new([70_000, -3, 2049], &device).to_dtype(DType::F16);
+        assert_eq!(numbers(&ints), [f32::INFINITY, -3.0, 2048.0], "{device}");
+    }
+}
+
+/// In f16 a sum of ones ends at 2048.
+#[test]
+fn sums_are_in_f32() {
+    for device in halves() {
+        let ones = Tensor::ones([100_000], (&device, DType::F16));
+        let some = ones.slice(0, ..4096);
+        assert_eq!(numbers(&some.sum(..)), [4096.0], "{device}");
+        assert_eq!(numbers(&ones.mean(..)), [1.0], "{device}");
+        assert_eq!(numbers(&ones.var(.., 0)), [0.0], "{device}");
+        assert_eq!(numbers(&(&some * 30.0).norm(..)), [1920.0], "{device}");
+        assert_eq!(numbers(&ones.softmax(0))[0], f16::from_f32(1e-5).to_f32(), "{device}");
+        assert_eq!(numbers(&some.dot(&some)), [4096.0], "{device}");
+        let rows = Tensor::ones([3, 4096], (&device, DType::F16));
+        assert_eq!(numbers(&rows.matmul(&rows.t())), [4096.0; 9], "{device}");
+        assert_eq!(numbers(&some.cumsum(0))[4095], 4096.0, "{device}");
+        let index = Tensor::zeros([4096], (&device, DType::I32));
+        let added = Tensor::zeros([2], (&device, DType::F16)).scatter_add(0, &index, &some);
+        assert_eq!(numbers(&added), [4096.0, 0.0], "{device}");
+        // The intermediate sums are over 65504, and what comes out is not.
+        let waves = (Tensor::arange(4096, &device) / 2048).to_dtype(DType::F16) * -2.0 + 1.0;
+        assert_eq!(numbers(&(waves * 60.0).sum(..)), [0.0], "{device}");
+    }
+}
+
+/// Checks what a layer gives, and the gradient of its input, with the same layer of f32.
+fn check<L: Layer + Module>(x: &Tensor, narrow: L, wide: L) -> Result<()> {
+    for ((_, from), (_, to)) in wide.parameters().into_iter().zip(narrow.parameters()) {
+        to.set(from.tensor().to_dtype(DType::F16))?;
+    }
+    let wide_x = x.to_dtype(DType::F32).tracked();
+    near(&narrow.forward(x), &wide.forward(&wide_x), 3e-3);
+    let of_x = |layer: &L, x: &Tensor| {
+        let loss = layer.forward(x).to_dtype(DType::F32).sin().sum(..);
+        grad(&loss, [x])
+    };
+    near(&of_x(&narrow, x)?[0], &of_x(&wide, &wide_x)?[0], 2e-2);
+    Ok(())
+}
+
+#[test]
+fn layers_and_their_gradients_are_near_those_of_f32() -> Result<()> {
+    for device in halves() {
+        let wide = Init::new(3, &device);
+        let narrow = Init::new(3, &device).dtype(DType::F16);
+        check(&normal([2, 3, 9, 9], &device), Conv2d::new(3, 8, 3, &narrow), Conv2d::new(3, 8, 3, &wide))?;
+        check(&normal([4, 64], &device), LayerNorm::new(64, &narrow), LayerNorm::new(64, &wide))?;
+        let attention = |init| MultiHeadAttention::new(32, 4, init);
+        check(&normal([2, 20, 32], &device), attention(&narrow), attention(&wide))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn order_pooling_and_maps() -> Result<()> {
+    for device in halves() {
+        let x = normal([2, 4, 8, 8], &device);
+        let wide = x.to_dtype(DType::F32);
+        let rows = x.flatten();
+        assert_eq!(numbers(&rows.sort(0, false)), wide.flatten().sort(0, false).to_vec::<f32>()?, "{device}");
+        let pool = Pool::new(2);
+        assert_eq!(numbers(&x.max_pool(&pool)), wide.max_pool(&pool).to_vec::<f32>()?, "{device}");
+        near(&x.avg_pool(&pool), &wide.avg_pool(&pool), 1e-3);
+        let f = |x: &[Tensor]| x[0].exp().sum(..);
+        near(&vmap(f, &[x.clone()])?, &vmap(f, &[wide.clone()])?, 1e-3);
+        let index = Tensor::new([1, 0, 1, 1], &device);
+        assert_eq!(numbers(&x.index_select(0, &index)), wide.index_select(0, &index).to_vec::<f32>()?, "{device}");
+        let shown = Tensor::new([0.1f32, 2.0], &device).to_dtype(DType::F16).to_string();
+        assert!(shown.contains("f16") || shown.contains("0.1"), "{shown}");
+    }
+    Ok(())
+}
