@@ -6,6 +6,7 @@ mod devices;
 use devices::{devices, has, own_devices};
 use gradus::nn::{Conv2d, Init, Layer, LayerNorm, Module, MultiHeadAttention};
 use gradus::{DType, Device, Key, Pool, Result, Tensor, f16, grad, vmap};
+use std::slice::from_ref;
 
 fn halves() -> impl Iterator<Item = Device> {
     devices().into_iter().filter(|device| has(device, DType::F16))
@@ -147,7 +148,7 @@ fn order_pooling_and_maps() -> Result<()> {
         assert_eq!(numbers(&x.max_pool(&pool)), wide.max_pool(&pool).to_vec::<f32>()?, "{device}");
         near(&x.avg_pool(&pool), &wide.avg_pool(&pool), 1e-3);
         let f = |x: &[Tensor]| x[0].exp().sum(..);
-        near(&vmap(f, &[x.clone()])?, &vmap(f, &[wide.clone()])?, 1e-3);
+        near(&vmap(f, from_ref(&x))?, &vmap(f, from_ref(&wide))?, 1e-3);
         let index = Tensor::new([1, 0, 1, 1], &device);
         assert_eq!(numbers(&x.index_select(0, &index)), wide.index_select(0, &index).to_vec::<f32>()?, "{device}");
         let shown = Tensor::new([0.1f32, 2.0], &device).to_dtype(DType::F16).to_string();
