@@ -2,7 +2,7 @@
 
 use crate::layout::Layout;
 use crate::support::{Case, tiled};
-use crate::{Tested, backends, check, layout_of_turn, special};
+use crate::{Tested, backends, check, layout_of_turn, special, tunings};
 use gradus_ir::op::{BinaryOp, CompareOp, Op, UnaryOp};
 use gradus_ir::{DType, Number};
 
@@ -129,6 +129,21 @@ fn numbers_as_operands() {
                 }
                 check(on, case, &outputs, (&op, dtype, &numbers));
             }
+        }
+    }
+}
+
+/// A compiler that follows a branch on numbers back to each of them, along every path, would not end here.
+#[test]
+fn functions_of_angles_of_numbers_alone() {
+    for on in &tunings() {
+        for op in [UnaryOp::Sin, UnaryOp::Cos, UnaryOp::Tan] {
+            let mut case = Case::default();
+            let slot = case.slot(Number::Float(1.75));
+            let number = case.typed(Op::Scalar(slot), &[], [3, 3, 3], DType::F32);
+            let power = case.op(Op::Binary(BinaryOp::Pow), &[number, number]);
+            let y = case.op(Op::Unary(op), &[power]);
+            check(on, case, &[y], op);
         }
     }
 }

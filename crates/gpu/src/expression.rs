@@ -106,6 +106,10 @@ pub(crate) fn evaluate(
             Instruction::Unary(UnaryOp::Square, x) if dtype.is_float() && has_root(kernel, x) => {
                 format!("{} * r{x}", emitter.hidden(x))
             }
+            Instruction::Unary(op @ (UnaryOp::Sin | UnaryOp::Cos | UnaryOp::Tan), x) if is_uniform(kernel, x) => {
+                let operand = emitter.diverged(x, place);
+                row(op.wgsl(), *dtype, &[("{x}", operand)])
+            }
             Instruction::Unary(op, x) => {
                 let wgsl = if dtype.is_int() { op.wgsl_int() } else { op.wgsl() };
                 row(wgsl, *dtype, &[("{x}", format!("r{x}"))])
@@ -163,6 +167,23 @@ fn has_root(kernel: &Kernel, register: Register) -> bool {
         matches!(kernel.expression.instructions[r].0, Instruction::Unary(UnaryOp::Sqrt | UnaryOp::Rsqrt, _))
     };
     terms.iter().any(is_root)
+}
+
+/// Whether a register is made of parameters and constants alone.
+fn is_uniform(kernel: &Kernel, register: Register) -> bool {
+    let instructions = &kernel.expression.instructions;
+    let mut uniform: Vec<bool> = Vec::with_capacity(register + 1);
+    for (instruction, _) in &instructions[..=register] {
+        let is_one = match *instruction {
+            Instruction::Scalar(_) | Instruction::Const(_) => true,
+            Instruction::Unary(_, x) | Instruction::Cast(x) => uniform[x],
+            Instruction::Binary(_, a, b) | Instruction::Compare(_, a, b) => uniform[a] && uniform[b],
+            Instruction::Select(a, b, c) => uniform[a] && uniform[b] && uniform[c],
+            _ => false,
+        };
+        uniform.push(is_one);
+    }
+    uniform[register]
 }
 
 /// Adds a register, and those that it is made from. Reads of one buffer are one term: they may meet.
@@ -442,6 +463,19 @@ impl<'e, 'm> Emitter<'e, 'm> {
     fn hidden(&mut self, operand: Register) -> String {
         let copy = self.behind_zero(&format!("r{operand}"));
         self.named("hidden", &copy)
+    }
+
+    /// The name of a copy of a register that a compiler takes to differ between invocations. Mesa's software drivers
+    /// follow a branch on parameters back to each of them along every path, of which shared terms make exponentially many;
+    /// the functions of angles branch.
+    fn diverged(&mut self, operand: Register, place: &Place<'_>) -> String {
+        match place.flat.or(place.coordinates.first().map(String::as_str)) {
+            Some(index) => {
+                let zero = format!("Word(select(0u, 1u, ({index}) == 0xffffffffu))");
+                self.named("diverged", &format!("bitcast<Real>({zero} ^ bitcast<Word>(r{operand}))"))
+            }
+            None => format!("r{operand}"),
+        }
     }
 
     /// A float of whose bits a compiler knows nothing.
