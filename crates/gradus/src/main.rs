@@ -14,12 +14,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures how fast devices are, and how near to what they can do.
+    Bench(commands::bench::Arguments),
     /// Lists every adapter of this machine, what it can do, and which one is taken by default.
     Devices(commands::devices::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),
     }
 }

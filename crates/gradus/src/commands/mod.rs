@@ -1,4 +1,5 @@
 //! The program's commands, one per file.
 
+pub(crate) mod bench;
 pub(crate) mod devices;
 mod table;

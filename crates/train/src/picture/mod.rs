@@ -1,10 +1,11 @@
-//! Pictures of results, as SVG files for a report or a README: curves and scatter plots ([`Chart`]), confusion
-//! matrices ([`ConfusionHeatMap`]) and small images with captions ([`ImageGrid`]).
+//! Pictures of results, as SVG files for a report or a README: curves and scatter plots ([`Chart`]), bars ([`BarChart`]),
+//! confusion matrices ([`ConfusionHeatMap`]) and small images with captions ([`ImageGrid`]).
 //!
 //! The SVG is written here and not by the plotters crate: that one rounds coordinates to whole units, which makes
 //! smooth curves wobble, and cannot ask for crisp edges, without which a scaled image shows seams between its pixels.
 
 mod axis;
+mod bar_chart;
 mod chart;
 mod heat_map;
 mod image_grid;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 
+pub use bar_chart::BarChart;
 pub use chart::{Chart, Panel};
 pub use heat_map::ConfusionHeatMap;
 pub use image_grid::ImageGrid;

@@ -1,0 +1,183 @@
+//! `gradus bench`: how fast the devices of this machine are, and how near to what they can do.
+
+mod ceilings;
+mod inputs;
+mod measure;
+mod report;
+mod workload;
+mod workloads;
+
+use anyhow::{Context, bail};
+use ceilings::Ceilings;
+use gradus::train::picture::BarChart;
+use gradus::{Device, ErrorKind, Tensor};
+use measure::Measurement;
+use report::Entry;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use workload::{Suite, Workload};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A device to measure, as `gradus devices` names it; may be repeated. By default the best one, and the CPU.
+    #[arg(long)]
+    device: Vec<String>,
+    /// How much to measure: what says most, or everything.
+    #[arg(long, value_enum, default_value_t = SuiteName::Quick)]
+    suite: SuiteName,
+    /// Measures this workload alone; may be repeated. `cold` makes the device, multiplies two matrices, prints a number and
+    /// ends.
+    #[arg(long)]
+    workload: Vec<String>,
+    /// Prints a line of JSON for each workload instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Appends the measurements, as lines of JSON, to this file, to compare with later.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Compares with the measurements of an earlier --save; fails if one is slower beyond the noise.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// Draws a bar for each workload: how much of the ceiling it reaches. One picture per device, in this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pictures: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SuiteName {
+    Quick,
+    Full,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let before = arguments.against.as_deref().map(read).transpose()?;
+    let devices = devices(&arguments.device)?;
+    if arguments.workload.iter().any(|name| name == "cold") {
+        return devices.iter().try_for_each(cold);
+    }
+    let workloads = chosen(arguments)?;
+    let mut measured = Vec::new();
+    for device in &devices {
+        measured.extend(measure_all(device, &workloads, arguments)?);
+    }
+    match before {
+        Some(before) => compare(&measured, &before, arguments.json),
+        None => Ok(()),
+    }
+}
+
+fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Workload>> {
+    let mut all = workloads::all();
+    if arguments.workload.is_empty() {
+        let most = match arguments.suite {
+            SuiteName::Quick => Suite::Quick,
+            SuiteName::Full => Suite::Full,
+        };
+        all.retain(|workload| workload.suite <= most);
+        return Ok(all);
+    }
+    for name in &arguments.workload {
+        if !all.iter().any(|workload| workload.name == *name) {
+            let names: Vec<&str> = all.iter().map(|workload| &workload.name[..]).collect();
+            bail!("there is no workload \"{name}\"; there are cold, {}", names.join(", "));
+        }
+    }
+    all.retain(|workload| arguments.workload.contains(&workload.name));
+    Ok(all)
+}
+
+fn devices(names: &[String]) -> anyhow::Result<Vec<Device>> {
+    if !names.is_empty() {
+        return names.iter().map(|name| Ok(Device::named(name)?)).collect();
+    }
+    let best = Device::best()?;
+    let cpu = Device::cpu();
+    Ok(if best == cpu { vec![cpu] } else { vec![best, cpu] })
+}
+
+fn measure_all(device: &Device, workloads: &[Workload], arguments: &Arguments) -> anyhow::Result<Vec<Measurement>> {
+    // One line for a program that compares: what the device can do is not its question.
+    let ceilings = if arguments.json { None } else { Some(Ceilings::of(device)?) };
+    if let Some(ceilings) = &ceilings {
+        println!("{device}: {}\n{}\n", device.description(), report::ceilings_line(ceilings));
+    }
+    let shows_progress = ceilings.is_some() && std::io::stderr().is_terminal();
+    let mut entries = Vec::new();
+    for workload in workloads {
+        if shows_progress {
+            eprint!("\r\x1b[K{} on {device} …", workload.name);
+        }
+        let measurement = match Measurement::of(workload, device) {
+            Ok(measurement) => measurement,
+            // f16 where there is none.
+            Err(error) if matches!(error.kind(), ErrorKind::NoDType { .. }) && arguments.workload.is_empty() => {
+                continue;
+            }
+            Err(error) => return Err(error).with_context(|| format!("{} on {device}", workload.name)),
+        };
+        if arguments.json {
+            println!("{}", serde_json::to_string(&measurement)?);
+        }
+        if let Some(path) = &arguments.save {
+            append(path, &measurement)?;
+        }
+        entries.push(Entry { measurement, unit: workload.unit, cost: workload.cost });
+    }
+    if let Some(ceilings) = &ceilings {
+        if shows_progress {
+            eprint!("\r\x1b[K");
+        }
+        println!("{}\n", report::results(&entries, ceilings));
+        if let Some(folder) = &arguments.pictures {
+            let path = folder.join(format!("{}.svg", device.name().replace(':', "-")));
+            picture(device, &entries, ceilings).save(&path)?;
+            println!("picture: {}\n", path.display());
+        }
+    }
+    Ok(entries.into_iter().map(|entry| entry.measurement).collect())
+}
+
+/// A bar for each workload that has a ceiling.
+fn picture(device: &Device, entries: &[Entry], ceilings: &Ceilings) -> BarChart {
+    let bars = entries.iter().filter_map(|entry| {
+        let (share, bound) = entry.share(ceilings)?;
+        Some((format!("{} ({bound})", entry.measurement.w), share))
+    });
+    let title = format!("{device}: percent of what binds");
+    bars.fold(BarChart::new(title).unit("%"), |chart, (name, share)| chart.bar(name, share))
+}
+
+/// Process start to first result: one product, one number.
+fn cold(device: &Device) -> anyhow::Result<()> {
+    let (a, b) = (Tensor::full([256, 256], 0.5, device), Tensor::full([256, 256], 0.25, device));
+    println!("{}", a.matmul(&b).select_index(0, 0).select_index(0, 0).item::<f32>()?);
+    Ok(())
+}
+
+fn append(path: &Path, measurement: &Measurement) -> anyhow::Result<()> {
+    use std::io::Write;
+    let line = serde_json::to_string(measurement)? + "\n";
+    let mut file = fs::OpenOptions::new().append(true).create(true).open(path);
+    let written = file.as_mut().map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
+    written.and_then(|file| file.write_all(line.as_bytes())).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The measurements in a file of JSON lines.
+fn read(path: &Path) -> anyhow::Result<Vec<Measurement>> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(i, line)| serde_json::from_str(line).with_context(|| format!("{}:{}", path.display(), i + 1));
+    lines.map(parse).collect()
+}
+
+fn compare(now: &[Measurement], before: &[Measurement], json: bool) -> anyhow::Result<()> {
+    let (table, slower) = report::comparison(now, before);
+    // Standard output is for lines of JSON then.
+    if json {
+        eprintln!("{table}")
+    } else {
+        println!("{table}")
+    }
+    if slower.is_empty() { Ok(()) } else { bail!("slower than before, beyond the noise: {}", slower.join(", ")) }
+}

@@ -1,0 +1,12 @@
+//! The workloads, by family. Those that `benches/peers` has too have the names and definitions that they have there.
+
+mod maps;
+mod products;
+mod training;
+
+use super::workload::Workload;
+
+/// All of them.
+pub(super) fn all() -> Vec<Workload> {
+    [products::workloads(), maps::workloads(), training::workloads()].into_iter().flatten().collect()
+}
