@@ -8,8 +8,23 @@ use smallvec::SmallVec;
 pub(crate) struct Strided {
     axes: SmallVec<[ViewAxis; 8]>,
     offset: isize,
+    /// How often each element of the last axis is repeated: a short last axis of stride 0 that is no axis here.
+    repeats: usize,
     /// The part of the buffer from this element on, where the block index is the address.
     pub(crate) contiguous_from: Option<usize>,
+}
+
+/// The longest last axis of stride 0 that counts as repeating: a longer one is a run of its own.
+const MOST_REPEATS: usize = 16;
+
+/// What some neighbouring indices show.
+pub(crate) enum Shown {
+    /// Neighbours in the buffer, from this address on.
+    Stretch(usize),
+    /// One element, repeated.
+    One,
+    /// Anything else.
+    Many,
 }
 
 impl Strided {
@@ -32,7 +47,36 @@ impl Strided {
             axes.push(ViewAxis { extent: 1, stride: 1, guard: None });
         }
         let plain = axes.len() == 1 && axes[0].guard.is_none() && (axes[0].stride == 1 || axes[0].extent == 1);
-        Strided { contiguous_from: plain.then_some(view.offset as usize), axes, offset: view.offset }
+        let repeats = match axes[..] {
+            [.., ViewAxis { guard: None, .. }, ViewAxis { extent: 2..=MOST_REPEATS, stride: 0, guard: None }] => {
+                axes.pop().map_or(1, |axis| axis.extent)
+            }
+            _ => 1,
+        };
+        Strided { contiguous_from: plain.then_some(view.offset as usize), axes, offset: view.offset, repeats }
+    }
+
+    /// What the `len` elements from `start` on are, as far as it is cheap to know.
+    pub(crate) fn shown(&self, start: usize, len: usize) -> Shown {
+        if let Some(from) = self.contiguous_from {
+            return Shown::Stretch(from + start);
+        }
+        let (outer, inner) = self.axes.split_at(self.axes.len() - 1);
+        let inner = inner[0];
+        let first = start % inner.extent.max(1);
+        if self.repeats > 1 || first + len > inner.extent || !matches!(inner.stride, 0 | 1) || self.axes.iter().any(|a| a.guard.is_some()) {
+            return Shown::Many;
+        }
+        if inner.stride == 0 {
+            return Shown::One;
+        }
+        let mut address = self.offset + first as isize;
+        let mut rest = start / inner.extent;
+        for axis in outer.iter().rev() {
+            address += axis.stride * (rest % axis.extent) as isize;
+            rest /= axis.extent;
+        }
+        Shown::Stretch(address as usize)
     }
 
     /// Fills `out` with the elements at `start`, `start + 1`, … of the view, row-major.
@@ -47,8 +91,9 @@ impl Strided {
         let (outer, inner) = self.axes.split_at(self.axes.len() - 1);
         let inner = inner[0];
         let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
-        let mut first = start % inner.extent;
-        let mut rest = start / inner.extent;
+        let run = inner.extent * self.repeats;
+        let mut first = start % run;
+        let mut rest = start / run;
         for (i, axis) in index.iter_mut().zip(outer).rev() {
             *i = rest % axis.extent;
             rest /= axis.extent;
@@ -63,12 +108,12 @@ impl Strided {
         let mut base = address(&index);
         let mut rest = out;
         while !rest.is_empty() {
-            let len = rest.len().min(inner.extent - first);
-            let (run, later) = rest.split_at_mut(len);
+            let (filled, later) = rest.split_at_mut(rest.len().min(run - first));
             rest = later;
             match base {
-                Some(base) => fill_run(source, base, inner, first, run),
-                None => run.fill(T::default()),
+                Some(base) if self.repeats > 1 => repeat_run(source, base, inner.stride, self.repeats, first, filled),
+                Some(base) => fill_run(source, base, inner, first, filled),
+                None => filled.fill(T::default()),
             }
             first = 0;
             // The next run; where nothing is padded its address follows from the last one's.
@@ -96,16 +141,57 @@ fn fill_run<T: Copy + Default>(source: &[T], base: isize, axis: ViewAxis, first:
             let from = (base + first as isize) as usize;
             out.copy_from_slice(&source[from..from + out.len()]);
         }
+        (None, stride @ 1..) => {
+            let from = (base + stride * first as isize) as usize;
+            out.iter_mut().zip(source[from..].iter().step_by(stride as usize)).for_each(|(out, &x)| *out = x);
+        }
         (None, stride) => {
             for (k, out) in out.iter_mut().enumerate() {
                 *out = source[(base + stride * (first + k) as isize) as usize];
             }
         }
         (Some(guard), stride) => {
-            for (k, out) in out.iter_mut().enumerate() {
-                *out = guard.element(first + k).map_or(T::default(), |i| source[(base + stride * i as isize) as usize]);
+            out.fill(T::default());
+            // The padded axis has elements at `low + step · element`; the first and the last that `out` shows.
+            let (step, first) = (guard.step as isize, first as isize - guard.low);
+            let from = (first + step - 1).div_euclid(step).max(0);
+            let to = (first + out.len() as isize - 1).div_euclid(step).min(guard.count as isize - 1);
+            let count = usize::try_from(to + 1 - from).unwrap_or(0);
+            if count == 0 {
+                return;
+            }
+            let at = (from * step - first) as usize;
+            if (step, stride) == (1, 1) {
+                let address = (base + from) as usize;
+                out[at..at + count].copy_from_slice(&source[address..address + count]);
+                return;
+            }
+            for (element, out) in (from..).zip(out[at..].iter_mut().step_by(guard.step)).take(count) {
+                *out = source[(base + stride * element) as usize];
             }
         }
+    }
+}
+
+/// Fills `out` from place `first` on of an axis whose elements are repeated; the first of them lies at `base`.
+fn repeat_run<T: Copy>(source: &[T], base: isize, stride: isize, repeats: usize, first: usize, out: &mut [T]) {
+    let element = |i: usize| source[(base + stride * i as isize) as usize];
+    let mut next = first / repeats;
+    // The rest of an element that the last block began.
+    let (rest, out) = out.split_at_mut(((repeats - first % repeats) % repeats).min(out.len()));
+    if !rest.is_empty() {
+        rest.fill(element(next));
+        next += 1;
+    }
+    match (repeats, stride) {
+        (2, 1) => {
+            let (pairs, last) = out.as_chunks_mut::<2>();
+            let from = (base + next as isize) as usize;
+            let source = &source[from..];
+            pairs.iter_mut().zip(source).for_each(|(pair, &x)| *pair = [x; 2]);
+            last.iter_mut().for_each(|last| *last = source[pairs.len()]);
+        }
+        _ => (next..).zip(out.chunks_mut(repeats)).for_each(|(i, out)| out.fill(element(i))),
     }
 }
 

@@ -3,12 +3,13 @@
 //! A register of f16 is held as f32, always a number that f16 has: loads widen, stores narrow, and every instruction that
 //! computes is followed by a rounding.
 
-use crate::address::{Strided, runs};
+use crate::address::{Shown, Strided, runs};
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, philox};
+use smallvec::SmallVec;
 
 /// Elements per block: a handful of registers of this size stay in the first-level cache. A multiple of 4, so that
 /// blocks of random numbers start at a Philox block.
@@ -16,6 +17,9 @@ pub(crate) const BLOCK: usize = 1024;
 
 /// Elements per task.
 const TASK: usize = 16 * BLOCK;
+
+/// The outputs of a block, or of a task.
+pub(crate) type Outs<'a> = SmallVec<[SliceMut<'a>; 4]>;
 
 /// An expression made ready for its space.
 #[derive(Debug)]
@@ -25,10 +29,32 @@ pub(crate) struct Program {
     loads: Vec<PreparedLoad>,
     /// Registers that need memory of their own (others are read straight from a buffer, or written straight to one).
     needs_scratch: Vec<bool>,
+    /// Registers of which one element stands for a block of equal ones, since all that read them allow it.
+    may_splat: Vec<bool>,
     /// The output that a register is written straight to.
     direct: Vec<Option<usize>>,
     /// Registers that are copied to outputs at the end of a block.
     copied: Vec<(Register, usize)>,
+    /// All that a block takes.
+    whole: Steps,
+}
+
+/// What is done for a block.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    /// Loads that are updated in place, and by which output: they are read before anything is written.
+    overwritten: Vec<(Register, usize)>,
+    /// Registers to evaluate, in order.
+    registers: Vec<Register>,
+    /// Registers to copy to outputs.
+    copied: Vec<(Register, usize)>,
+}
+
+impl Steps {
+    /// Whether nothing is done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.registers.is_empty() && self.copied.is_empty()
+    }
 }
 
 /// A load of a program.
@@ -48,11 +74,40 @@ struct PreparedLoad {
     strided: Strided,
 }
 
-/// What a program reads: an array for each load (`None` for one that is updated in place) and the numbers.
-#[derive(Clone)]
+/// What a program reads.
+#[derive(Clone, Copy)]
 pub(crate) struct Operands<'a> {
-    pub(crate) loads: Vec<Option<Slice<'a>>>,
+    /// The kernel's loads; `None` for one that is updated in place.
+    pub(crate) loads: &'a [Option<Slice<'a>>],
+    /// The loads after these: what the kernel's family has computed.
+    pub(crate) computed: &'a [Data],
     pub(crate) scalars: &'a [Number],
+}
+
+impl<'a> Operands<'a> {
+    fn load(&self, load: usize) -> Option<Slice<'a>> {
+        match self.loads.get(load) {
+            Some(source) => *source,
+            None => Some(Slice::of(&self.computed[load - self.loads.len()])),
+        }
+    }
+}
+
+/// The registers of a block.
+pub(crate) struct Scratch {
+    registers: Vec<Data>,
+    places: Vec<Place>,
+}
+
+/// Where the elements of a register are.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In its own memory.
+    Own,
+    /// All are equal to the first one there.
+    Splat,
+    /// In the array that it loads, from this element on.
+    Array(usize),
 }
 
 /// A stretch of the space, row-major.
@@ -83,9 +138,8 @@ impl Program {
         };
         // A load that is one stretch of its array is read where it is, unless it has to be widened. What is local is held
         // as registers are.
-        let is_stretch = |load: &PreparedLoad, dtype: DType| {
-            load.strided.contiguous_from.is_some() && (dtype != DType::F16 || load.source.local)
-        };
+        let is_stretch =
+            |load: &PreparedLoad, dtype: DType| load.strided.contiguous_from.is_some() && load.is_held_as(dtype);
         let is_ready = |r: Register| match instructions[r] {
             (Instruction::Load(l), dtype) => is_stretch(&loads[l], dtype) || loads[l].source.output.is_some(),
             _ => false,
@@ -106,7 +160,39 @@ impl Program {
             _ => direct.is_none(),
         });
         let needs_scratch = needs_scratch.collect();
-        Program { instructions, space: space.clone(), loads, needs_scratch, direct, copied }
+        let is_copied = |r: Register| copied.iter().any(|&(register, _)| register == r);
+        let takes_splats = |r: Register| {
+            instructions.iter().all(|(instruction, _)| {
+                matches!(instruction, Instruction::Binary(..) | Instruction::Compare(..))
+                    || !instruction.operands().contains(&r)
+            })
+        };
+        let may_splat = (0..instructions.len())
+            .map(|r| direct[r].is_none() && !asked.contains(&r) && !is_copied(r) && takes_splats(r));
+        let may_splat = may_splat.collect();
+        let whole = Steps::default();
+        let space = space.clone();
+        let mut program = Program { instructions, space, loads, needs_scratch, may_splat, direct, copied, whole };
+        program.whole = program.steps(|_| true);
+        program
+    }
+
+    /// What some registers take.
+    pub(crate) fn steps(&self, is_wanted: impl Fn(Register) -> bool) -> Steps {
+        let wanted = |&r: &Register| is_wanted(r);
+        // Registers of numbers are filled when they are made.
+        let is_number = |r: Register| matches!(self.instructions[r].0, Instruction::Scalar(_) | Instruction::Const(_));
+        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !is_number(r);
+        let overwritten = |r: Register| match self.instructions[r].0 {
+            Instruction::Load(load) => self.loads[load].source.output.map(|output| (r, output)),
+            _ => None,
+        };
+        let all = 0..self.instructions.len();
+        Steps {
+            overwritten: all.clone().filter(wanted).filter_map(overwritten).collect(),
+            registers: all.filter(wanted).filter(is_evaluated).collect(),
+            copied: self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect(),
+        }
     }
 
     /// Evaluates the whole space into `outs`.
@@ -122,8 +208,8 @@ impl Program {
             let mut scratch = self.scratch(operands.scalars, len);
             for at in (0..len).step_by(BLOCK) {
                 let block = Block { start: task * TASK + at, len: BLOCK.min(len - at), base: 0 };
-                let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
-                self.evaluate(operands, &mut scratch, block, None, &mut outs)?;
+                let mut outs: Outs<'_> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
+                self.evaluate(operands, &mut scratch, block, &mut outs)?;
             }
             Ok(())
         };
@@ -131,126 +217,167 @@ impl Program {
     }
 
     /// Registers for blocks of up to `len` elements, with the numbers already in place.
-    pub(crate) fn scratch(&self, scalars: &[Number], len: usize) -> Vec<Data> {
+    pub(crate) fn scratch(&self, scalars: &[Number], len: usize) -> Scratch {
         let len = len.min(BLOCK);
+        let mut places = vec![Place::Own; self.instructions.len()];
         let registers = self.instructions.iter().enumerate().map(|(r, (instruction, dtype))| {
-            let len = if self.needs_scratch[r] { len } else { 0 };
             let number = match instruction {
-                Instruction::Scalar(slot) => scalars[*slot],
-                Instruction::Const(number) => *number,
-                _ => Number::Int(0),
+                Instruction::Scalar(slot) => Some(scalars[*slot]),
+                Instruction::Const(number) => Some(*number),
+                _ => None,
             };
-            loops::filled(*dtype, number, len)
+            let len = match number {
+                Some(_) if self.may_splat[r] => {
+                    places[r] = Place::Splat;
+                    1
+                }
+                _ if self.needs_scratch[r] => len,
+                _ => 0,
+            };
+            loops::filled(*dtype, number.unwrap_or(Number::Int(0)), len)
         });
-        registers.collect()
+        Scratch { registers: registers.collect(), places }
     }
 
     /// A register of the block that was evaluated last.
     pub(crate) fn register<'a>(
         &self,
         operands: &Operands<'a>,
-        scratch: &'a [Data],
+        scratch: &'a Scratch,
         register: Register,
         block: Block,
     ) -> Slice<'a> {
-        match &self.instructions[register].0 {
-            Instruction::Load(l) if !self.needs_scratch[register] => {
-                let from = self.loads[*l].strided.contiguous_from.unwrap_or(0);
-                let source = operands.loads[*l].expect("only a buffer updated in place is missing");
-                source.range(from + self.loads[*l].first(block), block.len)
+        self.read(operands, &scratch.registers, scratch.places[register], register, block.len)
+    }
+
+    /// The elements of a register that are at a place: a single one, if it stands for all.
+    fn read<'a>(
+        &self,
+        operands: &Operands<'a>,
+        registers: &'a [Data],
+        place: Place,
+        register: Register,
+        len: usize,
+    ) -> Slice<'a> {
+        match (place, &self.instructions[register].0) {
+            (Place::Array(at), Instruction::Load(l)) => {
+                operands.load(*l).expect("only a buffer updated in place is missing").range(at, len)
             }
-            _ => Slice::of(&scratch[register]).range(0, block.len),
+            (Place::Splat, _) => Slice::of(&registers[register]).range(0, 1),
+            _ => Slice::of(&registers[register]).range(0, len),
         }
     }
 
-    /// Evaluates a block: the registers in `mask`, or all. Outputs are written to `outs`, each as long as the block; on
-    /// entry an output that is updated in place holds what it replaces.
+    /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
+    /// place holds what it replaces.
     pub(crate) fn evaluate(
         &self,
         operands: &Operands,
-        scratch: &mut [Data],
+        scratch: &mut Scratch,
         block: Block,
-        mask: Option<&[bool]>,
         outs: &mut [SliceMut<'_>],
     ) -> Result<()> {
-        let Block { start, len, .. } = block;
-        let is_wanted = |r: Register| mask.is_none_or(|mask| mask[r]);
-        // What is overwritten is read first.
-        for (r, (instruction, _)) in self.instructions.iter().enumerate() {
-            if let (Instruction::Load(l), true) = (instruction, is_wanted(r))
-                && let Some(output) = self.loads[*l].source.output
-            {
-                let mut target = SliceMut::of(&mut scratch[r]);
-                let source = outs[output].as_slice();
-                loops::copy(source.range(0, len), target.range(0, len));
-            }
+        self.take(&self.whole, operands, scratch, block, outs)
+    }
+
+    /// Takes some of a block's steps.
+    pub(crate) fn take(
+        &self,
+        steps: &Steps,
+        operands: &Operands,
+        scratch: &mut Scratch,
+        block: Block,
+        outs: &mut [SliceMut<'_>],
+    ) -> Result<()> {
+        let len = block.len;
+        for &(r, output) in &steps.overwritten {
+            let mut target = SliceMut::of(&mut scratch.registers[r]);
+            let source = outs[output].as_slice();
+            loops::copy(source.range(0, len), target.range(0, len));
         }
-        for (r, (instruction, dtype)) in self.instructions.iter().enumerate() {
-            if !is_wanted(r) || (self.direct[r].is_none() && !self.needs_scratch[r]) {
-                continue;
-            }
-            let (earlier, later) = scratch.split_at_mut(r);
-            let previous = |register: Register| self.register(operands, earlier, register, block);
-            let is_direct = self.direct[r].is_some();
+        let Scratch { registers, places } = scratch;
+        for &r in &steps.registers {
+            let (instruction, dtype) = &self.instructions[r];
+            let (earlier, later) = registers.split_at_mut(r);
             let mut target = match self.direct[r] {
                 Some(output) => outs[output].range(0, len),
                 None => SliceMut::of(&mut later[0]),
             };
-            let target = target.range(0, len);
             match instruction {
-                // Scratch registers of numbers were filled when they were made.
-                Instruction::Scalar(_) | Instruction::Const(_) if !is_direct => {}
-                Instruction::Scalar(slot) => fill(target, operands.scalars[*slot]),
-                Instruction::Const(number) => fill(target, *number),
                 Instruction::Load(l) => {
-                    let load = &self.loads[*l];
+                    let shown = if self.direct[r].is_some() { Shown::Many } else { self.loads[*l].shown(block, *dtype) };
+                    places[r] = match shown {
+                        Shown::Stretch(at) => Place::Array(at),
+                        Shown::One if self.may_splat[r] => Place::Splat,
+                        _ => Place::Own,
+                    };
+                    let len = if let Place::Splat = places[r] { 1 } else { len };
                     // What is updated in place has been read before.
-                    if let Some(source) = operands.loads[*l].filter(|_| load.source.output.is_none()) {
-                        from_memory(source, target, |target| {
-                            with_slice!(SliceMut, target, t => load.strided.fill(source.typed(), load.first(block), t));
-                            Ok(())
-                        })?;
+                    if let Some(source) = operands.load(*l)
+                        && !matches!(places[r], Place::Array(_))
+                    {
+                        self.loads[*l].fill(source, block, target.range(0, len));
                     }
                 }
-                Instruction::Iota(axis) => iota(&self.space, *axis, start, target),
-                Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, start, target),
-                Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: previous(*x), out: target }),
-                Instruction::Binary(op, a, b) => {
-                    op.dispatch(BinaryLoop { a: previous(*a), b: previous(*b), out: target });
-                }
-                Instruction::Compare(op, a, b) => {
-                    op.dispatch(CompareLoop { a: previous(*a), b: previous(*b), out: target.typed() });
-                }
-                Instruction::Select(c, t, o) => {
-                    loops::select(previous(*c).typed(), previous(*t), previous(*o), target);
-                }
-                Instruction::Cast(x) if *dtype == DType::F16 => loops::cast_to_f16(previous(*x), target),
-                Instruction::Cast(x) => loops::cast(previous(*x), target),
-                Instruction::Gather { load, axis, index } => {
-                    let source = operands.loads[*load].expect("a gathered buffer is never updated in place");
-                    let view = &self.loads[*load].source.view;
-                    from_memory(source, target, |target| {
-                        gather(source, view, *axis, previous(*index), &self.space, start, target)
-                    })?;
-                }
-                Instruction::Index { index, axis, extent } => {
-                    let values = previous(*index);
-                    for index in indices(values) {
-                        position(index, *axis, *extent)?;
-                    }
-                    with_slice!(SliceMut, target, t => t.copy_from_slice(values.typed()));
-                }
-                Instruction::Accumulator | Instruction::Reduce(..) => {
-                    return Err(Error::Backend(format!("a {dtype} value that the kernel's family does not give")));
+                _ => {
+                    let places: &[Place] = places;
+                    let previous =
+                        |register: Register| self.read(operands, earlier, places[register], register, len);
+                    self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
                 }
             }
             if *dtype == DType::F16 && !is_exact(instruction) {
                 loops::round_to_f16(SliceMut::of(&mut later[0]).range(0, len).typed());
             }
         }
-        for &(register, output) in self.copied.iter().filter(|(register, _)| is_wanted(*register)) {
+        for &(register, output) in &steps.copied {
             let source = self.register(operands, scratch, register, block);
             loops::copy(source, outs[output].range(0, len));
+        }
+        Ok(())
+    }
+
+    /// Computes a register from earlier ones, which `previous` gives.
+    #[inline(always)]
+    fn compute<'a>(
+        &self,
+        instruction: &Instruction,
+        dtype: DType,
+        operands: &Operands,
+        block: Block,
+        previous: impl Fn(Register) -> Slice<'a>,
+        out: SliceMut<'_>,
+    ) -> Result<()> {
+        match instruction {
+            Instruction::Scalar(slot) => fill(out, operands.scalars[*slot]),
+            Instruction::Const(number) => fill(out, *number),
+            Instruction::Iota(axis) => iota(&self.space, *axis, block.start, out),
+            Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, block.start, out),
+            Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: previous(*x), out }),
+            Instruction::Binary(op, a, b) => op.dispatch(BinaryLoop { a: previous(*a), b: previous(*b), out }),
+            Instruction::Compare(op, a, b) => {
+                op.dispatch(CompareLoop { a: previous(*a), b: previous(*b), out: out.typed() });
+            }
+            Instruction::Select(c, t, o) => loops::select(previous(*c).typed(), previous(*t), previous(*o), out),
+            Instruction::Cast(x) if dtype == DType::F16 => loops::cast_to_f16(previous(*x), out),
+            Instruction::Cast(x) => loops::cast(previous(*x), out),
+            Instruction::Gather { load, axis, index } => {
+                let source = operands.load(*load).expect("a gathered buffer is never updated in place");
+                let view = &self.loads[*load].source.view;
+                return from_memory(source, out, |out| {
+                    gather(source, view, *axis, previous(*index), &self.space, block.start, out)
+                });
+            }
+            Instruction::Index { index, axis, extent } => {
+                let values = previous(*index);
+                for index in indices(values) {
+                    position(index, *axis, *extent)?;
+                }
+                with_slice!(SliceMut, out, out => out.copy_from_slice(values.typed()));
+            }
+            Instruction::Load(_) | Instruction::Accumulator | Instruction::Reduce(..) => {
+                return Err(Error::Backend(format!("a {dtype} value that the kernel's family does not give")));
+            }
         }
         Ok(())
     }
@@ -260,6 +387,27 @@ impl PreparedLoad {
     /// Where a block begins in what the load's view shows.
     fn first(&self, block: Block) -> usize {
         if self.source.local { block.start - block.base } else { block.start }
+    }
+
+    /// Whether an array holds elements as registers of a dtype do.
+    fn is_held_as(&self, dtype: DType) -> bool {
+        dtype != DType::F16 || self.source.local
+    }
+
+    /// What a block of the load is.
+    fn shown(&self, block: Block, dtype: DType) -> Shown {
+        match self.strided.shown(self.first(block), block.len) {
+            _ if self.source.output.is_some() => Shown::Many,
+            Shown::Stretch(_) if !self.is_held_as(dtype) => Shown::Many,
+            shown => shown,
+        }
+    }
+
+    /// Fills a register with the first elements of a block.
+    fn fill(&self, source: Slice<'_>, block: Block, target: SliceMut<'_>) {
+        from_memory(source, target, |target| {
+            with_slice!(SliceMut, target, t => self.strided.fill(source.typed(), self.first(block), t));
+        });
     }
 }
 
@@ -274,14 +422,14 @@ fn is_exact(instruction: &Instruction) -> bool {
 }
 
 /// Fills a register with elements of an array, which `fill` puts into a place of the array's dtype.
-fn from_memory(source: Slice<'_>, target: SliceMut<'_>, fill: impl FnOnce(SliceMut<'_>) -> Result<()>) -> Result<()> {
+fn from_memory<R>(source: Slice<'_>, target: SliceMut<'_>, fill: impl FnOnce(SliceMut<'_>) -> R) -> R {
     match (source, target) {
         (Slice::F16(_), SliceMut::F32(wide)) => {
             let mut narrow = [f16::ZERO; BLOCK];
             let narrow = &mut narrow[..wide.len()];
-            fill(SliceMut::F16(narrow))?;
+            let filled = fill(SliceMut::F16(narrow));
             loops::copy(Slice::F16(narrow), SliceMut::F32(wide));
-            Ok(())
+            filled
         }
         (_, target) => fill(target),
     }
@@ -295,22 +443,29 @@ fn fill(target: SliceMut<'_>, number: Number) {
 }
 
 fn iota(space: &Shape, axis: usize, start: usize, target: SliceMut<'_>) {
-    fn typed<T: Element>(space: &Shape, axis: usize, start: usize, target: &mut [T]) {
-        let mut filled = 0;
-        for run in runs(space.clone(), start, target.len()) {
-            let out = &mut target[filled..filled + run.len];
-            filled += run.len;
-            let number = |index: usize| T::from_number(Number::Int(index as i64));
-            if axis + 1 < space.len() {
-                out.fill(number(run.index[axis]));
-                continue;
+    fn typed<T: Element>(extent: usize, inner: usize, start: usize, target: &mut [T]) {
+        let next = |index: usize| if index + 1 == extent { 0 } else { index + 1 };
+        // Each index stands for `inner` neighbours.
+        let (mut index, mut rest) = (start / inner % extent, target);
+        if inner == 1 {
+            for x in rest {
+                *x = T::from_number(Number::Int(index as i64));
+                index = next(index);
             }
-            for (k, out) in out.iter_mut().enumerate() {
-                *out = number(run.index[axis] + k);
-            }
+            return;
+        }
+        let mut left = inner - start % inner;
+        while !rest.is_empty() {
+            let (run, later) = rest.split_at_mut(left.min(rest.len()));
+            run.fill(T::from_number(Number::Int(index as i64)));
+            (rest, left) = (later, inner);
+            index = next(index);
         }
     }
-    with_slice!(SliceMut, target, t => typed(space, axis, start, t));
+    if target.len() > 0 {
+        let (extent, inner) = (space[axis], space[axis + 1..].iter().product());
+        with_slice!(SliceMut, target, t => typed(extent, inner, start, t));
+    }
 }
 
 fn random(key: u64, start: usize, target: SliceMut<'_>) {

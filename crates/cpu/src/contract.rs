@@ -1,6 +1,6 @@
 //! The general matrix product, with what is done to its operands before and to its sums after.
 
-use crate::block::{BLOCK, Block, Operands, Program, Source};
+use crate::block::{BLOCK, Block, Operands, Outs, Program, Source};
 use crate::loops;
 use crate::matrix::{Matrices, Matrix, Mode, gemm_product, int_product};
 use crate::parallel;
@@ -10,8 +10,11 @@ use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Result, Shape, View, f16};
 use std::ops::Range;
 
-/// Sums that are computed at once, where more is made of them.
-const PANEL: usize = 1 << 15;
+/// Sums that are computed at once, where more is made of them: many, since each panel packs the other operand anew.
+const PANEL: usize = 1 << 21;
+
+/// Of these, how many are a task of what is made of them.
+const TASK: usize = 16 * BLOCK;
 
 /// Elements of a matrix that is packed.
 const PACKED: usize = 1 << 19;
@@ -94,12 +97,13 @@ impl Contraction {
         }
     }
 
-    /// The bytes that a run takes for itself, beside packed matrices and the sums of a panel for each thread.
+    /// The bytes that a run takes for itself, beside packed matrices and the sums of a small product for each thread.
     pub(crate) fn scratch(&self) -> usize {
         let (sections, sums) = (self.sections(), self.batch.numel() * self.m * self.n);
         let partial = if sections > 1 { sections * sums } else { 0 };
         let widened: usize = self.operands.iter().filter_map(|operand| operand.widened.as_ref()).map(Range::len).sum();
-        (partial + widened) * self.dtype.size()
+        let panel = if self.epilogue.is_some() && self.n > 0 { self.panel_rows() * self.n } else { 0 };
+        (partial + widened + panel) * self.dtype.size()
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
@@ -140,8 +144,11 @@ impl Contraction {
             return Ok(());
         }
         let sections = self.sections();
+        if sections == 1 && self.is_cut_by_gemm() {
+            return self.large(sides, operands, outs, rules);
+        }
         if sections == 1 {
-            return self.panels(sides, operands, outs, rules);
+            return self.small(sides, operands, outs, rules);
         }
         let terms = self.outer.numel();
         let bounds = |section: usize| section * terms / sections;
@@ -166,8 +173,7 @@ impl Contraction {
         match &self.epilogue {
             None => SliceMut::of(&mut outs[0]).typed::<T>().copy_from_slice(&sums),
             Some(epilogue) => {
-                let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(SliceMut::of).collect();
-                finish(epilogue, operands, sums, 0, &mut outs)?;
+                finish(epilogue, operands, sums, 0, outs.iter_mut().map(SliceMut::of).collect())?;
             }
         }
         Ok(())
@@ -179,43 +185,70 @@ impl Contraction {
         products / (parallel::PRODUCTS / parallel::ELEMENTS)
     }
 
-    /// Some rows at a time, each panel followed by what is made of it while it is still in the cache.
-    fn panels<T: Typed>(
+    /// Whether a product is cut up by `gemm` itself: a few large ones, whose operands are packed once, if at all.
+    fn is_cut_by_gemm(&self) -> bool {
+        let is_large = self.m * self.n * self.k > parallel::PRODUCTS;
+        let is_packed = self.operands.iter().any(|operand| operand.packing.is_some());
+        let is_one_panel = self.epilogue.is_none() || self.panel_rows() == self.m;
+        is_large && self.batch.numel() < SECTIONS && (is_one_panel || !is_packed)
+    }
+
+    /// Rows of a product that are computed at once, where more is made of them.
+    fn panel_rows(&self) -> usize {
+        (PANEL / self.n).clamp(1, self.m)
+    }
+
+    /// Large products one after the other, panel by panel, each followed by what is made of it.
+    fn large<T: Typed>(
         &self,
         sides: [Slice<'_>; 2],
         operands: &Operands,
         outs: &mut [Data],
         rules: Rules<T>,
     ) -> Result<()> {
-        let is_large = self.m * self.n * self.k > parallel::PRODUCTS;
-        let is_packed = self.operands.iter().any(|operand| operand.packing.is_some());
-        // A product without more to do is cut up by `gemm` itself; what is packed is packed once.
-        let rows = match (&self.epilogue, is_packed) {
-            (None, _) | (_, true) => self.m,
-            _ => (PANEL / self.n).clamp(1, self.m),
-        };
+        let rows = if self.epilogue.is_some() { self.panel_rows() } else { self.m };
         let panels = self.m.div_ceil(rows);
-        let inner_parallel = self.epilogue.is_none() && is_large && self.batch.numel() < SECTIONS;
-        let mut tasks: Vec<Vec<SliceMut<'_>>> = (0..self.batch.numel() * panels).map(|_| Vec::new()).collect();
-        for out in outs {
-            let matrices = SliceMut::of(out).chunks(self.m * self.n);
-            let parts = matrices.into_iter().flat_map(|matrix| matrix.chunks(rows * self.n));
-            tasks.iter_mut().zip(parts).for_each(|(task, part)| task.push(part));
-        }
-        let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
+        for task in 0..self.batch.numel() * panels {
             let (index, first) = (task / panels, task % panels * rows);
             let part = Part { index, rows: first..self.m.min(first + rows), terms: 0..self.outer.numel() };
+            let (base, len) = ((index * self.m + first) * self.n, part.rows.len() * self.n);
+            let mut outs: Outs<'_> = outs.iter_mut().map(|out| SliceMut::of(out).into_range(base, len)).collect();
+            match &self.epilogue {
+                None => self.add(&part, sides, operands, outs.remove(0).typed(), true, rules.product)?,
+                Some(epilogue) => {
+                    let mut sums = vec![T::default(); len];
+                    self.add(&part, sides, operands, &mut sums, true, rules.product)?;
+                    finish(epilogue, operands, sums, base, outs)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Products of which each is a task.
+    fn small<T: Typed>(
+        &self,
+        sides: [Slice<'_>; 2],
+        operands: &Operands,
+        outs: &mut [Data],
+        rules: Rules<T>,
+    ) -> Result<()> {
+        let matrix = self.m * self.n;
+        let mut tasks: Vec<Outs<'_>> = (0..self.batch.numel()).map(|_| Outs::new()).collect();
+        for out in outs {
+            let matrices = SliceMut::of(out).chunks(matrix);
+            tasks.iter_mut().zip(matrices).for_each(|(task, part)| task.push(part));
+        }
+        let run = |(index, mut outs): (usize, Outs<'_>)| {
+            let part = Part { index, rows: 0..self.m, terms: 0..self.outer.numel() };
             let Some(epilogue) = &self.epilogue else {
-                let len = outs[0].len();
-                let sums = outs[0].range(0, len).typed();
-                return self.add(&part, sides, operands, sums, inner_parallel, rules.product);
+                return self.add(&part, sides, operands, outs.remove(0).typed(), false, rules.product);
             };
-            let mut sums = vec![T::default(); part.rows.len() * self.n];
+            let mut sums = vec![T::default(); matrix];
             self.add(&part, sides, operands, &mut sums, false, rules.product)?;
-            finish(epilogue, operands, sums, (index * self.m + first) * self.n, &mut outs)
+            finish(epilogue, operands, sums, index * matrix, outs)
         };
-        let work = if inner_parallel { 0 } else { self.work() };
-        parallel::map(tasks.into_iter().enumerate().collect(), work, run).map(|_| ())
+        parallel::map(tasks.into_iter().enumerate().collect(), self.work(), run).map(|_| ())
     }
 
     /// Computes some sums.
@@ -270,24 +303,25 @@ struct Rules<T> {
 }
 
 /// Applies an epilogue to sums, whose first is element `base` of its space.
-fn finish<T: Typed>(
-    epilogue: &Program,
-    operands: &Operands,
-    sums: Vec<T>,
-    base: usize,
-    outs: &mut [SliceMut<'_>],
-) -> Result<()> {
+fn finish<T: Typed>(epilogue: &Program, operands: &Operands, sums: Vec<T>, base: usize, outs: Outs<'_>) -> Result<()> {
     let len = sums.len();
     let sums = T::wrap(sums);
-    let mut operands = operands.clone();
-    operands.loads.push(Some(Slice::of(&sums)));
-    let mut scratch = epilogue.scratch(operands.scalars, len);
-    for at in (0..len).step_by(BLOCK) {
-        let block = Block { start: base + at, len: BLOCK.min(len - at), base };
-        let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
-        epilogue.evaluate(&operands, &mut scratch, block, None, &mut outs)?;
+    let operands = Operands { computed: std::slice::from_ref(&sums), ..*operands };
+    let mut tasks: Vec<Outs<'_>> = (0..len.div_ceil(TASK)).map(|_| Outs::new()).collect();
+    for out in outs {
+        tasks.iter_mut().zip(out.chunks(TASK)).for_each(|(task, chunk)| task.push(chunk));
     }
-    Ok(())
+    let run = |(task, mut outs): (usize, Outs<'_>)| {
+        let (first, len) = (task * TASK, TASK.min(len - task * TASK));
+        let mut scratch = epilogue.scratch(operands.scalars, len);
+        for at in (0..len).step_by(BLOCK) {
+            let block = Block { start: base + first + at, len: BLOCK.min(len - at), base };
+            let mut outs: Outs<'_> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
+            epilogue.evaluate(&operands, &mut scratch, block, &mut outs)?;
+        }
+        Ok(())
+    };
+    parallel::map(tasks.into_iter().enumerate().collect(), len, run).map(|_| ())
 }
 
 /// The program that makes the outputs of a product's sums.
@@ -388,7 +422,7 @@ impl Operand {
         let mut scratch = program.scratch(operands.scalars, len);
         for (i, out) in SliceMut::of(packed).chunks(BLOCK).into_iter().enumerate() {
             let block = Block { start: place * len + i * BLOCK, len: out.len(), base: 0 };
-            program.evaluate(operands, &mut scratch, block, None, &mut [out])?;
+            program.evaluate(operands, &mut scratch, block, &mut [out])?;
         }
         Ok(())
     }

@@ -269,16 +269,17 @@ impl Work {
 
     /// Runs it on the buffers that it loads; `None` stands for one that it writes over.
     fn run(&self, loads: &[Option<&Data>], scalars: &[Number], outs: &mut [Data]) -> Result<()> {
-        let operands = Operands { loads: loads.iter().map(|load| load.map(Slice::of)).collect(), scalars };
+        let slices: SmallVec<[Option<Slice<'_>>; 8]> = loads.iter().map(|load| load.map(Slice::of)).collect();
+        let operands = Operands { loads: &slices, computed: &[], scalars };
         match self {
             Work::Elementwise(program) => program.run(&operands, outs),
             Work::Rows(program) => {
                 // What is updated in place has one element for each row: few, so they are copied.
                 let kept: Vec<(usize, Data)> =
                     program.in_place().iter().map(|&(load, output)| (load, outs[output].clone())).collect();
-                let mut operands = operands;
-                kept.iter().for_each(|(load, data)| operands.loads[*load] = Some(Slice::of(data)));
-                program.run(&operands, outs)
+                let mut slices: SmallVec<[Option<Slice<'_>>; 8]> = slices.iter().copied().collect();
+                kept.iter().for_each(|(load, data)| slices[*load] = Some(Slice::of(data)));
+                program.run(&Operands { loads: &slices, ..operands }, outs)
             }
             Work::Contract(contraction) => contraction.run(&operands, outs),
             Work::Scatter(scatter) => {
@@ -287,8 +288,8 @@ impl Work {
                 };
                 scatter.run(base, index, updates, &mut outs[0])
             }
-            Work::Scan(scan) => scan.run(&operands.loads, &mut outs[0]),
-            Work::Attention(attention) => attention.run(&operands.loads, outs),
+            Work::Scan(scan) => scan.run(&slices, &mut outs[0]),
+            Work::Attention(attention) => attention.run(&slices, outs),
             Work::Sort(sort) => {
                 let [Some(load)] = operands.loads[..] else {
                     return Err(Error::Backend("a sort over its own operand".into()));

@@ -40,8 +40,9 @@ pub(crate) fn folding(op: ReduceOp, dtype: DType) -> Result<Box<dyn Folding>> {
 
 fn float<T: Typed + Real + Into<f64>>(op: ReduceOp) -> Box<dyn Folding> {
     let (lowest, highest) = (T::of(f64::NEG_INFINITY), T::of(f64::INFINITY));
-    let above = |new: T, best: T| new > best || (new.nan() && !best.nan());
-    let below = |new: T, best: T| new < best || (new.nan() && !best.nan());
+    // Without branches, which would not vectorise.
+    let above = |new: T, best: T| (new > best) | (new.nan() & !best.nan());
+    let below = |new: T, best: T| (new < best) | (new.nan() & !best.nan());
     match op {
         ReduceOp::Sum => boxed(fold_float::<T, _>(0.0, |a, x| a + x)),
         ReduceOp::Prod => boxed(fold_float::<T, _>(1.0, |a, x| a * x)),
@@ -134,20 +135,23 @@ trait Fold: Sync + Send {
 
 /// Folds neighbours, in [`LANES`] interleaved chains.
 fn fold_run<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F::Acc {
-    let mut lanes = [fold.identity(); LANES];
-    let whole = values.len() - values.len() % LANES;
-    vectorised(
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = vectorised(
         #[inline(always)]
         || {
-            for (i, chunk) in values[..whole].chunks_exact(LANES).enumerate() {
-                for (lane, (acc, &x)) in lanes.iter_mut().zip(chunk).enumerate() {
-                    *acc = fold.fold(*acc, x, first + i * LANES + lane);
+            // Made here, so that they stay in registers.
+            let mut lanes = [fold.identity(); LANES];
+            for (i, chunk) in chunks.iter().enumerate() {
+                for lane in 0..LANES {
+                    lanes[lane] = fold.fold(lanes[lane], chunk[lane], first + i * LANES + lane);
                 }
             }
+            lanes
         },
     );
-    for (lane, &x) in values[whole..].iter().enumerate() {
-        lanes[lane] = fold.fold(lanes[lane], x, first + whole + lane);
+    let first = first + values.len() - rest.len();
+    for (lane, &x) in rest.iter().enumerate() {
+        lanes[lane] = fold.fold(lanes[lane], x, first + lane);
     }
     lanes.into_iter().fold(acc, |a, b| fold.combine(a, b))
 }

@@ -17,6 +17,7 @@ pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
 
 #[inline(always)]
 fn map1<A: Copy, B>(x: &[A], out: &mut [B], f: impl Fn(A) -> B) {
+    debug_assert_eq!(x.len(), out.len());
     vectorised(
         #[inline(always)]
         || {
@@ -27,16 +28,40 @@ fn map1<A: Copy, B>(x: &[A], out: &mut [B], f: impl Fn(A) -> B) {
     );
 }
 
+/// Maps two operands, one of which may be a single element that stands for all.
 #[inline(always)]
-fn map2<A: Copy, B>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
-    vectorised(
-        #[inline(always)]
-        || {
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(a, b);
-            }
-        },
-    );
+fn map2<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
+    match (a, b) {
+        (a, b) if a.len() == out.len() && b.len() == out.len() => vectorised(
+            #[inline(always)]
+            || {
+                for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                    *out = f(a, b);
+                }
+            },
+        ),
+        (&[a], &[b]) => out.fill(f(a, b)),
+        // A copy inside of the loop's function is known to stay what it is, whatever `out` overwrites.
+        (a, &[b]) => vectorised(
+            #[inline(always)]
+            move || {
+                let b = b;
+                for (out, &a) in out.iter_mut().zip(a) {
+                    *out = f(a, b);
+                }
+            },
+        ),
+        (&[a], b) => vectorised(
+            #[inline(always)]
+            move || {
+                let a = a;
+                for (out, &b) in out.iter_mut().zip(b) {
+                    *out = f(a, b);
+                }
+            },
+        ),
+        _ => unreachable!("operands of {} and {} elements", a.len(), b.len()),
+    }
 }
 
 /// `out = row(x)`.
@@ -94,14 +119,39 @@ impl CompareVisitor for CompareLoop<'_> {
     }
 }
 
+/// Chooses by bits. What is written as a condition becomes a choice of addresses, of which no vector is made.
+trait Choose: Copy {
+    fn choose(condition: bool, then: Self, otherwise: Self) -> Self;
+}
+
+macro_rules! choose {
+    ($($t:ident $bits:ident ($to:expr, $from:expr);)*) => {
+        $(impl Choose for $t {
+            #[inline(always)]
+            fn choose(condition: bool, then: $t, otherwise: $t) -> $t {
+                let mask = $bits::from(condition).wrapping_neg();
+                let (then, otherwise): ($bits, $bits) = ($to(then), $to(otherwise));
+                $from((then & mask) | (otherwise & !mask))
+            }
+        })*
+    };
+}
+choose! {
+    bool u8 (u8::from, |bits: u8| bits != 0);
+    i32 u32 (|x: i32| x as u32, |bits: u32| bits as i32);
+    u32 u32 (|x: u32| x, |bits: u32| bits);
+    f32 u32 (f32::to_bits, f32::from_bits);
+    f64 u64 (f64::to_bits, f64::from_bits);
+}
+
 /// `out = condition ? then : otherwise`.
 pub(crate) fn select(condition: &[bool], then: Slice<'_>, otherwise: Slice<'_>, out: SliceMut<'_>) {
-    fn typed<T: Copy>(condition: &[bool], then: &[T], otherwise: &[T], out: &mut [T]) {
+    fn typed<T: Choose>(condition: &[bool], then: &[T], otherwise: &[T], out: &mut [T]) {
         vectorised(
             #[inline(always)]
             || {
                 for (((out, &c), &t), &o) in out.iter_mut().zip(condition).zip(then).zip(otherwise) {
-                    *out = if c { t } else { o };
+                    *out = T::choose(c, t, o);
                 }
             },
         );

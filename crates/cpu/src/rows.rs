@@ -4,7 +4,7 @@
 //! A kernel's expression is taken apart: what differs along a row is evaluated for blocks of elements (`elements`), what
 //! does not once for each row (`per_row`). A pass walks along the rows once; what it reduces is known to the next one.
 
-use crate::block::{BLOCK, Block, Operands, Program, Source};
+use crate::block::{BLOCK, Block, Operands, Outs, Program, Scratch, Source, Steps};
 use crate::fold::{Folding, folding};
 use crate::loops;
 use crate::parallel;
@@ -18,6 +18,9 @@ use std::ops::Range;
 /// Elements per task.
 const TASK: usize = 32 * BLOCK;
 
+/// So many rows are tasks enough, if they are not much longer than a task.
+const MANY_ROWS: usize = 8;
+
 /// A row program made ready.
 #[derive(Debug)]
 pub(crate) struct RowProgram {
@@ -29,9 +32,8 @@ pub(crate) struct RowProgram {
     across: bool,
     /// What is computed for each element; its outputs are those with an element for each.
     elements: Program,
-    /// What is computed for each row; output `i` is value `computed[i]`.
+    /// What is computed for each row.
     per_row: Program,
-    computed: Vec<usize>,
     passes: Vec<Pass>,
     /// The dtypes of the values per row: what is reduced, and what is computed from it.
     values: Vec<DType>,
@@ -44,12 +46,13 @@ pub(crate) struct RowProgram {
 /// What is computed for each row, and then a walk along the rows.
 #[derive(Debug, Default)]
 struct Pass {
-    /// Registers of `per_row` to evaluate before the walk.
-    per_row: Vec<bool>,
-    /// Registers of `elements` to evaluate.
-    elements: Vec<bool>,
-    /// The same without those of earlier passes, where all elements are still at hand.
-    new_elements: Vec<bool>,
+    /// What is evaluated per row before the walk, and which of these registers are which values.
+    per_row: Steps,
+    computed: Vec<(Register, usize)>,
+    /// What is evaluated for each element.
+    elements: Steps,
+    /// The same without what earlier passes have evaluated, where all elements are still at hand.
+    new_elements: Steps,
     reductions: Vec<Reduction>,
 }
 
@@ -63,7 +66,8 @@ struct Reduction {
 }
 
 /// Some rows, and a part of each of them.
-struct Walk {
+#[derive(Clone)]
+struct Part {
     first_row: usize,
     rows: usize,
     elements: Range<usize>,
@@ -89,8 +93,8 @@ impl RowProgram {
             true => self.rows.min(BLOCK),
             false => (BLOCK / self.row_len.max(1)).clamp(1, BLOCK),
         };
-        let mut outs: Vec<SliceMut<'_>> = outs.iter_mut().map(SliceMut::of).collect();
-        if at_once * self.row_len > TASK {
+        let mut outs: Outs<'_> = outs.iter_mut().map(SliceMut::of).collect();
+        if at_once * self.row_len > TASK && (self.rows < MANY_ROWS || self.row_len > MANY_ROWS * TASK) {
             let mut values = self.new_values(at_once);
             return (0..self.rows).step_by(at_once).try_for_each(|first_row| {
                 let rows = at_once.min(self.rows - first_row);
@@ -98,33 +102,21 @@ impl RowProgram {
             });
         }
         let rows_per_task = (TASK / (at_once * self.row_len).max(1)).clamp(1, TASK) * at_once;
-        let mut tasks: Vec<Vec<SliceMut<'_>>> = (0..self.rows.div_ceil(rows_per_task)).map(|_| Vec::new()).collect();
+        let mut tasks: Vec<Outs<'_>> = (0..self.rows.div_ceil(rows_per_task)).map(|_| Outs::new()).collect();
         for (out, value) in outs.into_iter().zip(&self.outputs) {
             let size = rows_per_task * self.elements_per_row(*value);
             let mut chunks = out.chunks(size.max(1)).into_iter();
             tasks.iter_mut().for_each(|task| task.push(chunks.next().unwrap_or_else(SliceMut::empty)));
         }
-        let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
+        let run = |(task, mut outs): (usize, Outs<'_>)| {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
-            let mut values = self.new_values(at_once);
-            let elements = (last - first) * self.row_len;
-            let mut scratch =
-                [self.per_row.scratch(operands.scalars, at_once), self.elements.scratch(operands.scalars, elements)];
-            let mut folds = self.passes.iter().map(Pass::folds).collect::<Result<Vec<_>>>()?;
+            let mut walker = Walker::new(self, operands, self.new_values(at_once), (last - first) * self.row_len)?;
             for at in (first..last).step_by(at_once) {
                 let rows = at_once.min(last - at);
                 let mut outs = self.part(&mut outs, at - first, rows);
-                let walk = Walk { first_row: at, rows, elements: 0..self.row_len };
-                // What an earlier pass has computed is still there if one block holds all elements.
-                let is_one_block = !self.across && rows * self.row_len <= BLOCK;
-                for (pass, folds) in self.passes.iter().zip(&mut folds) {
-                    self.compute_values(pass, operands, &mut scratch[0], &mut values, &walk)?;
-                    let mask = if is_one_block { &pass.new_elements } else { &pass.elements };
-                    self.walk(pass, mask, operands, &values, &mut scratch[1], &walk, folds, &mut outs)?;
-                    pass.keep(folds, &mut values, rows);
-                }
-                self.store_values(&values, rows, &mut outs);
+                walker.all_passes(&Part { first_row: at, rows, elements: 0..self.row_len }, &mut outs)?;
+                self.store_values(&walker.values, rows, &mut outs);
             }
             Ok(())
         };
@@ -135,44 +127,45 @@ impl RowProgram {
     fn run_long(
         &self,
         operands: &Operands,
-        values: &mut [Data],
+        values: &mut Vec<Data>,
         first_row: usize,
         rows: usize,
         outs: &mut [SliceMut<'_>],
     ) -> Result<()> {
         let segment = (TASK / rows).max(1);
-        let mut row_scratch = self.per_row.scratch(operands.scalars, rows);
-        for pass in &self.passes {
-            let whole = Walk { first_row, rows, elements: 0..self.row_len };
-            self.compute_values(pass, operands, &mut row_scratch, values, &whole)?;
+        let whole = Part { first_row, rows, elements: 0..self.row_len };
+        let mut per_row = Walker::new(self, operands, std::mem::take(values), 0)?;
+        for (number, pass) in self.passes.iter().enumerate() {
+            per_row.compute_values(pass, &whole)?;
             let starts: Vec<usize> = (0..self.row_len).step_by(segment).collect();
-            let mut tasks: Vec<(usize, Vec<SliceMut<'_>>)> = starts.iter().map(|&start| (start, Vec::new())).collect();
+            let mut tasks: Vec<(usize, Outs<'_>)> = starts.iter().map(|&start| (start, Outs::new())).collect();
             for (out, value) in outs.iter_mut().zip(&self.outputs) {
                 let len = out.len();
                 let whole = out.range(0, len);
                 let mut chunks = if value.is_none() { whole.chunks(segment) } else { Vec::new() }.into_iter();
                 tasks.iter_mut().for_each(|(_, task)| task.push(chunks.next().unwrap_or_else(SliceMut::empty)));
             }
-            let values_now: &[Data] = values;
-            let parts = parallel::map(tasks, rows * self.row_len, |(start, mut outs): (usize, Vec<SliceMut<'_>>)| {
-                let walk = Walk { first_row, rows, elements: start..self.row_len.min(start + segment) };
-                let (mut folds, mut scratch) = (pass.folds()?, self.elements.scratch(operands.scalars, BLOCK));
-                self.walk(pass, &pass.elements, operands, values_now, &mut scratch, &walk, &mut folds, &mut outs)?;
-                Ok(folds)
+            let values: &[Data] = &per_row.values;
+            let parts = parallel::map(tasks, rows * self.row_len, |(start, mut outs): (usize, Outs<'_>)| {
+                let elements = start..self.row_len.min(start + segment);
+                let mut walker = Walker::new(self, operands, values.to_vec(), rows * elements.len())?;
+                walker.walk(number, &pass.elements, &Part { elements, ..whole.clone() }, &mut outs)?;
+                Ok(walker.folds.swap_remove(number))
             })?;
-            let mut folds = pass.folds()?;
+            let folds = &mut per_row.folds[number];
             folds.iter_mut().for_each(|fold| fold.reset(rows));
             for part in &parts {
                 folds.iter_mut().zip(part).for_each(|(fold, later)| fold.merge(&**later));
             }
-            pass.keep(&folds, values, rows);
+            per_row.keep(number, rows);
         }
-        self.store_values(values, rows, outs);
+        self.store_values(&per_row.values, rows, outs);
+        *values = per_row.values;
         Ok(())
     }
 
     /// The part of the outputs that belongs to some rows.
-    fn part<'o>(&self, outs: &'o mut [SliceMut<'_>], first_row: usize, rows: usize) -> Vec<SliceMut<'o>> {
+    fn part<'o>(&self, outs: &'o mut [SliceMut<'_>], first_row: usize, rows: usize) -> Outs<'o> {
         let part = |(out, value): (&'o mut SliceMut<'_>, &Option<usize>)| {
             let per_row = self.elements_per_row(*value);
             out.range(first_row * per_row, rows * per_row)
@@ -189,90 +182,6 @@ impl RowProgram {
         self.values.iter().map(zeros).collect()
     }
 
-    /// The kernel's arrays, and after them the values per row.
-    fn with_values<'a>(&self, operands: &Operands<'a>, values: &'a [Data]) -> Operands<'a> {
-        let mut all = operands.clone();
-        all.loads.extend(values.iter().map(|value| Some(Slice::of(value))));
-        all
-    }
-
-    /// Computes what there is one of for each row and what a pass needs.
-    fn compute_values(
-        &self,
-        pass: &Pass,
-        operands: &Operands,
-        scratch: &mut [Data],
-        values: &mut [Data],
-        walk: &Walk,
-    ) -> Result<()> {
-        if !pass.per_row.contains(&true) {
-            return Ok(());
-        }
-        let mut computed: Vec<Data> =
-            self.computed.iter().map(|&value| std::mem::replace(&mut values[value], Data::Bool(Vec::new()))).collect();
-        let block = Block { start: walk.first_row, len: walk.rows, base: walk.first_row };
-        let result = {
-            let all = self.with_values(operands, values);
-            let mut outs: Vec<SliceMut<'_>> = computed.iter_mut().map(SliceMut::of).collect();
-            self.per_row.evaluate(&all, scratch, block, Some(&pass.per_row), &mut outs)
-        };
-        for (&value, data) in self.computed.iter().zip(computed) {
-            values[value] = data;
-        }
-        result
-    }
-
-    /// Walks along some rows: evaluates elements block by block, stores what is to be stored, and folds the rest.
-    #[allow(clippy::too_many_arguments)]
-    fn walk(
-        &self,
-        pass: &Pass,
-        mask: &[bool],
-        operands: &Operands,
-        values: &[Data],
-        scratch: &mut [Data],
-        walk: &Walk,
-        folds: &mut [Box<dyn Folding>],
-        outs: &mut [SliceMut<'_>],
-    ) -> Result<()> {
-        folds.iter_mut().for_each(|fold| fold.reset(walk.rows));
-        if pass.reductions.is_empty() && !mask.contains(&true) {
-            return Ok(());
-        }
-        let all = self.with_values(operands, values);
-        let Walk { first_row, rows, ref elements } = *walk;
-        // Elements of each row in a block.
-        let depth = match (self.across, rows == self.rows) {
-            (true, true) => (BLOCK / rows).max(1),
-            (true, false) => 1,
-            (false, _) => BLOCK,
-        };
-        for first in elements.clone().step_by(depth) {
-            let count = depth.min(elements.end - first);
-            let (start, base) = match self.across {
-                true => (first * self.rows + first_row, first_row),
-                false => (first_row * self.row_len + first, first_row * self.row_len),
-            };
-            let block = Block { start, len: rows * count, base };
-            let offset = (first - elements.start) * if self.across { 0 } else { 1 };
-            let mut outs: Vec<SliceMut<'_>> = outs
-                .iter_mut()
-                .zip(&self.outputs)
-                .filter(|(_, value)| value.is_none())
-                .map(|(out, _)| out.range(offset, block.len))
-                .collect();
-            self.elements.evaluate(&all, scratch, block, Some(mask), &mut outs)?;
-            for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
-                let elements = self.elements.register(&all, scratch, reduction.register, block);
-                match self.across {
-                    true => fold.across(elements, first),
-                    false => fold.along(elements, count, first),
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn store_values(&self, values: &[Data], rows: usize, outs: &mut [SliceMut<'_>]) {
         for (out, value) in outs.iter_mut().zip(&self.outputs) {
             if let Some(value) = value {
@@ -283,16 +192,123 @@ impl RowProgram {
     }
 }
 
+/// What walks along rows: the program's registers, and what is known of the rows so far.
+struct Walker<'a> {
+    program: &'a RowProgram,
+    operands: Operands<'a>,
+    /// The values per row.
+    values: Vec<Data>,
+    per_row: Scratch,
+    elements: Scratch,
+    /// For each pass.
+    folds: Vec<Vec<Box<dyn Folding>>>,
+}
+
+impl<'a> Walker<'a> {
+    /// For parts of so many elements.
+    fn new(
+        program: &'a RowProgram,
+        operands: &Operands<'a>,
+        values: Vec<Data>,
+        elements: usize,
+    ) -> Result<Walker<'a>> {
+        let rows = values.iter().map(Data::len).max().unwrap_or(0).max(1);
+        Ok(Walker {
+            program,
+            operands: *operands,
+            values,
+            per_row: program.per_row.scratch(operands.scalars, rows),
+            elements: program.elements.scratch(operands.scalars, elements),
+            folds: program.passes.iter().map(Pass::folds).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Everything that is computed of some whole rows.
+    fn all_passes(&mut self, part: &Part, outs: &mut [SliceMut<'_>]) -> Result<()> {
+        let program = self.program;
+        // What an earlier pass has computed is still there if one block holds all elements.
+        let is_one_block = !program.across && part.rows * program.row_len <= BLOCK;
+        for (number, pass) in program.passes.iter().enumerate() {
+            self.compute_values(pass, part)?;
+            let steps = if is_one_block { &pass.new_elements } else { &pass.elements };
+            self.walk(number, steps, part, outs)?;
+            self.keep(number, part.rows);
+        }
+        Ok(())
+    }
+
+    /// Computes what there is one of for each row and what a pass needs.
+    fn compute_values(&mut self, pass: &Pass, part: &Part) -> Result<()> {
+        if pass.per_row.is_empty() && pass.computed.is_empty() {
+            return Ok(());
+        }
+        let Walker { program, operands, values, per_row, .. } = self;
+        let block = Block { start: part.first_row, len: part.rows, base: part.first_row };
+        let operands = Operands { computed: values, ..*operands };
+        program.per_row.take(&pass.per_row, &operands, per_row, block, &mut [])?;
+        for &(register, value) in &pass.computed {
+            let mut target = std::mem::replace(&mut values[value], Data::Bool(Vec::new()));
+            let operands = Operands { computed: values, ..self.operands };
+            let source = program.per_row.register(&operands, per_row, register, block);
+            loops::copy(source, SliceMut::of(&mut target).range(0, part.rows));
+            values[value] = target;
+        }
+        Ok(())
+    }
+
+    /// Walks along some rows: evaluates elements block by block, stores what is to be stored, and folds the rest.
+    fn walk(&mut self, number: usize, steps: &Steps, part: &Part, outs: &mut [SliceMut<'_>]) -> Result<()> {
+        let program = self.program;
+        let (pass, folds) = (&program.passes[number], &mut self.folds[number]);
+        folds.iter_mut().for_each(|fold| fold.reset(part.rows));
+        if pass.reductions.is_empty() && steps.is_empty() {
+            return Ok(());
+        }
+        let operands = Operands { computed: &self.values, ..self.operands };
+        let Part { first_row, rows, ref elements } = *part;
+        // Elements of each row in a block.
+        let depth = match (program.across, rows == program.rows) {
+            (true, true) => (BLOCK / rows).max(1),
+            (true, false) => 1,
+            (false, _) => BLOCK,
+        };
+        for first in elements.clone().step_by(depth) {
+            let count = depth.min(elements.end - first);
+            let (start, base) = match program.across {
+                true => (first * program.rows + first_row, first_row),
+                false => (first_row * program.row_len + first, first_row * program.row_len),
+            };
+            let block = Block { start, len: rows * count, base };
+            let offset = (first - elements.start) * if program.across { 0 } else { 1 };
+            let mut outs: Outs<'_> = outs
+                .iter_mut()
+                .zip(&program.outputs)
+                .filter(|(_, value)| value.is_none())
+                .map(|(out, _)| out.range(offset, block.len))
+                .collect();
+            program.elements.take(steps, &operands, &mut self.elements, block, &mut outs)?;
+            for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
+                let elements = program.elements.register(&operands, &self.elements, reduction.register, block);
+                match program.across {
+                    true => fold.across(elements, first),
+                    false => fold.along(elements, count, first),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands what a pass has folded over to later ones.
+    fn keep(&mut self, number: usize, rows: usize) {
+        for (reduction, fold) in self.program.passes[number].reductions.iter().zip(&self.folds[number]) {
+            fold.finish(SliceMut::of(&mut self.values[reduction.value]).range(0, rows));
+        }
+    }
+}
+
 impl Pass {
     fn folds(&self) -> Result<Vec<Box<dyn Folding>>> {
         self.reductions.iter().map(|reduction| folding(reduction.op, reduction.dtype)).collect()
-    }
-
-    /// Hands what was folded over to later passes.
-    fn keep(&self, folds: &[Box<dyn Folding>], values: &mut [Data], rows: usize) {
-        for (reduction, fold) in self.reductions.iter().zip(folds) {
-            fold.finish(SliceMut::of(&mut values[reduction.value]).range(0, rows));
-        }
     }
 }
 
@@ -392,8 +408,10 @@ impl<'k> Splitter<'k> {
             })
             .collect();
         let is_reduction = |r: &Register| matches!(kernel.expression.instructions[*r].0, Instruction::Reduce(..));
-        let computed: Vec<usize> = (0..self.values.len()).filter(|&v| !is_reduction(&self.values[v])).collect();
-        let row_outputs: Vec<Register> = computed.iter().map(|&value| self.row_places[&self.values[value]]).collect();
+        let computed = (0..self.values.len()).filter(|&value| !is_reduction(&self.values[value]));
+        let computed: Vec<(Register, usize)> =
+            computed.map(|value| (self.row_places[&self.values[value]], value)).collect();
+        let row_registers: Vec<Register> = computed.iter().map(|&(register, _)| register).collect();
         let element_stores: Vec<Register> =
             kernel.outputs.iter().filter(|store| !store.per_row).map(|store| store.register).collect();
         let element_outputs: Vec<Register> = element_stores.iter().map(|r| self.element_places[r]).collect();
@@ -423,16 +441,18 @@ impl<'k> Splitter<'k> {
             element_loads.push(source(along_rows.clone(), true));
             row_loads.push(source(View::contiguous(&row_space), true));
         }
-        let passes = self.passes(&computed);
-        let reduced: Vec<Register> = passes.iter().flat_map(|pass| &pass.reductions).map(|r| r.register).collect();
+        let count = self.depth.iter().copied().max().unwrap_or(0) + 1;
+        let reductions: Vec<Vec<Reduction>> = (0..count).map(|pass| self.reductions(pass)).collect();
+        let reduced: Vec<Register> = reductions.iter().flatten().map(|reduction| reduction.register).collect();
+        let elements = Program::new(&space, element_loads, &self.elements, &element_outputs, &reduced);
+        let per_row = Program::new(&row_space, row_loads, &self.per_row, &[], &row_registers);
         RowProgram {
             rows: row_space.numel(),
             row_len: kernel.space[self.split..].iter().product(),
             across,
-            elements: Program::new(&space, element_loads, &self.elements, &element_outputs, &reduced),
-            per_row: Program::new(&row_space, row_loads, &self.per_row, &row_outputs, &[]),
-            computed,
-            passes,
+            passes: self.passes(reductions, &computed, &elements, &per_row),
+            elements,
+            per_row,
             values: self.values.iter().map(|&register| kernel.expression.dtype(register)).collect(),
             outputs,
             in_place: (kernel.loads.iter().enumerate())
@@ -441,42 +461,50 @@ impl<'k> Splitter<'k> {
         }
     }
 
-    /// What is done in each pass.
-    fn passes(&self, computed: &[usize]) -> Vec<Pass> {
+    /// What is reduced in a pass.
+    fn reductions(&self, pass: usize) -> Vec<Reduction> {
         let instructions = &self.kernel.expression.instructions;
-        let count = self.depth.iter().copied().max().unwrap_or(0) + 1;
-        let mut passes = Vec::with_capacity(count);
+        (0..instructions.len())
+            .filter(|&r| self.depth[r] == pass + 1 && self.row_places.contains_key(&r))
+            .filter_map(|r| match instructions[r] {
+                (Instruction::Reduce(op, operand), _) => Some(Reduction {
+                    op,
+                    dtype: self.kernel.expression.dtype(operand),
+                    register: self.element_places[&operand],
+                    value: self.values.iter().position(|&other| other == r)?,
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// What is done in each pass.
+    fn passes(
+        &self,
+        reductions: Vec<Vec<Reduction>>,
+        computed: &[(Register, usize)],
+        elements: &Program,
+        per_row: &Program,
+    ) -> Vec<Pass> {
         let (mut rows_before, mut elements_before) =
             (vec![false; self.per_row.instructions.len()], vec![false; self.elements.instructions.len()]);
-        let without = |mask: &[bool], before: &[bool]| -> Vec<bool> {
-            mask.iter().zip(before).map(|(&now, &before)| now && !before).collect()
-        };
-        for pass in 0..count {
-            let filled = computed.iter().map(|&value| self.values[value]).filter(|&r| self.depth[r] == pass);
-            let rows = self.per_row.needed(filled.map(|r| self.row_places[&r]));
-            let reductions: Vec<Reduction> = (0..instructions.len())
-                .filter(|&r| self.depth[r] == pass + 1 && self.row_places.contains_key(&r))
-                .filter_map(|r| match instructions[r] {
-                    (Instruction::Reduce(op, operand), _) => Some(Reduction {
-                        op,
-                        dtype: self.kernel.expression.dtype(operand),
-                        register: self.element_places[&operand],
-                        value: self.values.iter().position(|&other| other == r)?,
-                    }),
-                    _ => None,
-                })
-                .collect();
+        let mut passes = Vec::with_capacity(reductions.len());
+        for (pass, reductions) in reductions.into_iter().enumerate() {
+            let filled = computed.iter().map(|&(_, value)| self.values[value]).filter(|&r| self.depth[r] == pass);
+            let of_rows = self.per_row.needed(filled.map(|r| self.row_places[&r]));
             let stored = self.kernel.outputs.iter().filter(|s| !s.per_row && self.depth[s.register] == pass);
             let stored = stored.map(|store| self.element_places[&store.register]);
-            let elements = self.elements.needed(reductions.iter().map(|r| r.register).chain(stored));
+            let of_elements = self.elements.needed(reductions.iter().map(|r| r.register).chain(stored));
+            let is_new_row = |r: Register| of_rows[r] && !rows_before[r];
             passes.push(Pass {
-                per_row: without(&rows, &rows_before),
-                new_elements: without(&elements, &elements_before),
-                elements: elements.clone(),
+                per_row: per_row.steps(is_new_row),
+                computed: computed.iter().copied().filter(|&(register, _)| is_new_row(register)).collect(),
+                elements: elements.steps(|r| of_elements[r]),
+                new_elements: elements.steps(|r| of_elements[r] && !elements_before[r]),
                 reductions,
             });
-            rows_before.iter_mut().zip(rows).for_each(|(before, now)| *before |= now);
-            elements_before.iter_mut().zip(elements).for_each(|(before, now)| *before |= now);
+            rows_before.iter_mut().zip(of_rows).for_each(|(before, now)| *before |= now);
+            elements_before.iter_mut().zip(of_elements).for_each(|(before, now)| *before |= now);
         }
         passes
     }

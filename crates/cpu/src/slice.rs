@@ -63,6 +63,13 @@ macro_rules! slices {
                 }
             }
 
+            /// The same, for as long as the whole is borrowed.
+            pub(crate) fn into_range(self, start: usize, len: usize) -> SliceMut<'a> {
+                match self {
+                    $(SliceMut::$variant(v) => SliceMut::$variant(&mut v[start..start + len])),*
+                }
+            }
+
             /// The same elements, for reading.
             pub(crate) fn as_slice(&self) -> Slice<'_> {
                 match self {

@@ -297,6 +297,7 @@ macro_rules! element {
             fn take(data: Data) -> Option<Vec<Self>> {
                 if let Data::$variant(v) = data { Some(v) } else { None }
             }
+            #[inline]
             fn from_number(number: Number) -> Self {
                 let convert: fn(Number) -> $t = $from;
                 convert(number)

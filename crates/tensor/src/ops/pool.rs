@@ -2,7 +2,7 @@
 
 use super::window::Spatial;
 use crate::rule::GradientRule;
-use crate::{Axes, DType, Tensor};
+use crate::{Axes, DType, Shape, Tensor};
 use gradus_ir::Error as ErrorKind;
 use gradus_ir::op::{Op, PadAxis, SliceAxis};
 use std::sync::Arc;
@@ -255,6 +255,38 @@ impl FirstLargest {
     }
 }
 
+impl FirstLargest {
+    /// The gradient where windows lie side by side, without gaps, so that each element is in just one: it is read from
+    /// there, which is less than to add up what comes from every place.
+    fn backward_side_by_side(&self, x: &Tensor, winner: &Tensor, cotangent: &Tensor) -> Option<Tensor> {
+        let Walk { size, stride, dilation, .. } = &self.0;
+        let first = x.rank() - size.len();
+        let counts = &winner.shape()[first..];
+        let is_tiled = (0..size.len())
+            .all(|i| stride[i] == size[i] && dilation[i] == 1 && counts[i] * size[i] == x.shape()[first + i]);
+        if !is_tiled {
+            return None;
+        }
+        let leading = &x.shape()[..first];
+        let paired = |inner: &dyn Fn(usize) -> usize| -> Shape {
+            let spatial = counts.iter().enumerate().flat_map(|(i, &count)| [count, inner(i)]);
+            leading.iter().copied().chain(spatial).collect()
+        };
+        let (windows, places) = (paired(&|_| 1), paired(&|i| size[i]));
+        let spread = |y: &Tensor| y.reshape(windows.clone()).broadcast_to(places.clone());
+        // The number of a place in its window, from 1 on.
+        let mut number = Tensor::zeros(places.clone(), (x.device(), DType::I32)).constant(1.0);
+        let mut step = 1;
+        for i in (0..size.len()).rev() {
+            let along = Tensor::iota(places.clone(), first + 2 * i + 1, x.device());
+            number = number + &along * along.constant(step as f64);
+            step *= size[i];
+        }
+        let g = spread(cotangent);
+        Some(Tensor::select(&spread(winner).eq(number), &g, &g.constant(0.0)).reshape(x.shape().clone()))
+    }
+}
+
 impl GradientRule for FirstLargest {
     fn name(&self) -> &str {
         "max_pool"
@@ -272,6 +304,9 @@ impl GradientRule for FirstLargest {
             let wins = tap.eq(&y).logical_or(tap.is_nan());
             Tensor::select(&wins, &number(place + 1), &later)
         });
+        if let Some(gradient) = self.backward_side_by_side(&x, &winner, cotangent) {
+            return vec![Some(gradient)];
+        }
         let gradients = offsets.iter().enumerate().map(|(place, offsets)| {
             let (winner, g) = (self.untap(&winner, offsets, extents), self.untap(cotangent, offsets, extents));
             Tensor::select(&winner.eq(winner.constant((place + 1) as f64)), &g, &g.constant(0.0))

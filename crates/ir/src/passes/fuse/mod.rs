@@ -109,7 +109,10 @@ impl Uses {
         for (id, node) in graph.nodes().iter().enumerate().rev() {
             let is_view = node.op.is_view();
             for (place, &operand) in node.operands.iter().enumerate() {
-                uses.readers[operand] += if is_view { uses.readers[id] } else { 1 };
+                // Each element of what is repeated would be computed several times, as by several readers.
+                let from = &graph.nodes()[operand].ty.shape;
+                let repeats = matches!(node.op, Op::Expand) && node.ty.shape.numel() > from.numel();
+                uses.readers[operand] += if is_view { uses.readers[id] + usize::from(repeats) } else { 1 };
                 let last = if is_view { uses.last_reader[id] } else { id };
                 uses.last_reader[operand] = uses.last_reader[operand].max(last);
                 let stores = match node.op {

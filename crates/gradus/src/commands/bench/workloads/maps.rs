@@ -40,7 +40,11 @@ fn chain(shape: &[usize], device: &Device) -> Result<Run> {
         input.eval().map(|()| input)
     };
     let (x, w, b) = (input(3, 2.0)?, input(4, 1.0)?, input(5, 1.0)?);
-    let sum = move || (&x * &w + &b).gelu().square().sum(..).item::<f32>();
+    let sum = move || {
+        // Apart from the reading, or what comes before the sum would be held, and so kept, until it is read.
+        let sum = (&x * &w + &b).gelu().square().sum(..);
+        sum.item::<f32>()
+    };
     Ok(Run::of(format!("{:.2}", sum()?), device, move || sum().map(drop)))
 }
 
