@@ -182,6 +182,34 @@ fn indices_that_do_not_fit() {
     assert!(error.contains(&format!("tests/errors.rs:{}: index 7", line!() - 2)), "{error}");
 }
 
+/// What a kernel writes over an index says nothing about the index.
+#[test]
+fn an_index_that_is_overwritten_is_looked_at_before() {
+    for device in devices() {
+        let table = Tensor::arange(10, &device);
+        let index = Cell::buffer(Tensor::new([12, 1], &device));
+        let y = table.index_select(0, &index.tensor());
+        // The update computes y first, because it overwrites what y reads; that y fails is no reason for it to fail.
+        index.set((index.tensor() + 1) % 10).unwrap();
+        assert_eq!(index.tensor().to_vec::<i32>().unwrap(), [3, 2]);
+        let error = y.to_vec::<i32>().unwrap_err();
+        assert_eq!(*error.kind(), Kind::Index { index: 12, axis: 0, extent: 10 }, "on {device}");
+        // One that the plan has computed itself: the remainder may take its place.
+        let ones = Tensor::ones([11], (&device, DType::I32));
+        let computed = ones.cumsum(0);
+        let (y, wrapped) = (table.index_select(0, &computed), &computed % 3);
+        drop(computed);
+        let error = eval([&y, &wrapped]).unwrap_err();
+        assert_eq!(*error.kind(), Kind::Index { index: 11, axis: 0, extent: 10 }, "on {device}");
+        // What is in range after all is not refused.
+        let computed = ones.slice(0, ..9).cumsum(0);
+        let (y, wrapped) = (table.index_select(0, &computed), &computed % 3);
+        drop(computed);
+        assert_eq!(y.to_vec::<i32>().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(table.index_select(0, &wrapped).to_vec::<i32>().unwrap(), [1, 2, 0, 1, 2, 0, 1, 2, 0]);
+    }
+}
+
 #[test]
 fn dtypes_that_do_not_fit() {
     let device = Device::cpu();
