@@ -100,7 +100,16 @@ impl Tensor {
                 let mask = mask.expand_to(&all).reshape(grouped);
                 match mask.dtype() {
                     DType::Bool => attend(&[&query, &key, &value, &mask], causal),
-                    _ => with_bias(&query, &key, &value, &mask, causal),
+                    _ => {
+                        let operands = [&query, &key, &value, &mask];
+                        let left = query.dtype();
+                        // Widened, they would not show that they differ.
+                        if let Some(right) = operands.map(|x| x.dtype()).into_iter().find(|&dtype| dtype != left) {
+                            return self.fail("attention", ErrorKind::DTypes { left, right });
+                        }
+                        let [query, key, value, mask] = operands.map(Tensor::widened);
+                        with_bias(&query, &key, &value, &mask, causal).to_dtype(left)
+                    }
                 }
             }
         };

@@ -110,7 +110,8 @@ impl Tensor {
             let kind = ErrorKind::DType { expected: "a float dtype", found: self.dtype() };
             return self.fail("resize_linear", kind);
         }
-        self.resized("resize_linear", &size.into(), |x, axis, to| {
+        // Places and weights of f16 would be off by whole elements in images of a thousand.
+        let wide = self.widened().resized("resize_linear", &size.into(), |x, axis, to| {
             let from = x.shape()[axis];
             // How near input j lies to output i: 1 − |place(i) − j|, where this is positive.
             let index = |len: usize| Tensor::arange(len, x.device()).to_dtype(x.dtype());
@@ -122,8 +123,10 @@ impl Tensor {
             let place = (&i * i.constant(scale) + i.constant(shift)).clamp(0.0, last).unsqueeze(1);
             let distance = (place - index(from).unsqueeze(0)).abs();
             let weights = (distance.constant(1.0) - &distance).relu();
+            // A product, for its gradient is one too, where that of two gathers would scatter.
             x.transpose(axis as isize, -1).matmul(&weights.t()).transpose(axis as isize, -1)
-        })
+        });
+        if wide.error().is_some() { wide } else { wide.to_dtype(self.dtype()) }
     }
 
     #[track_caller]
