@@ -3,7 +3,8 @@
 #[path = "support/devices.rs"]
 mod devices;
 
-use devices::{devices, has, own_devices};
+use devices::{devices, has, own_devices, own_tunings};
+use gradus::data::{DataError, FloatStorage, Safetensors, SafetensorsOptions};
 use gradus::nn::{Conv2d, Init, Layer, LayerNorm, Module, MultiHeadAttention, RmsNorm};
 use gradus::{Attention, DType, Device, ErrorKind, Key, Pool, Result, Tensor, f16, grad, vmap};
 use std::slice::from_ref;
@@ -204,4 +205,25 @@ fn order_pooling_and_maps() -> Result<()> {
         assert!(shown.contains("f16") || shown.contains("0.1"), "{shown}");
     }
     Ok(())
+}
+
+/// A device within the limits of WebGPU has no f16: the message says how to read a file of it all the same.
+#[test]
+fn files_are_read_where_there_is_no_f16() {
+    let mut model = Safetensors::default();
+    model.tensors.insert("w".into(), Tensor::ones([3], (&Device::cpu(), DType::F16)));
+    let mut bytes = Vec::new();
+    model.to_writer(&mut bytes, FloatStorage::AsTheyAre).unwrap();
+    for device in own_tunings() {
+        if has(&device, DType::F16) {
+            assert_eq!(Safetensors::from_reader(&bytes[..], "it", &device).unwrap().tensors["w"].dtype(), DType::F16);
+            continue;
+        }
+        let error = Safetensors::from_reader(&bytes[..], "it", &device).unwrap_err();
+        assert!(matches!(error, DataError::NoF16 { .. }), "{error}");
+        assert!(error.to_string().contains("SafetensorsOptions { f16_as_f32: true }"), "{error}");
+        let options = SafetensorsOptions { f16_as_f32: true };
+        let read = Safetensors::from_reader_with(&bytes[..], "it", &device, options).unwrap();
+        assert_eq!(read.tensors["w"].to_vec::<f32>().unwrap(), [1.0; 3]);
+    }
 }

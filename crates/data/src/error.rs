@@ -85,6 +85,17 @@ pub enum DataError {
         dtype: String,
     },
 
+    /// A stored tensor is f16, which the device does not have.
+    #[error("{name}: tensor `{tensor}` is stored as F16, which {device} has not: read it with SafetensorsOptions {{ f16_as_f32: true }}")]
+    NoF16 {
+        /// What was read.
+        name: String,
+        /// The tensor.
+        tensor: String,
+        /// The device.
+        device: String,
+    },
+
     /// An element does not fit the dtype that it is converted to.
     #[error("{name}: tensor `{tensor}` has the element {found}, expected {expected}")]
     TensorValue {
