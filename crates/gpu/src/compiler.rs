@@ -4,7 +4,7 @@ use crate::error::of_device;
 use crate::module::{Baked, Finished, Module, Parameter, Slot};
 use crate::tuning::Tuning;
 use crate::{Gpu, Observer};
-use gradus_device::{Access, Device, Pipeline, Trust};
+use gradus_device::{Access, Device, Limits, Pipeline, Trust};
 use gradus_ir::plan::{Buffer, BufferId};
 use gradus_ir::{DType, Result};
 use smallvec::SmallVec;
@@ -63,9 +63,9 @@ impl<'a> Compiler<'a> {
         self.buffers.len() - 1
     }
 
-    /// The most workgroups in each direction of a launch.
-    pub(crate) fn most_workgroups(&self) -> u32 {
-        self.device.limits().workgroups_per_dimension
+    /// What kernels may do at most.
+    pub(crate) fn limits(&self) -> &'a Limits {
+        self.device.limits()
     }
 
     /// Adds a launch. `generate` is called twice where some sizes become part of the text.
