@@ -6,6 +6,7 @@ mod devices;
 #[allow(dead_code)]
 mod support;
 
+use gradus::nn::{Conv2d, Init, Layer};
 use gradus::{Conv, Device, GradCheck, Key, PadMode, Pool, Result, Tensor, grad, value_and_grad, vmap};
 
 /// What a convolution is, element by element: `x [n, c, h, w]`, `weight [o, c / groups, kh, kw]`.
@@ -101,6 +102,17 @@ fn values_and_gradients_are_those_of_the_sums_written_out() -> Result<()> {
             close(&back, &dx, &format!("case {i} on {device}: transposed"));
         }
     }
+    Ok(())
+}
+
+#[test]
+fn layers_keep_the_groups_of_their_weight() -> Result<()> {
+    let device = Device::cpu();
+    let x = Tensor::randn([2, 4, 6, 5], Key::new(1), &device);
+    let layer = Conv2d::grouped(4, 8, 3, 4, &Init::new(0, &device)).with(Conv::new().padding(1));
+    let grouped = Conv::new().padding(1).groups(4);
+    let expected = x.conv2d(&layer.weight.tensor(), &grouped) + layer.bias.as_ref().unwrap().tensor().reshape([8, 1, 1]);
+    close(&layer.forward(&x), &host(&expected), "a grouped layer");
     Ok(())
 }
 
