@@ -7,7 +7,7 @@ use devices::{devices, gpu_device, own_gpu};
 use gradus::gpu::device::{Adapter, wgpu};
 use gradus::prelude::*;
 use gradus::tensor::DeviceOptions;
-use gradus::{ErrorKind, f16};
+use gradus::{CustomOp, ErrorKind, f16};
 use std::process::Command;
 
 #[test]
@@ -162,6 +162,28 @@ fn bytes_are_widened_on_the_device() {
         let error = table.index_select(0, &index(&[2, 3])).eval().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Index { index: 3, axis: 0, extent: 3 }), "{error}");
     }
+}
+
+/// Who looks at the words of bools, as an op of the user does, sees 0 and 1, whatever bytes they came from.
+#[test]
+fn bytes_become_bools_of_zero_and_one() {
+    let words = CustomOp::define("words")
+        .input("x", DType::Bool)
+        .output(DType::U32, |shapes| Ok(shapes[0].clone()))
+        .wgsl(
+            "@compute @workgroup_size(64)
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                 let i = flat_index(id);
+                 if i < output_len() {
+                     output[i] = x[i];
+                 }
+             }",
+        )
+        .build()
+        .unwrap();
+    let Some(device) = gpu_device() else { return };
+    let flags = Tensor::from_bytes(&[0, 1, 2, 128, 255, 0, 37], 7, (&device, DType::Bool));
+    assert_eq!(words.apply(&[&flags]).to_vec::<u32>().unwrap(), [0, 1, 1, 1, 1, 0, 1]);
 }
 
 #[test]
