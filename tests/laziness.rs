@@ -54,6 +54,11 @@ fn long_chains_drop_and_run_in_a_small_stack() {
         let x = w.tensor();
         let y = chain(&x, 20_001);
         assert_eq!(values(&grad(&y, [&x]).unwrap()[0]), [-1.0]);
+        // Views, through which simplification looks for constants.
+        let pair = Cell::parameter(Tensor::new([1.0, 2.0], &device));
+        let flipped = (0..20_001).fold(pair.tensor(), |y, _| y.flip(0));
+        assert_eq!(values(&(&flipped * 2.0)), [4.0, 2.0]);
+        drop((pair, flipped));
         // The assignment cuts the graph.
         w.set(&x * 2.0).unwrap();
         assert_eq!(values(&y), [-1.0]);
