@@ -5,6 +5,7 @@
 mod devices;
 
 use devices::{grain, is_cpu, own_devices};
+use gradus::ir::philox;
 use gradus::tensor::graph::NodeRef;
 use gradus::{Cell, DType, Device, ErrorKind, Grad, Key, Result, Tensor, assign, cat, eval, grad, no_grad};
 use std::task::{Context, Poll, Waker};
@@ -426,6 +427,10 @@ fn random_numbers_are_the_same_on_every_device() {
     let draw = |device: &Device| values(&Tensor::rand([100_000], Key::new(1), device));
     let expected = draw(&own_device());
     assert!(own_devices(None).iter().all(|device| draw(device) == expected));
+    // Words are those of the generator, four to a counter.
+    let words = |device: &Device| Tensor::random_bits([1001], Key::new(3), device).to_vec::<u32>().unwrap();
+    let expected: Vec<u32> = (0..1001).map(|i| philox::block(3, i / 4)[i as usize % 4]).collect();
+    own_devices(None).iter().for_each(|device| assert_eq!(words(device), expected, "{device}"));
     let kept = |device: &Device| Tensor::bernoulli([10_000], 0.3, Key::new(2), device).to_vec::<bool>().unwrap();
     assert!(own_devices(None).iter().all(|device| kept(device) == kept(&own_device())));
 }
