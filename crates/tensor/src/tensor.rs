@@ -1,6 +1,7 @@
 //! The tensor handle: recording, reading, and what can be asked of it.
 
 use crate::Placement;
+use crate::cell::CellTag;
 use crate::debug::DEBUG;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -420,7 +421,10 @@ impl Tensor {
         match &node.state().value {
             Value::Ready(buffer) => Ok(buffer.clone()),
             // A leaf that an update in place has overwritten while this handle was being made.
-            _ => Err(Error::located(node.op.name(), ErrorKind::GraphFreed, node.location)),
+            _ => {
+                let name = node.cell.as_ref().map(CellTag::name).unwrap_or_default();
+                Err(Error::located(node.op.name(), ErrorKind::ParameterUpdated { name }, node.location))
+            }
         }
     }
 
