@@ -109,7 +109,10 @@ fn values_and_gradients_are_those_of_the_sums_written_out() -> Result<()> {
 fn one_axis_is_walked_as_two_are() -> Result<()> {
     for device in devices::devices() {
         for (stride, padding, dilation, groups) in [(1, 0, 1, 1), (2, 1, 1, 2), (1, 3, 2, 4), (3, 2, 3, 1)] {
-            let (x, w) = (Tensor::randn([2, 4, 13], Key::new(1), &device), Tensor::randn([8, 4 / groups, 3], Key::new(2), &device));
+            let (x, w) = (
+                Tensor::randn([2, 4, 13], Key::new(1), &device),
+                Tensor::randn([8, 4 / groups, 3], Key::new(2), &device),
+            );
             let conv = Conv::new().stride(stride).padding(padding).dilation(dilation).groups(groups);
             let y = x.conv1d(&w, &conv);
             let written = Written { stride: [1, stride], padding: [0, padding], dilation: [1, dilation], groups };
@@ -168,7 +171,8 @@ fn layers_keep_the_groups_of_their_weight() -> Result<()> {
     let x = Tensor::randn([2, 4, 6, 5], Key::new(1), &device);
     let layer = Conv2d::grouped(4, 8, 3, 4, &Init::new(0, &device)).with(Conv::new().padding(1));
     let grouped = Conv::new().padding(1).groups(4);
-    let expected = x.conv2d(&layer.weight.tensor(), &grouped) + layer.bias.as_ref().unwrap().tensor().reshape([8, 1, 1]);
+    let expected =
+        x.conv2d(&layer.weight.tensor(), &grouped) + layer.bias.as_ref().unwrap().tensor().reshape([8, 1, 1]);
     close(&layer.forward(&x), &host(&expected), "a grouped layer");
     Ok(())
 }
@@ -243,7 +247,9 @@ fn poolings_agree_with_loops() -> Result<()> {
             let weights = Tensor::arange(max.numel(), &device).to_dtype(max.dtype()).reshape(max.shape()) + 1.0;
             // NaN times a weight would spread: the cotangent is given as it is.
             let gradient = |y: &Tensor| gradus::Grad::of(y).cotangent(&weights).wrt([&x]);
-            let what = |name: &str| format!("{name} of {size} by {stride}, padding {padding}, dilation {dilation}, on {device}");
+            let what = |name: &str| {
+                format!("{name} of {size} by {stride}, padding {padding}, dilation {dilation}, on {device}")
+            };
             same(&max, &largest, &what("maximum"));
             same(&gradient(&max)?[0], &d_largest, &what("gradient of the maximum"));
             same(&mean, &means, &what("mean"));

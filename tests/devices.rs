@@ -56,7 +56,9 @@ fn the_best_device_can_be_ones_own() {
         let best = hardware.map_or("cpu:1".to_string(), |adapter| adapter.id().to_string());
         let software = Adapter::all().into_iter().find(|adapter| adapter.id().starts_with("software"));
         let named = software.map(|adapter| ("software", adapter.id().to_string()));
-        for (variable, expected) in [("", best.clone()), ("best", best), (" cpu ", "cpu:1".into())].into_iter().chain(named) {
+        for (variable, expected) in
+            [("", best.clone()), ("best", best), (" cpu ", "cpu:1".into())].into_iter().chain(named)
+        {
             let mut child = Command::new(std::env::current_exe().unwrap());
             VARIABLES.iter().for_each(|name| drop(child.env_remove(name)));
             child.env("GRADUS_DEVICE", variable).env("GRADUS_TEST_EXPECTED", &expected);

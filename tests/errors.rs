@@ -228,7 +228,9 @@ fn numbers_beyond_all_bounds() {
     let message = |y: Tensor| y.error().unwrap().to_string();
     let (none, conv) = (&kernels[2], Conv::new());
     assert!(message(x.conv_transpose(none, &conv.clone().groups(2), 0)).contains("kernel is 0, expected at least 1"));
-    assert!(message(x.conv2d(&kernels[0], &conv.padding(usize::MAX))).contains("more elements than memory can address"));
+    assert!(
+        message(x.conv2d(&kernels[0], &conv.padding(usize::MAX))).contains("more elements than memory can address")
+    );
     assert!(message(x.max_pool(&Pool::new(2).padding(usize::MAX))).contains("at most half a window"));
     assert!(message(x.resize_nearest(usize::MAX)).contains("more elements than memory can address"));
     // As long as it takes to the only window there is, or longer.

@@ -95,7 +95,9 @@ pub enum DataError {
     },
 
     /// A stored tensor is f16, which the device does not have.
-    #[error("{name}: tensor `{tensor}` is stored as F16, which {device} has not: read it with SafetensorsOptions {{ f16_as_f32: true }}")]
+    #[error(
+        "{name}: tensor `{tensor}` is stored as F16, which {device} has not: read it with SafetensorsOptions {{ f16_as_f32: true }}"
+    )]
     NoF16 {
         /// What was read.
         name: String,

@@ -101,7 +101,8 @@ fn f16_stays_f16_unless_f32_is_asked_for() {
     weight.set(read(&bytes).unwrap().tensors["t"].clone()).unwrap();
     assert_eq!(weight.tensor().to_vec::<f16>().unwrap(), halves);
     let options = SafetensorsOptions { f16_as_f32: true };
-    let wide = Safetensors::from_reader_with(&bytes[..], "file", &device, options).unwrap().tensors.remove("t").unwrap();
+    let wide =
+        Safetensors::from_reader_with(&bytes[..], "file", &device, options).unwrap().tensors.remove("t").unwrap();
     assert_eq!(wide.to_vec::<f32>().unwrap(), halves.map(f32::from));
     // The option is about f16 alone.
     let bytes = written(Tensor::from_vec(vec![0.5f64], [1], &device), FloatStorage::AsTheyAre).unwrap();
@@ -222,9 +223,12 @@ fn tensors() -> impl Strategy<Value = Vec<(String, Data)>> {
         proptest::collection::vec(any::<bool>(), 0..9).prop_map(Data::Bool),
         proptest::collection::vec(any::<i32>(), 0..9).prop_map(Data::I32),
         proptest::collection::vec(any::<u32>(), 0..9).prop_map(Data::U32),
-        proptest::collection::vec(any::<u16>().prop_filter_map("a number", |bits| {
-            Some(f16::from_bits(bits)).filter(|half| !half.is_nan())
-        }), 0..9).prop_map(Data::F16),
+        proptest::collection::vec(
+            any::<u16>()
+                .prop_filter_map("a number", |bits| { Some(f16::from_bits(bits)).filter(|half| !half.is_nan()) }),
+            0..9
+        )
+        .prop_map(Data::F16),
         proptest::collection::vec(any::<f32>(), 0..9).prop_map(Data::F32),
         proptest::collection::vec(any::<f64>(), 0..9).prop_map(Data::F64),
     ];

@@ -168,7 +168,10 @@ fn check(inputs: &[(String, DType)], output: DType, text: &str) -> Result<[u32; 
             // How many a device runs is found where it compiles: this many have no number.
             match x.checked_mul(y).and_then(|size| size.checked_mul(z)) {
                 Some(_) => Ok(entry.workgroup_size),
-                None => fail(format!("@workgroup_size({x}, {y}, {z}) is more than any device runs"), &mut std::iter::empty()),
+                None => fail(
+                    format!("@workgroup_size({x}, {y}, {z}) is more than any device runs"),
+                    &mut std::iter::empty(),
+                ),
             }
         }
         Err(error) => {

@@ -221,7 +221,8 @@ impl Tensor {
         let kernel = || walk.kernel.iter().copied();
         let grouped: Vec<usize> = [groups, channels / groups, outputs].into_iter().chain(kernel()).collect();
         let turned: Vec<usize> = [0, 2, 1].into_iter().chain(3..3 + axes).collect();
-        let merged: Vec<usize> = [groups.saturating_mul(outputs), channels / groups].into_iter().chain(kernel()).collect();
+        let merged: Vec<usize> =
+            [groups.saturating_mul(outputs), channels / groups].into_iter().chain(kernel()).collect();
         let weight = weight.reshape(grouped).permute_axes(&turned).reshape(merged);
         Ok(if weight.error().is_some() { weight } else { convolve(&cut, &weight, &vec![1; axes], &walk) })
     }

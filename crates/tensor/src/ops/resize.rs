@@ -149,13 +149,10 @@ impl Tensor {
                 let found = format!("{size:?} from {}", self.shape());
                 self.fail(op, ErrorKind::Argument { argument: "size", expected: "at least 1, of something", found })
             }
-            Ok(size) => size
-                .iter()
-                .enumerate()
-                .fold(self.clone(), |x, (i, &to)| {
-                    let is_done = x.error().is_some() || x.shape()[2 + i] == to;
-                    if is_done { x } else { along(&x, 2 + i, to) }
-                }),
+            Ok(size) => size.iter().enumerate().fold(self.clone(), |x, (i, &to)| {
+                let is_done = x.error().is_some() || x.shape()[2 + i] == to;
+                if is_done { x } else { along(&x, 2 + i, to) }
+            }),
             Err(kind) => self.fail(op, kind),
         }
     }
