@@ -469,6 +469,11 @@ impl Tensor {
     }
 }
 
+/// The first of an op's operands that carries an error, for the op to pass on.
+pub(crate) fn first_failed<'a>(operands: impl IntoIterator<Item = &'a Tensor>) -> Option<Tensor> {
+    operands.into_iter().find(|operand| operand.error().is_some()).cloned()
+}
+
 fn no_dtype(dtype: DType, device: &Device) -> ErrorKind {
     ErrorKind::NoDType { dtype, device: device.to_string() }
 }

@@ -1,6 +1,7 @@
 //! Scaled dot-product attention.
 
 use crate::Tensor;
+use crate::tensor::first_failed;
 use gradus_ir::op::Op;
 use gradus_ir::op::attention::AttentionPart;
 use gradus_ir::{DType, Error as ErrorKind, Shape};
@@ -76,8 +77,8 @@ impl Tensor {
     /// be finite all the same.
     #[track_caller]
     pub fn attention(&self, key: &Tensor, value: &Tensor, options: &Attention) -> Tensor {
-        if let Some(failed) = [self, key, value].into_iter().chain(&options.mask).find(|x| x.error().is_some()) {
-            return failed.clone();
+        if let Some(failed) = first_failed([self, key, value].into_iter().chain(&options.mask)) {
+            return failed;
         }
         let Grouped { query, key, value, shape, logits } = match self.grouped(key, value) {
             Ok(grouped) => grouped,

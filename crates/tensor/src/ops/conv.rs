@@ -2,6 +2,7 @@
 
 use super::window::Spatial;
 use crate::Tensor;
+use crate::tensor::first_failed;
 use gradus_ir::Error as ErrorKind;
 use gradus_ir::op::{Op, PadAxis, SliceAxis};
 
@@ -121,8 +122,8 @@ impl Tensor {
     /// It is one matrix product over windows that are never written out; so are its gradients.
     #[track_caller]
     pub fn conv(&self, weight: &Tensor, conv: &Conv) -> Tensor {
-        if let Some(failed) = [self, weight].into_iter().find(|x| x.error().is_some()) {
-            return failed.clone();
+        if let Some(failed) = first_failed([self, weight]) {
+            return failed;
         }
         match Walk::new(self, weight, conv, 1) {
             Ok(walk) => {
@@ -170,8 +171,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn conv_transpose(&self, weight: &Tensor, conv: &Conv, output_padding: impl Into<Spatial>) -> Tensor {
-        if let Some(failed) = [self, weight].into_iter().find(|x| x.error().is_some()) {
-            return failed.clone();
+        if let Some(failed) = first_failed([self, weight]) {
+            return failed;
         }
         let output_padding = output_padding.into();
         self.transposed(weight, conv, &output_padding).unwrap_or_else(|kind| self.fail("conv_transpose", kind))
