@@ -6,7 +6,8 @@ mod devices;
 #[allow(dead_code)]
 mod support;
 
-use gradus::{Conv, Device, GradCheck, Key, PadMode, Pool, Result, Tensor, grad, value_and_grad, vmap};
+use gradus::nn::{Conv2d, Init, Layer};
+use gradus::{Conv, DType, Device, GradCheck, Key, PadMode, Pool, Result, Tensor, grad, value_and_grad, vmap};
 
 /// What a convolution is, element by element: `x [n, c, h, w]`, `weight [o, c / groups, kh, kw]`.
 struct Written {
@@ -105,6 +106,78 @@ fn values_and_gradients_are_those_of_the_sums_written_out() -> Result<()> {
 }
 
 #[test]
+fn one_axis_is_walked_as_two_are() -> Result<()> {
+    for device in devices::devices() {
+        for (stride, padding, dilation, groups) in [(1, 0, 1, 1), (2, 1, 1, 2), (1, 3, 2, 4), (3, 2, 3, 1)] {
+            let (x, w) = (
+                Tensor::randn([2, 4, 13], Key::new(1), &device),
+                Tensor::randn([8, 4 / groups, 3], Key::new(2), &device),
+            );
+            let conv = Conv::new().stride(stride).padding(padding).dilation(dilation).groups(groups);
+            let y = x.conv1d(&w, &conv);
+            let written = Written { stride: [1, stride], padding: [0, padding], dilation: [1, dilation], groups };
+            let (hx, hw, mut hy) = (host(&x), host(&w), vec![0.0; y.numel()]);
+            let out = written.each([2, 4, 1, 13], [8, 4 / groups, 1, 3], |o, a, b| hy[o] += hx[a] * hw[b]);
+            assert_eq!(y.shape()[..], [out[0], out[1], out[3]]);
+            close(&y, &hy, &format!("{conv:?} on {device}"));
+        }
+    }
+    Ok(())
+}
+
+/// Every mode, along every axis, element by element.
+#[test]
+fn padding_shows_what_its_mode_says() -> Result<()> {
+    let [rows, columns] = [3, 5];
+    for device in devices::devices() {
+        let x = Tensor::arange(rows * columns, &device).reshape([rows, columns]) + 1;
+        for (axis, len) in [(0, rows), (1, columns)] {
+            for (low, high) in [(0, 0), (2, 0), (0, 2), (1, 2), (2, 1)] {
+                // Which place along the axis shows at `i`, counted from the first element; none shows the constant.
+                let shown = |mode: PadMode, i: isize| -> Option<usize> {
+                    let (n, inside) = (len as isize, usize::try_from(i).ok().filter(|&i| i < len));
+                    match mode {
+                        PadMode::Constant(_) => inside,
+                        PadMode::Reflect => Some(if i < 0 { -i } else { (n - 1) - (n - 1 - i).abs() } as usize),
+                        PadMode::Replicate => Some(i.clamp(0, n - 1) as usize),
+                        PadMode::Circular => Some(i.rem_euclid(n) as usize),
+                    }
+                };
+                for mode in [PadMode::Constant(7.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
+                    let padded = len + low + high;
+                    let shape = if axis == 0 { [padded, columns] } else { [rows, padded] };
+                    let at = |i: usize| {
+                        let place = [i / shape[1], i % shape[1]];
+                        let along = shown(mode, place[axis] as isize - low as isize)?;
+                        let [row, column] = if axis == 0 { [along, place[1]] } else { [place[0], along] };
+                        Some((row * columns + column + 1) as i32)
+                    };
+                    let expected: Vec<i32> = (0..shape[0] * shape[1]).map(|i| at(i).unwrap_or(7)).collect();
+                    let what = format!("{mode:?}, {low} and {high} around axis {axis} on {device}");
+                    let y = x.pad_with(axis as isize, low, high, mode);
+                    assert_eq!((y.shape().to_vec(), y.to_vec::<i32>()?), (shape.to_vec(), expected.clone()), "{what}");
+                    let floats = x.to_dtype(DType::F32).pad_with(axis as isize, low, high, mode).to_vec::<f32>()?;
+                    assert_eq!(floats, expected.iter().map(|&i| i as f32).collect::<Vec<_>>(), "{what}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn layers_keep_the_groups_of_their_weight() -> Result<()> {
+    let device = Device::cpu();
+    let x = Tensor::randn([2, 4, 6, 5], Key::new(1), &device);
+    let layer = Conv2d::grouped(4, 8, 3, 4, &Init::new(0, &device)).with(Conv::new().padding(1));
+    let grouped = Conv::new().padding(1).groups(4);
+    let expected =
+        x.conv2d(&layer.weight.tensor(), &grouped) + layer.bias.as_ref().unwrap().tensor().reshape([8, 1, 1]);
+    close(&layer.forward(&x), &host(&expected), "a grouped layer");
+    Ok(())
+}
+
+#[test]
 fn gradients_agree_with_finite_differences_to_the_second_order() -> Result<()> {
     let device = Device::cpu();
     let (x, w) = (Tensor::randn([2, 4, 5], Key::new(1), &device), Tensor::randn([4, 2, 2], Key::new(2), &device));
@@ -143,16 +216,19 @@ fn poolings_agree_with_loops() -> Result<()> {
         // Ties, and a NaN: the first of equal elements gets the gradient.
         let values: Vec<f32> = (0..2 * 7 * 6).map(|i| if i == 20 { f32::NAN } else { (i * 7 % 5) as f32 }).collect();
         let x = Tensor::new(values.clone(), &device).reshape([2, 1, 7, 6]).tracked();
-        for (size, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0)] {
-            let pool = Pool::new(size).stride(stride).padding(padding);
-            let out = [7, 6].map(|len| (len + 2 * padding - size) / stride + 1);
+        // A window of five by five is not taken apart.
+        for (size, stride, padding, dilation) in
+            [(2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), (2, 3, 0, 1), (2, 1, 1, 3), (3, 2, 1, 2), (5, 1, 2, 1)]
+        {
+            let pool = Pool::new(size).stride(stride).padding(padding).dilation(dilation);
+            let out = [7, 6].map(|len| (len + 2 * padding - dilation * (size - 1) - 1) / stride + 1);
             let (mut largest, mut means) = (Vec::new(), Vec::new());
             let (mut d_largest, mut d_means) = (vec![0.0; values.len()], vec![0.0; values.len()]);
             for at in 0..2 * out[0] * out[1] {
                 let (image, row, column) = (at / (out[0] * out[1]), at / out[1] % out[0], at % out[1]);
                 let (mut best, mut sum) = (None, 0.0);
                 for tap in 0..size * size {
-                    let (r, c) = (row * stride + tap / size, column * stride + tap % size);
+                    let (r, c) = (row * stride + tap / size * dilation, column * stride + tap % size * dilation);
                     let (Some(r), Some(c)) = (r.checked_sub(padding), c.checked_sub(padding)) else { continue };
                     if r < 7 && c < 6 {
                         let place = (image * 7 + r) * 6 + c;
@@ -171,7 +247,9 @@ fn poolings_agree_with_loops() -> Result<()> {
             let weights = Tensor::arange(max.numel(), &device).to_dtype(max.dtype()).reshape(max.shape()) + 1.0;
             // NaN times a weight would spread: the cotangent is given as it is.
             let gradient = |y: &Tensor| gradus::Grad::of(y).cotangent(&weights).wrt([&x]);
-            let what = |name: &str| format!("{name} of {size} by {stride}, padding {padding}, on {device}");
+            let what = |name: &str| {
+                format!("{name} of {size} by {stride}, padding {padding}, dilation {dilation}, on {device}")
+            };
             same(&max, &largest, &what("maximum"));
             same(&gradient(&max)?[0], &d_largest, &what("gradient of the maximum"));
             same(&mean, &means, &what("mean"));

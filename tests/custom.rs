@@ -553,10 +553,33 @@ fn bad_wgsl_is_shown_where_it_is() {
     let two = "@compute @workgroup_size(1) fn a() {}\n@compute @workgroup_size(1) fn b() {}";
     says(&["x"], two, "expected one entry point, found [\"a\", \"b\"]");
     says(&["x"], "@fragment fn main() {}", "the entry point main is not marked @compute");
+    let huge = "@compute @workgroup_size(16384, 16384, 16) fn main() {}";
+    says(&["x"], huge, "@workgroup_size(16384, 16384, 16) is more than any device runs");
     for name in ["output", "fn", "not a name", "", "1", "x_len", "parameters"] {
         says(&["x", name], &main(""), "expected names that WGSL takes");
     }
     says(&["x", "x"], &main(""), "expected names that WGSL takes");
+}
+
+/// Workgroups that are valid, but larger than the device's.
+#[cfg(feature = "gpu")]
+#[test]
+fn workgroups_beyond_the_device_are_errors() {
+    let Some(device) = gpu_device() else { return };
+    let limits = device.wgpu().unwrap().0.limits();
+    let most = limits.max_compute_workgroup_size_x;
+    for size in [format!("{}", most + 1), format!("{most}, {most}"), "16384, 16384, 8".into()] {
+        let op = CustomOp::define("op")
+            .input("x", DType::F32)
+            .output(DType::F32, |shapes| Ok(shapes[0].clone()))
+            .wgsl(format!("@compute @workgroup_size({size}) fn main() {{ output[0] = x[0]; }}"))
+            .build()
+            .unwrap();
+        let error = op.apply(&[&Tensor::ones([3], &device)]).eval().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Wgsl { .. }), "{error}");
+        let invocations = limits.max_compute_invocations_per_workgroup;
+        assert!(error.to_string().contains(&format!("and {invocations} invocations in all")), "{error}");
+    }
 }
 
 #[test]

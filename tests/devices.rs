@@ -7,7 +7,7 @@ use devices::{devices, gpu_device, own_gpu};
 use gradus::gpu::device::{Adapter, wgpu};
 use gradus::prelude::*;
 use gradus::tensor::DeviceOptions;
-use gradus::{ErrorKind, f16};
+use gradus::{CustomOp, ErrorKind, f16};
 use std::process::Command;
 
 #[test]
@@ -44,6 +44,36 @@ fn software_is_never_the_best_by_itself() {
     assert_eq!(preference.device == "cpu", !hardware, "{preference:?}");
     assert!(!preference.reason.is_empty());
     assert_eq!(Device::best().unwrap().name(), preference.device);
+}
+
+/// A device of one's own is the best one too, where none is named, or the one that the environment names.
+#[test]
+fn the_best_device_can_be_ones_own() {
+    const VARIABLES: [&str; 3] = ["GRADUS_DEVICE", "WGPU_ADAPTER_NAME", "WGPU_BACKEND"];
+    let Some(expected) = std::env::var_os("GRADUS_TEST_EXPECTED") else {
+        // Run again in processes of their own: tests must not change variables.
+        let hardware = Adapter::all().into_iter().find(|adapter| adapter.id().starts_with("gpu"));
+        let best = hardware.map_or("cpu:1".to_string(), |adapter| adapter.id().to_string());
+        let software = Adapter::all().into_iter().find(|adapter| adapter.id().starts_with("software"));
+        let named = software.map(|adapter| ("software", adapter.id().to_string()));
+        for (variable, expected) in
+            [("", best.clone()), ("best", best), (" cpu ", "cpu:1".into())].into_iter().chain(named)
+        {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            VARIABLES.iter().for_each(|name| drop(child.env_remove(name)));
+            child.env("GRADUS_DEVICE", variable).env("GRADUS_TEST_EXPECTED", &expected);
+            let output = child.args(["--exact", "the_best_device_can_be_ones_own"]).output().unwrap();
+            assert!(output.status.success(), "{variable}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        return;
+    };
+    for name in ["best", "", " best "] {
+        let options = DeviceOptions { memory_limit: Some(1 << 20), threads: Some(1) };
+        let device = Device::open(name, &options).unwrap();
+        let is_cpu = device.name().starts_with("cpu") && expected == "cpu:1";
+        assert!(is_cpu || device.name() == expected, "{device} in place of {expected:?}");
+        assert_eq!(device.memory().limit, Some(1 << 20), "{device}");
+    }
 }
 
 /// One kibibyte of f32.
@@ -134,6 +164,28 @@ fn bytes_are_widened_on_the_device() {
         let error = table.index_select(0, &index(&[2, 3])).eval().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Index { index: 3, axis: 0, extent: 3 }), "{error}");
     }
+}
+
+/// Who looks at the words of bools, as an op of the user does, sees 0 and 1, whatever bytes they came from.
+#[test]
+fn bytes_become_bools_of_zero_and_one() {
+    let words = CustomOp::define("words")
+        .input("x", DType::Bool)
+        .output(DType::U32, |shapes| Ok(shapes[0].clone()))
+        .wgsl(
+            "@compute @workgroup_size(64)
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                 let i = flat_index(id);
+                 if i < output_len() {
+                     output[i] = x[i];
+                 }
+             }",
+        )
+        .build()
+        .unwrap();
+    let Some(device) = gpu_device() else { return };
+    let flags = Tensor::from_bytes(&[0, 1, 2, 128, 255, 0, 37], 7, (&device, DType::Bool));
+    assert_eq!(words.apply(&[&flags]).to_vec::<u32>().unwrap(), [0, 1, 1, 1, 1, 0, 1]);
 }
 
 #[test]

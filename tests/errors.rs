@@ -7,7 +7,8 @@ mod devices;
 use devices::{devices, gpu_device, has, own_gpu};
 use gradus::tensor::ErrorKind as Kind;
 use gradus::{
-    Cell, DType, Device, Error, Grad, Key, Result, Tensor, assign, cat, custom_gradient, einsum, eval, grad, stack,
+    Cell, Conv, DType, Device, Error, Grad, Key, PadMode, Pool, Result, Tensor, assign, cat, custom_gradient, einsum,
+    eval, grad, stack,
 };
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::slice::from_ref;
@@ -180,6 +181,88 @@ fn indices_that_do_not_fit() {
     let loss = w.tensor().gather(0, &far).sum(..);
     let error = grad(&loss, [&w.tensor()]).unwrap()[0].eval().unwrap_err().to_string();
     assert!(error.contains(&format!("tests/errors.rs:{}: index 7", line!() - 2)), "{error}");
+}
+
+/// Kernels without elements, and numbers that nothing has so many of: errors, or what they amount to, but no panic.
+#[test]
+fn numbers_beyond_all_bounds() {
+    let device = Device::cpu_with(1, Some(1 << 20)).unwrap();
+    let odd = [0, 1, 2, 3, 1 << 33, isize::MAX as usize, usize::MAX];
+    let x = Tensor::ones([1, 4, 5, 3], &device).tracked();
+    let kernels = [[4, 4, 2, 2], [4, 1, 1, 1], [4, 2, 0, 1], [4, 0, 2, 2], [0, 4, 1, 1]]
+        .map(|shape| Tensor::ones(shape, &device));
+    let nothing = x.slice(1, ..0);
+    let (mut fine, mut wrong) = (0, 0);
+    for (a, b) in odd.into_iter().flat_map(|a| odd.map(|b| (a, b))) {
+        let mut tensors = Vec::new();
+        for conv in [
+            Conv::new().stride(a).padding(b),
+            Conv::new().dilation(a).padding(b),
+            Conv::new().stride(a).dilation(b).padding(1),
+            Conv::new().groups(a).stride(b),
+        ] {
+            for kernel in &kernels {
+                for x in [&x, &nothing] {
+                    tensors.extend([x.conv2d(kernel, &conv), x.conv_transpose(kernel, &conv, 0)]);
+                }
+                tensors.push(x.conv_transpose(kernel, &conv, [a, b]));
+            }
+        }
+        for pool in [Pool::new(2).stride(a).padding(b), Pool::new(a).stride(1).padding(b), Pool::new(1).dilation(a)] {
+            tensors.extend([x.max_pool(&pool), x.avg_pool(&pool)]);
+        }
+        tensors.extend([x.adaptive_avg_pool([a, b]), x.adaptive_max_pool([a, b]), x.window(2, a, b)]);
+        tensors.extend([x.resize_nearest([a, b]), x.resize_linear([a, b], true), x.resize_linear([a, b], false)]);
+        for mode in [PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
+            tensors.push(x.pad_with(2, a, b, mode));
+        }
+        for tensor in tensors {
+            let gradient = Grad::of(&tensor.sum(..)).allow_unused().wrt([&x]).map(|mut g| g.remove(0));
+            match tensor.eval().and_then(|()| gradient.and_then(|g| g.eval())) {
+                Ok(()) => fine += 1,
+                Err(_) => wrong += 1,
+            }
+        }
+    }
+    assert!(fine > 500 && wrong > 500, "{fine} fine, {wrong} wrong");
+    let message = |y: Tensor| y.error().unwrap().to_string();
+    let (none, conv) = (&kernels[2], Conv::new());
+    assert!(message(x.conv_transpose(none, &conv.clone().groups(2), 0)).contains("kernel is 0, expected at least 1"));
+    assert!(
+        message(x.conv2d(&kernels[0], &conv.padding(usize::MAX))).contains("more elements than memory can address")
+    );
+    assert!(message(x.max_pool(&Pool::new(2).padding(usize::MAX))).contains("at most half a window"));
+    assert!(message(x.resize_nearest(usize::MAX)).contains("more elements than memory can address"));
+    // As long as it takes to the only window there is, or longer.
+    assert_eq!(x.max_pool(&Pool::new(2).stride(usize::MAX)).shape()[..], [1, 4, 1, 1]);
+}
+
+/// What a kernel writes over an index says nothing about the index.
+#[test]
+fn an_index_that_is_overwritten_is_looked_at_before() {
+    for device in devices() {
+        let table = Tensor::arange(10, &device);
+        let index = Cell::buffer(Tensor::new([12, 1], &device));
+        let y = table.index_select(0, &index.tensor());
+        // The update computes y first, because it overwrites what y reads; that y fails is no reason for it to fail.
+        index.set((index.tensor() + 1) % 10).unwrap();
+        assert_eq!(index.tensor().to_vec::<i32>().unwrap(), [3, 2]);
+        let error = y.to_vec::<i32>().unwrap_err();
+        assert_eq!(*error.kind(), Kind::Index { index: 12, axis: 0, extent: 10 }, "on {device}");
+        // One that the plan has computed itself: the remainder may take its place.
+        let ones = Tensor::ones([11], (&device, DType::I32));
+        let computed = ones.cumsum(0);
+        let (y, wrapped) = (table.index_select(0, &computed), &computed % 3);
+        drop(computed);
+        let error = eval([&y, &wrapped]).unwrap_err();
+        assert_eq!(*error.kind(), Kind::Index { index: 11, axis: 0, extent: 10 }, "on {device}");
+        // What is in range after all is not refused.
+        let computed = ones.slice(0, ..9).cumsum(0);
+        let (y, wrapped) = (table.index_select(0, &computed), &computed % 3);
+        drop(computed);
+        assert_eq!(y.to_vec::<i32>().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(table.index_select(0, &wrapped).to_vec::<i32>().unwrap(), [1, 2, 0, 1, 2, 0, 1, 2, 0]);
+    }
 }
 
 #[test]

@@ -3,9 +3,10 @@
 #[path = "support/devices.rs"]
 mod devices;
 
-use devices::{devices, has, own_devices};
-use gradus::nn::{Conv2d, Init, Layer, LayerNorm, Module, MultiHeadAttention};
-use gradus::{DType, Device, Key, Pool, Result, Tensor, f16, grad, vmap};
+use devices::{devices, has, own_devices, own_tunings};
+use gradus::data::{DataError, FloatStorage, Safetensors, SafetensorsOptions};
+use gradus::nn::{Conv2d, Init, Layer, LayerNorm, Module, MultiHeadAttention, RmsNorm};
+use gradus::{Attention, DType, Device, ErrorKind, Key, Pool, Result, Tensor, f16, grad, vmap};
 use std::slice::from_ref;
 
 fn halves() -> impl Iterator<Item = Device> {
@@ -130,11 +131,60 @@ fn layers_and_their_gradients_are_near_those_of_f32() -> Result<()> {
         let wide = Init::new(3, &device);
         let narrow = Init::new(3, &device).dtype(DType::F16);
         check(&normal([2, 3, 9, 9], &device), Conv2d::new(3, 8, 3, &narrow), Conv2d::new(3, 8, 3, &wide))?;
-        check(&normal([4, 64], &device), LayerNorm::new(64, &narrow), LayerNorm::new(64, &wide))?;
+        for scale in [1.0, 1000.0] {
+            // Squares of thousands are beyond f16.
+            let x = (normal([4, 64], &device) * scale).tracked();
+            check(&x, LayerNorm::new(64, &narrow), LayerNorm::new(64, &wide))?;
+            check(&x, RmsNorm::new(64, &narrow), RmsNorm::new(64, &wide))?;
+        }
         let attention = |init| MultiHeadAttention::new(32, 4, init);
         check(&normal([2, 20, 32], &device), attention(&narrow), attention(&wide))?;
     }
     Ok(())
+}
+
+/// A parameter of another dtype is an error, as it is in any other op.
+#[test]
+fn norms_do_not_mix_dtypes() {
+    for device in halves() {
+        let (narrow, wide) = (Init::new(3, &device).dtype(DType::F16), Init::new(3, &device));
+        let x = normal([4, 8], &device);
+        let fails = |y: Tensor| assert!(matches!(y.error().unwrap().kind(), ErrorKind::DTypes { .. }), "{y}");
+        fails(LayerNorm::new(8, &wide).forward(&x));
+        fails(LayerNorm::new(8, &narrow).forward(&x.to_dtype(DType::F32)));
+        fails(RmsNorm::new(8, &wide).forward(&x));
+        fails(RmsNorm::new(8, &narrow).forward(&x.to_dtype(DType::F32)));
+    }
+}
+
+/// Places in an image of a thousand and its weights are computed in f32: near 1000, f16 knows halves only.
+#[test]
+fn resizing_is_in_f32() {
+    for device in halves() {
+        let x = normal([1, 1, 3, 900], &device);
+        for align_corners in [false, true] {
+            let resize = |x: &Tensor| x.resize_linear([2, 2100], align_corners);
+            near(&resize(&x), &resize(&x.to_dtype(DType::F32)), 1e-3);
+        }
+        assert_eq!(numbers(&x.resize_linear([3, 900], false)), numbers(&x), "{device}");
+    }
+}
+
+/// Logits, exponentials and their sums are in f32, also where a mask of floats is added.
+#[test]
+fn attention_with_a_bias_is_in_f32() {
+    for device in halves() {
+        let [query, key, value] = [[2, 9, 64], [2, 3000, 64], [2, 3000, 4]].map(|shape| normal(shape, &device));
+        let bias = normal([9, 3000], &device);
+        let attend = |[query, key, value, bias]: [&Tensor; 4]| {
+            query.attention(key, value, &Attention::new().mask(bias).scale(0.5))
+        };
+        let narrow = attend([&query, &key, &value, &bias]);
+        let wide = [&query, &key, &value, &bias].map(|x| x.to_dtype(DType::F32));
+        near(&narrow, &attend(wide.each_ref()), 2e-3);
+        let error = attend([&query, &key, &value, &wide[3]]);
+        assert!(matches!(error.error().unwrap().kind(), ErrorKind::DTypes { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -155,4 +205,25 @@ fn order_pooling_and_maps() -> Result<()> {
         assert!(shown.contains("f16") || shown.contains("0.1"), "{shown}");
     }
     Ok(())
+}
+
+/// A device within the limits of WebGPU has no f16: the message says how to read a file of it all the same.
+#[test]
+fn files_are_read_where_there_is_no_f16() {
+    let mut model = Safetensors::default();
+    model.tensors.insert("w".into(), Tensor::ones([3], (&Device::cpu(), DType::F16)));
+    let mut bytes = Vec::new();
+    model.to_writer(&mut bytes, FloatStorage::AsTheyAre).unwrap();
+    for device in own_tunings() {
+        if has(&device, DType::F16) {
+            assert_eq!(Safetensors::from_reader(&bytes[..], "it", &device).unwrap().tensors["w"].dtype(), DType::F16);
+            continue;
+        }
+        let error = Safetensors::from_reader(&bytes[..], "it", &device).unwrap_err();
+        assert!(matches!(error, DataError::NoF16 { .. }), "{error}");
+        assert!(error.to_string().contains("SafetensorsOptions { f16_as_f32: true }"), "{error}");
+        let options = SafetensorsOptions { f16_as_f32: true };
+        let read = Safetensors::from_reader_with(&bytes[..], "it", &device, options).unwrap();
+        assert_eq!(read.tensors["w"].to_vec::<f32>().unwrap(), [1.0; 3]);
+    }
 }

@@ -5,6 +5,7 @@
 mod devices;
 
 use devices::{grain, is_cpu, own_devices};
+use gradus::ir::philox;
 use gradus::tensor::graph::NodeRef;
 use gradus::{Cell, DType, Device, ErrorKind, Grad, Key, Result, Tensor, assign, cat, eval, grad, no_grad};
 use std::task::{Context, Poll, Waker};
@@ -54,6 +55,11 @@ fn long_chains_drop_and_run_in_a_small_stack() {
         let x = w.tensor();
         let y = chain(&x, 20_001);
         assert_eq!(values(&grad(&y, [&x]).unwrap()[0]), [-1.0]);
+        // Views, through which simplification looks for constants.
+        let pair = Cell::parameter(Tensor::new([1.0, 2.0], &device));
+        let flipped = (0..20_001).fold(pair.tensor(), |y, _| y.flip(0));
+        assert_eq!(values(&(&flipped * 2.0)), [4.0, 2.0]);
+        drop((pair, flipped));
         // The assignment cuts the graph.
         w.set(&x * 2.0).unwrap();
         assert_eq!(values(&y), [-1.0]);
@@ -421,6 +427,10 @@ fn random_numbers_are_the_same_on_every_device() {
     let draw = |device: &Device| values(&Tensor::rand([100_000], Key::new(1), device));
     let expected = draw(&own_device());
     assert!(own_devices(None).iter().all(|device| draw(device) == expected));
+    // Words are those of the generator, four to a counter.
+    let words = |device: &Device| Tensor::random_bits([1001], Key::new(3), device).to_vec::<u32>().unwrap();
+    let expected: Vec<u32> = (0..1001).map(|i| philox::block(3, i / 4)[i as usize % 4]).collect();
+    own_devices(None).iter().for_each(|device| assert_eq!(words(device), expected, "{device}"));
     let kept = |device: &Device| Tensor::bernoulli([10_000], 0.3, Key::new(2), device).to_vec::<bool>().unwrap();
     assert!(own_devices(None).iter().all(|device| kept(device) == kept(&own_device())));
 }

@@ -3,6 +3,7 @@
 use crate::DataError;
 use crate::gzip::unpacked;
 use gradus_tensor::{Placement, Tensor};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -45,18 +46,21 @@ impl CharText {
     /// # Errors
     /// As [`read`](CharText::read).
     pub fn from_reader(from: impl Read, name: &str) -> Result<CharText, DataError> {
+        CharText::up_to(MAX_BYTES, from, name)
+    }
+
+    fn up_to(max_bytes: u64, from: impl Read, name: &str) -> Result<CharText, DataError> {
         let failed = |source| DataError::Read { name: name.into(), source };
         let mut text = String::new();
-        unpacked(from).map_err(failed)?.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-        if text.len() as u64 > MAX_BYTES {
-            return Err(DataError::TooLarge { name: name.into(), max_bytes: MAX_BYTES });
+        unpacked(from).map_err(failed)?.take(max_bytes + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > max_bytes {
+            return Err(DataError::TextTooLarge { name: name.into(), max_bytes });
         }
         if text.is_empty() {
             return Err(DataError::NoText { name: name.into() });
         }
-        let mut vocabulary: Vec<char> = text.chars().collect();
-        vocabulary.sort_unstable();
-        vocabulary.dedup();
+        // A text has few characters, many times each.
+        let vocabulary: Vec<char> = text.chars().collect::<BTreeSet<char>>().into_iter().collect();
         let number = |c: char| vocabulary.binary_search(&c).expect("the vocabulary is the text's") as u32;
         Ok(CharText { tokens: text.chars().map(number).collect(), vocabulary })
     }
@@ -124,6 +128,9 @@ mod tests {
         assert_eq!(read(b""), Err("it is empty: found nothing, expected text".into()));
         assert!(read(&[b'a', 0xff]).unwrap_err().contains("UTF-8"));
         assert!(read(&[0x1f, 0x8b, 8]).is_err());
+        let long = CharText::up_to(3, "abcd".as_bytes(), "it").unwrap_err().to_string();
+        assert_eq!(long, "it is larger than 3 bytes, the most that is read as one text: split it");
+        assert!(CharText::up_to(4, "abcd".as_bytes(), "it").is_ok());
         assert!(CharText::read("no such file").unwrap_err().to_string().contains("no such file"));
     }
 

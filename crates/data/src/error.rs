@@ -47,6 +47,15 @@ pub enum DataError {
         max_bytes: u64,
     },
 
+    /// A text is, or unpacks to, more than is read.
+    #[error("{name} is larger than {max_bytes} bytes, the most that is read as one text: split it")]
+    TextTooLarge {
+        /// What was read.
+        name: String,
+        /// The most that is read.
+        max_bytes: u64,
+    },
+
     /// One line is so long that the file is hardly a table.
     #[error("{name} has a line of more than {max_bytes} bytes, expected a table with shorter lines")]
     LineTooLong {
@@ -83,6 +92,19 @@ pub enum DataError {
         tensor: String,
         /// How it is stored.
         dtype: String,
+    },
+
+    /// A stored tensor is f16, which the device does not have.
+    #[error(
+        "{name}: tensor `{tensor}` is stored as F16, which {device} has not: read it with SafetensorsOptions {{ f16_as_f32: true }}"
+    )]
+    NoF16 {
+        /// What was read.
+        name: String,
+        /// The tensor.
+        tensor: String,
+        /// The device.
+        device: String,
     },
 
     /// An element does not fit the dtype that it is converted to.

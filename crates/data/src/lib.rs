@@ -25,6 +25,6 @@ pub use dataset::{Batches, TensorDataset};
 pub use error::DataError;
 pub use idx::IdxArray;
 pub use read_csv::CsvOptions;
-pub use safetensors::{FloatStorage, Safetensors};
+pub use safetensors::{FloatStorage, Safetensors, SafetensorsOptions};
 pub use standardise::Standardiser;
 pub use table::Table;

@@ -2,7 +2,7 @@
 
 use crate::DataError;
 use crate::idx::{up_to, words_of};
-use gradus_tensor::{Data, Device, Tensor};
+use gradus_tensor::{DType, Data, Device, ErrorKind, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -24,7 +24,8 @@ const METADATA: &str = "__metadata__";
 /// | --- | --- |
 /// | `BOOL`, `I32`, `U32`, `F32` | as they are |
 /// | `F64` | f64, where the device has it |
-/// | `F16`, `BF16` | f32, which holds all their values |
+/// | `F16` | f16, where the device has it, or f32 ([`SafetensorsOptions`]) |
+/// | `BF16` | f32, which holds all its values |
 /// | `I8`, `I16`, `I64` | i32, if all values fit |
 /// | `U8`, `U16`, `U64` | u32, if all values fit |
 ///
@@ -51,6 +52,27 @@ pub struct Safetensors {
     pub tensors: BTreeMap<String, Tensor>,
     /// What else the file says: texts by name.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// How a file is read.
+///
+/// ```
+/// use gradus_data::{FloatStorage, Safetensors, SafetensorsOptions};
+/// use gradus_tensor::{DType, Device, Tensor};
+/// let device = Device::cpu();
+/// let mut model = Safetensors::default();
+/// model.tensors.insert("w".into(), Tensor::ones([2], (&device, DType::F16)));
+/// let mut bytes = Vec::new();
+/// model.to_writer(&mut bytes, FloatStorage::AsTheyAre)?;
+/// assert_eq!(Safetensors::from_reader(&bytes[..], "w", &device)?.tensors["w"].dtype(), DType::F16);
+/// let options = SafetensorsOptions { f16_as_f32: true };
+/// assert_eq!(Safetensors::from_reader_with(&bytes[..], "w", &device, options)?.tensors["w"].dtype(), DType::F32);
+/// # Ok::<(), gradus_data::DataError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SafetensorsOptions {
+    /// Whether `F16` becomes f32: for a device without f16, or a model that computes in f32.
+    pub f16_as_f32: bool,
 }
 
 /// How floats are stored. Bool and integers are stored as they are in any case.
@@ -84,16 +106,41 @@ impl Safetensors {
     /// If it cannot be opened or read, is no safetensors file, is shorter or longer than it says, or holds what there is no
     /// tensor for on this device.
     pub fn read(path: impl AsRef<Path>, device: &Device) -> Result<Safetensors, DataError> {
+        Safetensors::read_with(path, device, SafetensorsOptions::default())
+    }
+
+    /// [`read`](Safetensors::read) with options.
+    ///
+    /// # Errors
+    /// As [`read`](Safetensors::read).
+    pub fn read_with(
+        path: impl AsRef<Path>,
+        device: &Device,
+        options: SafetensorsOptions,
+    ) -> Result<Safetensors, DataError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|source| DataError::Open { path: path.to_path_buf(), source })?;
-        Safetensors::from_reader(BufReader::new(file), &path.display().to_string(), device)
+        Safetensors::from_reader_with(BufReader::new(file), &path.display().to_string(), device, options)
     }
 
     /// The same from any source of bytes; errors call it `name`.
     ///
     /// # Errors
     /// As [`read`](Safetensors::read).
-    pub fn from_reader(mut from: impl Read, name: &str, device: &Device) -> Result<Safetensors, DataError> {
+    pub fn from_reader(from: impl Read, name: &str, device: &Device) -> Result<Safetensors, DataError> {
+        Safetensors::from_reader_with(from, name, device, SafetensorsOptions::default())
+    }
+
+    /// [`from_reader`](Safetensors::from_reader) with options.
+    ///
+    /// # Errors
+    /// As [`read`](Safetensors::read).
+    pub fn from_reader_with(
+        mut from: impl Read,
+        name: &str,
+        device: &Device,
+        options: SafetensorsOptions,
+    ) -> Result<Safetensors, DataError> {
         let wrong = |found: String| DataError::NotSafetensors { name: name.into(), found };
         // Vectors grow with what is there, so a header that lies costs nothing.
         let mut next =
@@ -124,9 +171,12 @@ impl Safetensors {
             if bytes.len() != expected {
                 return Err(wrong(format!("{} bytes of tensor `{tensor}`, expected {expected}", bytes.len())));
             }
-            let data = decode(&bytes, *dtype).map_err(|problem| problem.of(name, &tensor))?;
+            let data = decode(&bytes, *dtype, options).map_err(|problem| problem.of(name, &tensor))?;
             let array = Tensor::from_data(data, &shape[..], device);
             match array.error().cloned() {
+                Some(source) if matches!(source.kind(), ErrorKind::NoDType { dtype: DType::F16, .. }) => {
+                    return Err(DataError::NoF16 { name: name.into(), tensor, device: device.to_string() });
+                }
                 Some(source) => return Err(DataError::Tensor { tensor, source }),
                 None => drop(tensors.insert(tensor, array)),
             }
@@ -217,7 +267,6 @@ impl Safetensors {
 impl FloatStorage {
     /// How a tensor is stored.
     fn of(self, tensor: &Tensor) -> Dtype {
-        use gradus_tensor::DType;
         match (tensor.dtype(), self) {
             (DType::Bool, _) => Dtype::BOOL,
             (DType::I32, _) => Dtype::I32,
@@ -250,7 +299,7 @@ impl Problem {
 }
 
 /// The elements of an array in a file.
-fn decode(bytes: &[u8], dtype: Dtype) -> Result<Data, Problem> {
+fn decode(bytes: &[u8], dtype: Dtype, options: SafetensorsOptions) -> Result<Data, Problem> {
     Ok(match dtype {
         Dtype::BOOL => match bytes.iter().find(|&&byte| byte > 1) {
             Some(byte) => return Err(Problem::Value(byte.to_string(), "a bool, 0 or 1")),
@@ -264,6 +313,7 @@ fn decode(bytes: &[u8], dtype: Dtype) -> Result<Data, Problem> {
         Dtype::U16 => Data::U32(words_of(bytes, |w| u16::from_le_bytes(w).into())),
         Dtype::U32 => Data::U32(words_of(bytes, u32::from_le_bytes)),
         Dtype::U64 => Data::U32(narrowed(words_of(bytes, u64::from_le_bytes), "an integer that u32 holds")?),
+        Dtype::F16 if !options.f16_as_f32 => Data::F16(words_of(bytes, f16::from_le_bytes)),
         Dtype::F16 => Data::F32(words_of(bytes, |w| f16::from_le_bytes(w).to_f32())),
         Dtype::BF16 => Data::F32(words_of(bytes, |w| bf16::from_le_bytes(w).to_f32())),
         Dtype::F32 => Data::F32(words_of(bytes, f32::from_le_bytes)),

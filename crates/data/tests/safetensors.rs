@@ -1,7 +1,7 @@
 //! Safetensors files: bytes written by hand, what is written and read again, and whatever else bytes may be.
 
-use gradus_data::{DataError, FloatStorage, Safetensors};
-use gradus_tensor::{Data, Device, Tensor};
+use gradus_data::{DataError, FloatStorage, Safetensors, SafetensorsOptions};
+use gradus_tensor::{Cell, DType, Data, Device, Tensor};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -75,7 +75,7 @@ fn every_dtype_becomes_one_that_holds_it() {
     let eight = |values: [i64; 2]| values.map(i64::to_le_bytes).concat();
     is("I64", &eight([i32::MIN.into(), i32::MAX.into()]), Data::I32(vec![i32::MIN, i32::MAX]));
     is("U64", &eight([0, u32::MAX.into()]), Data::U32(vec![0, u32::MAX]));
-    is("F16", &[0x00, 0x3c, 0x01, 0x00], Data::F32(vec![1.0, 2f32.powi(-24)]));
+    is("F16", &[0x00, 0x3c, 0x01, 0x00], Data::F16(vec![f16::ONE, f16::from_bits(1)]));
     is("BF16", &[0x80, 0xff, 0x49, 0x40], Data::F32(vec![f32::NEG_INFINITY, 3.140625]));
     is("F64", &[1.5f64, -1e300].map(f64::to_le_bytes).concat(), Data::F64(vec![1.5, -1e300]));
 
@@ -89,6 +89,25 @@ fn every_dtype_becomes_one_that_holds_it() {
     fails("BOOL", &[1, 2], "has the element 2, expected a bool, 0 or 1");
     fails("F8_E4M3", &[0, 0], "is stored as F8_E4M3, which no tensor has or converts to");
     fails("C64", &[0; 16], "is stored as C64, which no tensor has or converts to");
+}
+
+/// A parameter of f16 takes back what was written of it; who wants f32 says so.
+#[test]
+fn f16_stays_f16_unless_f32_is_asked_for() {
+    let device = Device::cpu();
+    let halves = [1.0, -2.5, 2f32.powi(-24), f32::INFINITY].map(f16::from_f32);
+    let weight = Cell::parameter(Tensor::from_vec(halves.to_vec(), [4], &device));
+    let bytes = written(weight.tensor(), FloatStorage::AsTheyAre).unwrap();
+    weight.set(read(&bytes).unwrap().tensors["t"].clone()).unwrap();
+    assert_eq!(weight.tensor().to_vec::<f16>().unwrap(), halves);
+    let options = SafetensorsOptions { f16_as_f32: true };
+    let wide =
+        Safetensors::from_reader_with(&bytes[..], "file", &device, options).unwrap().tensors.remove("t").unwrap();
+    assert_eq!(wide.to_vec::<f32>().unwrap(), halves.map(f32::from));
+    // The option is about f16 alone.
+    let bytes = written(Tensor::from_vec(vec![0.5f64], [1], &device), FloatStorage::AsTheyAre).unwrap();
+    let read = Safetensors::from_reader_with(&bytes[..], "file", &device, options).unwrap();
+    assert_eq!(read.tensors["t"].dtype(), DType::F64);
 }
 
 #[test]
@@ -204,6 +223,12 @@ fn tensors() -> impl Strategy<Value = Vec<(String, Data)>> {
         proptest::collection::vec(any::<bool>(), 0..9).prop_map(Data::Bool),
         proptest::collection::vec(any::<i32>(), 0..9).prop_map(Data::I32),
         proptest::collection::vec(any::<u32>(), 0..9).prop_map(Data::U32),
+        proptest::collection::vec(
+            any::<u16>()
+                .prop_filter_map("a number", |bits| { Some(f16::from_bits(bits)).filter(|half| !half.is_nan()) }),
+            0..9
+        )
+        .prop_map(Data::F16),
         proptest::collection::vec(any::<f32>(), 0..9).prop_map(Data::F32),
         proptest::collection::vec(any::<f64>(), 0..9).prop_map(Data::F64),
     ];

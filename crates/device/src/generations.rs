@@ -7,19 +7,20 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 /// A map in two generations. What is used moves to the young one; when that is full, the old one is dropped and the
 /// young one becomes old. So it holds up to twice its capacity, and always the last `capacity` that were used.
 #[derive(Debug)]
-pub(crate) struct Generations<K, V, S = std::hash::RandomState> {
+pub struct Generations<K, V, S = std::hash::RandomState> {
     capacity: usize,
     young: HashMap<K, V, S>,
     old: HashMap<K, V, S>,
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher + Default> Generations<K, V, S> {
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// An empty map.
+    pub fn new(capacity: usize) -> Self {
         Generations { capacity, young: HashMap::default(), old: HashMap::default() }
     }
 
     /// What is stored under a key.
-    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
+    pub fn get(&mut self, key: &K) -> Option<&V> {
         if !self.young.contains_key(key) {
             let (key, value) = self.old.remove_entry(key)?;
             self.insert(key, value);
@@ -28,7 +29,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> Generations<K, V, S> {
     }
 
     /// Stores a value in place of what was under this key.
-    pub(crate) fn insert(&mut self, key: K, value: V) {
+    pub fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         } else {
@@ -38,7 +39,7 @@ impl<K: Eq + Hash, V, S: BuildHasher + Default> Generations<K, V, S> {
     }
 
     /// What is stored under a key if it is `valid`, else what `make` makes, which is stored in its place.
-    pub(crate) fn get_or_try_insert<E>(
+    pub fn get_or_try_insert<E>(
         &mut self,
         key: K,
         valid: impl Fn(&V) -> bool,

@@ -47,6 +47,7 @@ pub use adapter::{Adapter, Capability, Description, Kind};
 pub use buffer::Buffer;
 pub use device::{Device, Options};
 pub use error::Error;
+pub use generations::Generations;
 pub use limits::Limits;
 pub use memory::Memory;
 pub use parameters::Parameters;

@@ -7,13 +7,12 @@ use crate::statistics::count;
 use crate::{Error, Parameters};
 use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use wgpu::{BindGroupLayoutEntry, BindingType, BufferBindingType, ShaderStages};
 
-/// How many pipelines are kept: the last this many that were asked for, at most twice as many.
+/// How many pipelines, and layouts of them, are kept: the last this many that were asked for, at most twice as many.
 const CAPACITY: usize = 1024;
 
 /// What a kernel does with a buffer.
@@ -88,15 +87,15 @@ type Shape = (SmallVec<[Access; 8]>, Parameters, usize);
 /// All pipelines of a device, and the layouts that they share.
 #[derive(Debug)]
 pub(crate) struct Pipelines {
-    groups: HashMap<SmallVec<[Access; 8]>, Arc<GroupLayout>>,
+    groups: Generations<SmallVec<[Access; 8]>, Arc<GroupLayout>>,
     uniform: Option<wgpu::BindGroupLayout>,
-    layouts: HashMap<Shape, Arc<Layout>>,
+    layouts: Generations<Shape, Arc<Layout>>,
     compiled: Generations<(Arc<str>, Shape, Trust), Pipeline>,
 }
 
 impl Pipelines {
     pub(crate) fn new() -> Pipelines {
-        let (groups, layouts) = (HashMap::new(), HashMap::new());
+        let (groups, layouts) = (Generations::new(CAPACITY), Generations::new(CAPACITY));
         Pipelines { groups, uniform: None, layouts, compiled: Generations::new(CAPACITY) }
     }
 }

@@ -4,11 +4,11 @@ use crate::error::of_device;
 use crate::module::{Baked, Finished, Module, Parameter, Slot};
 use crate::tuning::Tuning;
 use crate::{Gpu, Observer};
-use gradus_device::{Access, Device, Pipeline, Trust};
+use gradus_device::{Access, Device, Generations, Limits, Pipeline, Trust};
 use gradus_ir::plan::{Buffer, BufferId};
 use gradus_ir::{DType, Result};
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard};
 
@@ -63,9 +63,9 @@ impl<'a> Compiler<'a> {
         self.buffers.len() - 1
     }
 
-    /// The most workgroups in each direction of a launch.
-    pub(crate) fn most_workgroups(&self) -> u32 {
-        self.device.limits().workgroups_per_dimension
+    /// What kernels may do at most.
+    pub(crate) fn limits(&self) -> &'a Limits {
+        self.device.limits()
     }
 
     /// Adds a launch. `generate` is called twice where some sizes become part of the text.
@@ -117,28 +117,37 @@ pub(crate) fn linear(invocations: usize, workgroup: u32) -> [u32; 3] {
 }
 
 /// The sizes that kernels were made for, by their text with no size in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct History {
     hasher: RandomState,
     seen: Mutex<Seen>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     /// By the hash of a text without sizes: the values of each size.
-    sizes: HashMap<u64, Vec<SmallVec<[u32; 2]>>>,
+    sizes: Generations<u64, Vec<SmallVec<[u32; 2]>>>,
     /// Hashes of the texts that an observer was told of.
-    observed: HashSet<u64>,
+    observed: Generations<u64, ()>,
 }
 
+/// How many texts are remembered: more than there are pipelines at a time.
+const REMEMBERED: usize = 4096;
+
 impl History {
+    pub(crate) fn new() -> History {
+        let seen = Seen { sizes: Generations::new(REMEMBERED), observed: Generations::new(REMEMBERED) };
+        History { hasher: RandomState::new(), seen: Mutex::new(seen) }
+    }
+
     /// Which sizes to write into the text: those of which few values were seen.
     fn baked(&self, generic: &Finished, most: usize) -> Vec<bool> {
         if most == 0 {
             return Vec::new();
         }
         let mut seen = self.lock();
-        let values = seen.sizes.entry(self.hasher.hash_one(&generic.text)).or_default();
+        let made = Ok::<_, Infallible>(Vec::new());
+        let Ok(values) = seen.sizes.get_or_try_insert(self.hasher.hash_one(&generic.text), |_| true, || made);
         values.resize(generic.sizes.len(), SmallVec::new());
         let bake = |(values, &size): (&mut SmallVec<[u32; 2]>, &u32)| {
             if values.len() <= most && !values.contains(&size) {
@@ -151,11 +160,29 @@ impl History {
 
     /// Whether a text is met for the first time.
     fn is_new(&self, text: &str) -> bool {
-        self.lock().observed.insert(self.hasher.hash_one(text))
+        let (key, mut seen) = (self.hasher.hash_one(text), self.lock());
+        let is_new = seen.observed.get(&key).is_none();
+        seen.observed.insert(key, ());
+        is_new
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        // Only values are added: right after every statement.
+        // Values are added, and old ones go: right after every statement.
         self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_long_ago_is_forgotten() {
+        let history = History::new();
+        assert!(history.is_new("a kernel") && !history.is_new("a kernel"));
+        for i in 0..2 * REMEMBERED + 1 {
+            assert!(history.is_new(&i.to_string()));
+        }
+        assert!(history.is_new("a kernel"));
     }
 }

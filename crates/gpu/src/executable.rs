@@ -125,9 +125,6 @@ impl Executable for GpuExecutable {
                 ranges[id] = array(input)?.range;
             }
         }
-        if self.needs_ranges {
-            ranges::propagate(&self.plan, scalars, &mut ranges);
-        }
         // All memory comes first, so that nothing is half done when there is too little.
         let slots = self.slots.bytes.iter().map(|&bytes| self.device.allocate(bytes));
         let slots = slots.collect::<Result<SmallVec<[device::Buffer; 16]>, _>>().map_err(of_device)?;
@@ -147,7 +144,7 @@ impl Executable for GpuExecutable {
             }
         }
         let mut unchecked = false;
-        for step in &self.steps {
+        for (kernel, step) in self.plan.kernels.iter().zip(&self.steps) {
             for check in &step.checks {
                 unchecked |= run.check(check, &ranges)?;
             }
@@ -162,6 +159,10 @@ impl Executable for GpuExecutable {
             }
             for launch in &self.launches[step.launches.clone()] {
                 run.launch(launch)?;
+            }
+            // Only now: the kernel may have written over an index that it, or one before it, has used.
+            if self.needs_ranges {
+                ranges::propagate(&self.plan, kernel, scalars, &mut ranges);
             }
         }
         if unchecked {

@@ -61,7 +61,7 @@ impl Gpu {
         };
         let dtypes = DType::ALL.into_iter().filter(has).collect();
         let target = Target { dtypes, bindings: device.limits().storage_buffers, longest_row: tuning.longest_row };
-        Gpu { device, target, tuning, history: History::default(), observer: None }
+        Gpu { device, target, tuning, history: History::new(), observer: None }
     }
 
     /// The same with another tuning.

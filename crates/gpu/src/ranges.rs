@@ -4,8 +4,8 @@
 //! tokens, shuffled rows) were uploaded from the host, which knows their bounds; these are carried through plans, and
 //! only what cannot be shown to be in range is checked on the device.
 
-use gradus_ir::op::{BinaryOp, ReduceOp, UnaryOp};
-use gradus_ir::plan::{Family, Instruction, Kernel, Load, Plan};
+use gradus_ir::op::{BinaryOp, ReduceOp, ScatterMode, UnaryOp};
+use gradus_ir::plan::{BufferId, Family, Instruction, Kernel, Load, Plan};
 use gradus_ir::{DType, Data, Number};
 
 /// The least and the largest value, if known. Of no values, `(0, 0)`.
@@ -24,14 +24,19 @@ pub(crate) fn of_data(data: &Data) -> Range {
     }
 }
 
-/// Fills in the ranges of what a plan computes; `ranges` has one entry per buffer, known for inputs.
-pub(crate) fn propagate(plan: &Plan, scalars: &[Number], ranges: &mut [Range]) {
-    for kernel in &plan.kernels {
-        for store in &kernel.outputs {
-            let dtype = plan.buffers[store.buffer].dtype;
-            let range = if dtype.is_int() { of_output(kernel, store.register, ranges, scalars) } else { None };
-            ranges[store.buffer] = range.filter(|&range| fits(range, dtype));
-        }
+/// Fills in the ranges of what a kernel of a plan writes; `ranges` has one entry per buffer, known for what it reads. A
+/// kernel may write over what an earlier one has read, so the ranges are those of the moment after this kernel.
+pub(crate) fn propagate(plan: &Plan, kernel: &Kernel, scalars: &[Number], ranges: &mut [Range]) {
+    let dtype = |buffer: BufferId| plan.buffers[buffer].dtype;
+    if !kernel.outputs.iter().any(|store| dtype(store.buffer).is_int()) {
+        // A buffer that is written over keeps its dtype, and of other dtypes nothing is known.
+        return;
+    }
+    // All of what is known comes from before the kernel: one of its outputs may lie over what another is computed from.
+    let written = of_outputs(kernel, ranges, scalars);
+    for (store, range) in kernel.outputs.iter().zip(written) {
+        let dtype = dtype(store.buffer);
+        ranges[store.buffer] = range.filter(|&range| dtype.is_int() && fits(range, dtype));
     }
 }
 
@@ -68,17 +73,19 @@ pub(crate) fn of_registers(kernel: &Kernel, ranges: &[Range], scalars: &[Number]
     registers
 }
 
-fn of_output(kernel: &Kernel, register: usize, ranges: &[Range], scalars: &[Number]) -> Range {
-    match kernel.family {
+fn of_outputs(kernel: &Kernel, ranges: &[Range], scalars: &[Number]) -> Vec<Range> {
+    let one = match kernel.family {
         Family::Elementwise | Family::Reduce { .. } | Family::Contract { .. } => {
-            of_registers(kernel, ranges, scalars)[register]
+            let registers = of_registers(kernel, ranges, scalars);
+            return kernel.outputs.iter().map(|store| registers[store.register]).collect();
         }
-        Family::Scatter { mode: gradus_ir::op::ScatterMode::Set, .. } => {
+        Family::Scatter { mode: ScatterMode::Set, .. } => {
             union(of_load(&kernel.loads[0], ranges), of_load(&kernel.loads[2], ranges))
         }
         Family::Scatter { .. } | Family::Scan { .. } | Family::Attention { .. } | Family::Custom(_) => None,
         Family::Sort { .. } => Some((0, kernel.space.last().map_or(0, |&row| row.max(1) as i64 - 1))),
-    }
+    };
+    vec![one; kernel.outputs.len()]
 }
 
 fn of_load(load: &Load, ranges: &[Range]) -> Range {

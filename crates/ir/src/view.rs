@@ -35,6 +35,13 @@ pub struct ViewAxis {
     pub guard: Option<Guard>,
 }
 
+impl ViewAxis {
+    /// An axis along which the view stands still: one element, repeated.
+    pub fn still(extent: usize) -> ViewAxis {
+        ViewAxis { extent, stride: 0, guard: None }
+    }
+}
+
 /// An affine map from an index to an element of a buffer, with zero padding.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
@@ -53,7 +60,7 @@ impl View {
 
     /// One element, repeated over `shape`.
     pub fn splat(shape: &Shape) -> View {
-        let axes = shape.iter().map(|&extent| ViewAxis { extent, stride: 0, guard: None });
+        let axes = shape.iter().map(|&extent| ViewAxis::still(extent));
         View { axes: axes.collect(), offset: 0 }
     }
 
@@ -111,7 +118,7 @@ impl View {
     fn expand(&self, shape: &Shape) -> Option<View> {
         let axes = self.axes.iter().zip(&**shape).map(|(axis, &extent)| match axis {
             axis if axis.extent == extent => Some(*axis),
-            ViewAxis { guard: None, .. } => Some(ViewAxis { extent, stride: 0, guard: None }),
+            ViewAxis { guard: None, .. } => Some(ViewAxis::still(extent)),
             _ => None,
         });
         Some(View { axes: axes.collect::<Option<_>>()?, offset: self.offset })
@@ -183,7 +190,7 @@ impl View {
         let (mut source, mut target) = (0, 0);
         while target < shape.len() {
             if shape[target] == 1 && from.get(source).is_none_or(|a| a.extent != 1) {
-                axes.push(ViewAxis { extent: 1, stride: 0, guard: None });
+                axes.push(ViewAxis::still(1));
                 target += 1;
                 continue;
             }

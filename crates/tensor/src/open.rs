@@ -52,16 +52,7 @@ impl Device {
     /// If a device is named that is not there, or the GPU cannot be opened.
     #[track_caller]
     pub fn best() -> Result<Device> {
-        match std::env::var("GRADUS_DEVICE") {
-            Ok(name) if !matches!(name.trim(), "" | "best") => Device::named(&name),
-            _ => {
-                let Preference { device, reason } = preferred()?;
-                if device == "cpu" && cfg!(feature = "gpu") {
-                    say_cpu(&reason);
-                }
-                Device::named(&device)
-            }
-        }
+        Device::named(&best_name()?)
     }
 
     /// Which device [`Device::best`] takes, and why, without opening it.
@@ -70,12 +61,12 @@ impl Device {
     /// As [`Device::best`].
     #[track_caller]
     pub fn preference() -> Result<Preference> {
-        match std::env::var("GRADUS_DEVICE") {
-            Ok(name) if !matches!(name.trim(), "" | "best") => {
-                let device = if name.trim() == "cpu" { "cpu".to_string() } else { adapter_id(name.trim())? };
-                Ok(Preference { device, reason: format!("GRADUS_DEVICE is {}", name.trim()) })
+        match asked_for() {
+            Some(name) => {
+                let device = if name == "cpu" { "cpu".to_string() } else { adapter_id(&name)? };
+                Ok(Preference { device, reason: format!("GRADUS_DEVICE is {name}") })
             }
-            _ => preferred(),
+            None => preferred(),
         }
     }
 
@@ -113,12 +104,16 @@ impl Device {
             None => memory_limit()?,
             limit => limit,
         };
-        if name.trim() == "cpu" {
+        let name = match name.trim() {
+            "" | "best" => best_name()?,
+            name => name.to_string(),
+        };
+        if name == "cpu" {
             let backend = Cpu::new(options.threads, limit)?;
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             return Ok(Device::from_backend(format!("cpu:{number}"), Box::new(backend)));
         }
-        open_gpu(name, limit)
+        open_gpu(&name, limit)
     }
 }
 
@@ -131,6 +126,25 @@ impl Device {
     pub fn cpu_with(threads: usize, memory_limit: Option<usize>) -> Result<Device> {
         Device::open("cpu", &DeviceOptions { memory_limit, threads: Some(threads) })
     }
+}
+
+/// The device that `GRADUS_DEVICE` names.
+fn asked_for() -> Option<String> {
+    let name = std::env::var("GRADUS_DEVICE").ok()?;
+    Some(name.trim().to_string()).filter(|name| !matches!(&**name, "" | "best"))
+}
+
+/// The name of the device that is the best; if that is the CPU and nobody has asked for it, a line says so.
+#[track_caller]
+fn best_name() -> Result<String> {
+    if let Some(name) = asked_for() {
+        return Ok(name);
+    }
+    let Preference { device, reason } = preferred()?;
+    if device == "cpu" && cfg!(feature = "gpu") {
+        say_cpu(&reason);
+    }
+    Ok(device)
 }
 
 /// Finds or opens a GPU that is shared by its name.

@@ -1,6 +1,7 @@
 //! The tensor handle: recording, reading, and what can be asked of it.
 
 use crate::Placement;
+use crate::cell::CellTag;
 use crate::debug::DEBUG;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -420,7 +421,10 @@ impl Tensor {
         match &node.state().value {
             Value::Ready(buffer) => Ok(buffer.clone()),
             // A leaf that an update in place has overwritten while this handle was being made.
-            _ => Err(Error::located(node.op.name(), ErrorKind::GraphFreed, node.location)),
+            _ => {
+                let name = node.cell.as_ref().map(CellTag::name).unwrap_or_default();
+                Err(Error::located(node.op.name(), ErrorKind::ParameterUpdated { name }, node.location))
+            }
         }
     }
 
@@ -463,6 +467,11 @@ impl Tensor {
             Err(error) => Tensor::failed(error, device),
         }
     }
+}
+
+/// The first of an op's operands that carries an error, for the op to pass on.
+pub(crate) fn first_failed<'a>(operands: impl IntoIterator<Item = &'a Tensor>) -> Option<Tensor> {
+    operands.into_iter().find(|operand| operand.error().is_some()).cloned()
 }
 
 fn no_dtype(dtype: DType, device: &Device) -> ErrorKind {

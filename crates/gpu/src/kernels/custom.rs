@@ -4,7 +4,7 @@ use super::only_output;
 use crate::compiler::{Compiler, Shader, linear};
 use crate::module::{Baked, Module, Slot, Width, stored};
 use gradus_device::wgpu::naga;
-use gradus_device::{Access, Parameters, Trust};
+use gradus_device::{Access, Limits, Parameters, Trust};
 use gradus_ir::op::custom::Custom;
 use gradus_ir::plan::Kernel;
 use gradus_ir::{DType, Error, Result, Shape, SourcePlace};
@@ -37,10 +37,10 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, op: &Custom)
     let output = Seen { name: "output", slot, dtype: op.dtype, access: Access::ReadWrite, shape: &kernel.space };
     let seen: Vec<Seen<'_>> = inputs.chain([output]).collect();
 
-    let size = wgsl.workgroup.iter().product();
+    let size = invocations(wgsl.workgroup, compiler.limits())?;
     let grid = op.grid(&shapes.iter().collect::<Vec<_>>(), &kernel.space)?;
     let grid = grid.unwrap_or_else(|| linear(kernel.space.numel(), size));
-    let most = compiler.most_workgroups();
+    let most = compiler.limits().workgroups_per_dimension;
     if !grid.iter().all(|count| (1..=most).contains(count)) {
         let reason = format!("it gives {grid:?}, expected 1 to {most} in each direction");
         return Err(Error::Custom { op: op.name, function: "workgroups function", reason });
@@ -51,6 +51,21 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, op: &Custom)
         shader.finish_as_written(module, &wgsl.text)
     };
     compiler.launch_of(Trust::Checked, op.name, grid, generate)
+}
+
+/// How many invocations a workgroup has, if it is one that the device runs.
+fn invocations(workgroup: [u32; 3], limits: &Limits) -> Result<u32> {
+    let size = workgroup.iter().try_fold(1, |size: u32, &extent| size.checked_mul(extent));
+    let fits = workgroup.iter().zip(limits.workgroup_size).all(|(&extent, most)| (1..=most).contains(&extent));
+    if let Some(size) = size.filter(|&size| fits && size <= limits.workgroup_invocations) {
+        return Ok(size);
+    }
+    let ([x, y, z], [most_x, most_y, most_z]) = (workgroup, limits.workgroup_size);
+    let message = format!(
+        "@workgroup_size({x}, {y}, {z}) is more than the device runs: at most {most_x}, {most_y} and {most_z}, and {} invocations in all",
+        limits.workgroup_invocations
+    );
+    Err(Error::Wgsl { message, at: None })
 }
 
 /// Adds the arrays, their shapes, and the index of an invocation.
@@ -148,7 +163,17 @@ fn check(inputs: &[(String, DType)], output: DType, text: &str) -> Result<[u32; 
     }
     // What a device lacks is found where it compiles.
     match Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module) {
-        Ok(_) => Ok(entry.workgroup_size),
+        Ok(_) => {
+            let [x, y, z] = entry.workgroup_size;
+            // How many a device runs is found where it compiles: this many have no number.
+            match x.checked_mul(y).and_then(|size| size.checked_mul(z)) {
+                Some(_) => Ok(entry.workgroup_size),
+                None => fail(
+                    format!("@workgroup_size({x}, {y}, {z}) is more than any device runs"),
+                    &mut std::iter::empty(),
+                ),
+            }
+        }
         Err(error) => {
             let mut message = error.as_inner().to_string();
             let mut source = std::error::Error::source(error.as_inner());

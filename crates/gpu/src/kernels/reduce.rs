@@ -99,7 +99,7 @@ fn combining(kernel: &Kernel, split: usize, reductions: &[Register], partials: &
     let mut loads: Vec<Load> = Vec::new();
     for load in &kernel.loads {
         let mut view = View { axes: load.view.axes[..split].into(), offset: load.view.offset };
-        view.axes.push(ViewAxis { extent: parts, stride: 0, guard: None });
+        view.axes.push(ViewAxis::still(parts));
         loads.push(Load { view, ..*load });
     }
     let mut expression = Expression::default();

@@ -23,7 +23,9 @@ pub(crate) fn unpack(
         let size = module.count(words);
         module.function("size() -> u32", &size);
         module.function("word(i: u32) -> u32", &format!("{words_array}[i]"));
-        module.add(&format!("fn store(i: u32, bytes: Word) {{\n    {array}[i] = {stored}(bytes);\n}}"));
+        // Bools are words of 0 and 1, whatever their bytes were.
+        let values = if dtype == DType::Bool { "min(bytes, Word(1u))" } else { "bytes" };
+        module.add(&format!("fn store(i: u32, bytes: Word) {{\n    {array}[i] = {stored}({values});\n}}"));
         shader.finish(module, gradus_shaders::UNPACK)
     };
     compiler.launch("unpack", linear(words, compiler.tuning.workgroup), generate)

@@ -6,9 +6,9 @@ use super::memory;
 use crate::plan::{BufferId, Plan};
 use std::collections::{HashMap, HashSet};
 
-/// How many orders are looked at for each kernel, times the number of kernels.
+/// How many orders the search keeps at each kernel, times the number of kernels: what it costs in all.
 const BEAM: usize = 4096;
-/// How many are looked at however few kernels there are.
+/// How many it keeps at most, however few kernels there are.
 const WIDEST_BEAM: usize = 64;
 
 /// Kernels without an order, and which of them must run before which.
@@ -186,7 +186,7 @@ struct Partial {
     readers: Vec<u32>,
     alive: usize,
     peak: usize,
-    /// The kernels that have run, as a sum of their marks.
+    /// The kernels that have run, as the exclusive or of their marks.
     mark: u64,
 }
 
@@ -202,7 +202,7 @@ struct Costs {
     overwritable: Vec<Vec<BufferId>>,
     /// The bytes that are free once a buffer has been read for the last time.
     freed: Vec<usize>,
-    /// A number for each kernel, of which sums tell sets of kernels apart.
+    /// A random number for each kernel: sets of kernels differ in the exclusive or of theirs.
     marks: Vec<u64>,
 }
 

@@ -89,6 +89,8 @@ struct Simplifier {
     /// The outputs, as far as they are known.
     asked: HashSet<NodeId>,
     known: HashMap<Node, NodeId>,
+    /// For each node the number that it repeats, if the library has put it in.
+    constants: Vec<Option<Number>>,
     /// How often each node of the first graph is read.
     readers: Vec<usize>,
     /// The node of the first graph that is being looked at.
@@ -106,6 +108,7 @@ impl Simplifier {
             origins: Vec::new(),
             asked: HashSet::new(),
             known: HashMap::new(),
+            constants: Vec::new(),
             readers: readers(graph),
             origin: 0,
         }
@@ -167,6 +170,12 @@ impl Simplifier {
         if !is_one_of_many && let Some(&same) = self.known.get(&node) {
             return same;
         }
+        // Known from the operand, so that nobody has to walk back along a chain of views.
+        self.constants.push(match node.op {
+            Op::Const(number) => Some(number),
+            Op::Reshape | Op::Expand | Op::Permute(_) | Op::Slice(_) => self.constants[node.operands[0]],
+            _ => None,
+        });
         let id = self.graph.push(node.op.clone(), node.operands.clone(), node.ty.clone());
         self.origins.push(self.origin);
         if !is_one_of_many {
@@ -181,12 +190,7 @@ impl Simplifier {
 
     /// The number that a node repeats, if the library has put it in.
     fn constant(&self, id: NodeId) -> Option<Number> {
-        let node = &self.graph.nodes()[id];
-        match node.op {
-            Op::Const(number) => Some(number),
-            Op::Reshape | Op::Expand | Op::Permute(_) | Op::Slice(_) => self.constant(node.operands[0]),
-            _ => None,
-        }
+        self.constants[id]
     }
 
     /// The operand, if the op gives it back.

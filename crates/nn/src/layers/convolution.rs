@@ -68,9 +68,9 @@ impl<const AXES: usize> Convolution<AXES> {
         Convolution { weight: Param::new(weight), bias: bias.map(Param::new), conv }
     }
 
-    /// The same layer, walking otherwise; groups are those of the weight.
+    /// The same layer, walking otherwise; groups are those of the weight, whatever `conv` says.
     pub fn with(self, conv: Conv) -> Convolution<AXES> {
-        Convolution { conv, ..self }
+        Convolution { conv: conv.groups(self.conv.group_count()), ..self }
     }
 
     /// The same layer without its bias: where a normalisation follows, it does nothing.

@@ -1,7 +1,7 @@
 //! Normalisations of each example by itself.
 
 use crate::{Init, Initializer, Layer, Module, Param};
-use gradus_tensor::{Axes, Shape, Tensor};
+use gradus_tensor::{Axes, Error, ErrorKind, Shape, Tensor};
 
 /// `y = (x − mean) / √(variance + ε) · weight + bias`, over the last axes (Ba et al., "Layer normalization", 2016): `x [..., shape]`,
 /// weight and bias of that shape. They start as 1 and 0.
@@ -41,10 +41,11 @@ impl LayerNorm {
 impl Layer for LayerNorm {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        let axes = last_axes(&self.weight);
-        let centred = x - x.mean_keepdim(axes.clone());
-        let scale = (centred.square().mean_keepdim(axes.clone()) + self.epsilon).rsqrt();
-        centred * scale * self.weight.tensor() + self.bias.tensor()
+        let (axes, wide) = (last_axes(&self.weight), x.widened());
+        let centred = &wide - wide.mean_keepdim(axes.clone());
+        let scale = (centred.square().mean_keepdim(axes) + self.epsilon).rsqrt();
+        let scaled = centred * scale * widened_with(x, &self.weight) + widened_with(x, &self.bias);
+        scaled.to_dtype(x.dtype())
     }
 }
 
@@ -69,9 +70,22 @@ impl RmsNorm {
 impl Layer for RmsNorm {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        let scale = (x.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
-        x * scale * self.weight.tensor()
+        let wide = x.widened();
+        let scale = (wide.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
+        (wide * scale * widened_with(x, &self.weight)).to_dtype(x.dtype())
     }
+}
+
+/// A parameter as what it is applied to is computed: squares of f16 soon exceed its range. Of another dtype than `x`, it
+/// becomes one that carries the error.
+#[track_caller]
+fn widened_with(x: &Tensor, parameter: &Param) -> Tensor {
+    let parameter = parameter.tensor();
+    let (left, right) = (x.dtype(), parameter.dtype());
+    if x.error().is_some() || left == right {
+        return parameter.widened();
+    }
+    Tensor::build(x.device(), || Err(Error::new("norm", ErrorKind::DTypes { left, right })))
 }
 
 /// The axes that a weight lies along, counted from the end.

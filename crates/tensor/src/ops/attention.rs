@@ -1,6 +1,7 @@
 //! Scaled dot-product attention.
 
 use crate::Tensor;
+use crate::tensor::first_failed;
 use gradus_ir::op::Op;
 use gradus_ir::op::attention::AttentionPart;
 use gradus_ir::{DType, Error as ErrorKind, Shape};
@@ -76,8 +77,8 @@ impl Tensor {
     /// be finite all the same.
     #[track_caller]
     pub fn attention(&self, key: &Tensor, value: &Tensor, options: &Attention) -> Tensor {
-        if let Some(failed) = [self, key, value].into_iter().chain(&options.mask).find(|x| x.error().is_some()) {
-            return failed.clone();
+        if let Some(failed) = first_failed([self, key, value].into_iter().chain(&options.mask)) {
+            return failed;
         }
         let Grouped { query, key, value, shape, logits } = match self.grouped(key, value) {
             Ok(grouped) => grouped,
@@ -100,7 +101,16 @@ impl Tensor {
                 let mask = mask.expand_to(&all).reshape(grouped);
                 match mask.dtype() {
                     DType::Bool => attend(&[&query, &key, &value, &mask], causal),
-                    _ => with_bias(&query, &key, &value, &mask, causal),
+                    _ => {
+                        let operands = [&query, &key, &value, &mask];
+                        let left = query.dtype();
+                        // Widened, they would not show that they differ.
+                        if let Some(right) = operands.map(|x| x.dtype()).into_iter().find(|&dtype| dtype != left) {
+                            return self.fail("attention", ErrorKind::DTypes { left, right });
+                        }
+                        let [query, key, value, mask] = operands.map(Tensor::widened);
+                        with_bias(&query, &key, &value, &mask, causal).to_dtype(left)
+                    }
                 }
             }
         };

@@ -2,6 +2,7 @@
 
 use super::window::Spatial;
 use crate::Tensor;
+use crate::tensor::first_failed;
 use gradus_ir::Error as ErrorKind;
 use gradus_ir::op::{Op, PadAxis, SliceAxis};
 
@@ -53,6 +54,11 @@ impl Conv {
     pub fn groups(self, groups: usize) -> Conv {
         Conv { groups, ..self }
     }
+
+    /// How many groups there are.
+    pub fn group_count(&self) -> usize {
+        self.groups
+    }
 }
 
 /// What a convolution comes down to.
@@ -79,7 +85,11 @@ impl Walk {
         }
         let axes = from.len() - 2;
         let (stride, dilation) = (conv.stride.resolve("stride", axes)?, conv.dilation.resolve("dilation", axes)?);
-        for (argument, numbers) in [("stride", &stride), ("dilation", &dilation), ("groups", &vec![conv.groups])] {
+        let kernel = shape[2..].to_vec();
+        let groups = vec![conv.groups];
+        for (argument, numbers) in
+            [("stride", &stride), ("dilation", &dilation), ("groups", &groups), ("kernel", &kernel)]
+        {
             if numbers.contains(&0) {
                 return Err(ErrorKind::Argument { argument, expected: "at least 1", found: "0".into() });
             }
@@ -91,7 +101,7 @@ impl Walk {
             return Err(ErrorKind::Contract { left: from.clone(), right: shape.clone(), reason });
         }
         let padding = conv.padding.resolve("padding", axes)?;
-        Ok(Walk { kernel: shape[2..].to_vec(), stride, padding, dilation, groups })
+        Ok(Walk { kernel, stride, padding, dilation, groups })
     }
 
     fn axes(&self) -> usize {
@@ -100,7 +110,7 @@ impl Walk {
 
     /// How far a kernel reaches along an axis beyond its first element.
     fn reach(&self, axis: usize) -> usize {
-        self.dilation[axis] * self.kernel[axis].saturating_sub(1)
+        self.dilation[axis].saturating_mul(self.kernel[axis] - 1)
     }
 }
 
@@ -112,14 +122,15 @@ impl Tensor {
     /// It is one matrix product over windows that are never written out; so are its gradients.
     #[track_caller]
     pub fn conv(&self, weight: &Tensor, conv: &Conv) -> Tensor {
-        if let Some(failed) = [self, weight].into_iter().find(|x| x.error().is_some()) {
-            return failed.clone();
+        if let Some(failed) = first_failed([self, weight]) {
+            return failed;
         }
         match Walk::new(self, weight, conv, 1) {
             Ok(walk) => {
                 let pads: Vec<PadAxis> =
                     walk.padding.iter().map(|&pad| PadAxis { low: pad, high: pad, interior: 0 }).collect();
-                convolve(&self.pad_spatial(&pads), weight, &walk.stride, &walk)
+                let padded = self.pad_spatial(&pads);
+                if padded.error().is_some() { padded } else { convolve(&padded, weight, &walk.stride, &walk) }
             }
             Err(kind) => self.fail("conv", kind),
         }
@@ -160,8 +171,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn conv_transpose(&self, weight: &Tensor, conv: &Conv, output_padding: impl Into<Spatial>) -> Tensor {
-        if let Some(failed) = [self, weight].into_iter().find(|x| x.error().is_some()) {
-            return failed.clone();
+        if let Some(failed) = first_failed([self, weight]) {
+            return failed;
         }
         let output_padding = output_padding.into();
         self.transposed(weight, conv, &output_padding).unwrap_or_else(|kind| self.fail("conv_transpose", kind))
@@ -176,11 +187,12 @@ impl Tensor {
         let (mut pads, mut cuts) = (Vec::new(), Vec::new());
         for (axis, &more) in more.iter().enumerate() {
             let (reach, padding, len) = (walk.reach(axis), walk.padding[axis], self.shape()[2 + axis]);
-            let (low, high) = (reach as isize - padding as isize, reach as isize + more as isize - padding as isize);
-            let interior = walk.stride[axis] - 1;
-            let pad = PadAxis { low: low.max(0) as usize, high: high.max(0) as usize, interior };
-            let (start, end) = ((-low).max(0) as usize, (-high).max(0) as usize);
-            let len = pad.extent(len).checked_sub(start + end).filter(|&len| len > reach);
+            let far = reach.saturating_add(more);
+            // Between one element and no other there is nothing.
+            let interior = if len > 1 { walk.stride[axis] - 1 } else { 0 };
+            let pad = PadAxis { low: reach.saturating_sub(padding), high: far.saturating_sub(padding), interior };
+            let (start, end) = (padding.saturating_sub(reach), padding.saturating_sub(far));
+            let len = pad.extent(len).checked_sub(start.saturating_add(end)).filter(|&len| len > reach);
             let Some(len) = len.filter(|_| more < walk.stride[axis].max(walk.dilation[axis])) else {
                 let found = format!("padding {padding} and output padding {} along spatial axis {axis}", more);
                 let expected = "less padding than the output has, and less output padding than stride or dilation";
@@ -190,6 +202,9 @@ impl Tensor {
             cuts.push(SliceAxis { start, step: 1, len });
         }
         let padded = self.pad_spatial(&pads);
+        if padded.error().is_some() {
+            return Ok(padded);
+        }
         let whole =
             |x: &Tensor| x.shape()[..2].iter().map(|&len| SliceAxis { start: 0, step: 1, len }).collect::<Vec<_>>();
         let cut = if cuts.iter().zip(&padded.shape()[2..]).all(|(cut, &len)| cut.len == len) {
@@ -207,9 +222,10 @@ impl Tensor {
         let kernel = || walk.kernel.iter().copied();
         let grouped: Vec<usize> = [groups, channels / groups, outputs].into_iter().chain(kernel()).collect();
         let turned: Vec<usize> = [0, 2, 1].into_iter().chain(3..3 + axes).collect();
-        let merged: Vec<usize> = [groups * outputs, channels / groups].into_iter().chain(kernel()).collect();
+        let merged: Vec<usize> =
+            [groups.saturating_mul(outputs), channels / groups].into_iter().chain(kernel()).collect();
         let weight = weight.reshape(grouped).permute_axes(&turned).reshape(merged);
-        Ok(convolve(&cut, &weight, &vec![1; axes], &walk))
+        Ok(if weight.error().is_some() { weight } else { convolve(&cut, &weight, &vec![1; axes], &walk) })
     }
 }
 
@@ -228,6 +244,9 @@ fn convolve(x: &Tensor, weight: &Tensor, stride: &[usize], walk: &Walk) -> Tenso
     // Images and groups are batches of products of [outputs, channels · kernel] and [positions, channels · kernel].
     let order: Vec<usize> = [0, 1].into_iter().chain(3..3 + axes).chain([2]).chain(3 + axes..3 + 2 * axes).collect();
     let kernels = weight.reshape(after([groups, outputs / groups, channels / groups], &walk.kernel)).unsqueeze(0);
+    if kernels.error().is_some() {
+        return kernels;
+    }
     let kernels = kernels.expand_to(&kernels.shape().with(0, batch));
     let op = Op::Contract { batch: 2, contracted: 1 + axes };
     let y = Tensor::record(op, &[&kernels, &windows.permute_axes(&order)], None);

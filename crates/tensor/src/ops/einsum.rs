@@ -1,6 +1,7 @@
 //! Sums of products, by Einstein's notation: views, sums and matrix products.
 
 use crate::{Error, Result, Tensor};
+use crate::tensor::first_failed;
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Shape};
 
@@ -30,8 +31,8 @@ pub fn einsum(equation: &str, operands: &[&Tensor]) -> Tensor {
         let kind = ErrorKind::Argument { argument: "operands", expected: "at least one tensor", found: "none".into() };
         return Tensor::failed(Error::new("einsum", kind), &crate::Device::cpu());
     };
-    if let Some(failed) = operands.iter().find(|operand| operand.error().is_some()) {
-        return (*failed).clone();
+    if let Some(failed) = first_failed(operands.iter().copied()) {
+        return failed;
     }
     let terms = match Terms::new(equation, operands) {
         Ok(terms) => terms,

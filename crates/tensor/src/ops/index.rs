@@ -1,6 +1,7 @@
 //! Indexing by tensors of integers.
 
 use crate::{DType, Element, Tensor};
+use crate::tensor::first_failed;
 use gradus_ir::op::{Op, ScatterMode};
 use gradus_ir::{Error as ErrorKind, Shape};
 
@@ -76,8 +77,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn index_select(&self, axis: isize, index: &Tensor) -> Tensor {
-        if self.error().is_some() || index.error().is_some() {
-            return if self.error().is_some() { self.clone() } else { index.clone() };
+        if let Some(failed) = first_failed([self, index]) {
+            return failed;
         }
         let axis = match self.axis(axis) {
             Ok(axis) => axis,

@@ -1,6 +1,7 @@
 //! Matrix products. (What solves equations is not here: see the crate's documentation.)
 
 use crate::Tensor;
+use crate::tensor::first_failed;
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Shape};
 
@@ -16,8 +17,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn matmul(&self, other: &Tensor) -> Tensor {
-        if self.error().is_some() || other.error().is_some() {
-            return if self.error().is_some() { self.clone() } else { other.clone() };
+        if let Some(failed) = first_failed([self, other]) {
+            return failed;
         }
         let (left, right) = (self.shape(), other.shape());
         let misfit =

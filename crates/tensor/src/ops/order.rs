@@ -1,6 +1,7 @@
 //! Along an axis, in order: sums and products so far, recurrences, sorting, and searching in what is sorted.
 
 use crate::{Operand, Result, Tensor};
+use crate::tensor::first_failed;
 use gradus_ir::op::{Op, ScanOp};
 use gradus_ir::{DType, Data, Error as ErrorKind, Shape};
 
@@ -148,8 +149,8 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn searchsorted(&self, values: &Tensor, after_equal: bool) -> Tensor {
-        if self.error().is_some() || values.error().is_some() {
-            return if self.error().is_some() { self.clone() } else { values.clone() };
+        if let Some(failed) = first_failed([self, values]) {
+            return failed;
         }
         let &[extent] = &self.shape()[..] else {
             let kind = ErrorKind::Rank { expected: "a vector in order".into(), shape: self.shape().clone() };

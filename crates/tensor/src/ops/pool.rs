@@ -45,6 +45,9 @@ impl Pool {
     }
 }
 
+/// The most parts of an axis that differ in size.
+const MOST_PARTS: usize = 1 << 16;
+
 /// Windows over the spatial axes of `[batch, channels, spatial…]`.
 struct Walk {
     size: Vec<usize>,
@@ -58,17 +61,23 @@ impl Walk {
         let axes = spatial_axes(x)?;
         let size = pool.size.resolve("size", axes)?;
         let padding = pool.padding.resolve("padding", axes)?;
-        if let Some(i) = (0..axes).find(|&i| 2 * padding[i] > size[i]) {
+        if let Some(i) = (0..axes).find(|&i| padding[i] > size[i] / 2) {
             let found = format!("{} for windows of {}", padding[i], size[i]);
             return Err(ErrorKind::Argument { argument: "padding", expected: "at most half a window", found });
         }
         let stride = pool.stride.as_ref().unwrap_or(&pool.size).resolve("stride", axes)?;
+        // A step that is never made may be as long as it likes.
+        let longest = |i: usize| x.shape()[2 + i].saturating_add(padding[i]).saturating_add(padding[i]).max(1);
+        let stride = stride.iter().enumerate().map(|(i, &stride)| stride.min(longest(i))).collect();
         let pads = padding.iter().map(|&pad| PadAxis { low: pad, high: pad, interior: 0 }).collect();
         Ok(Walk { size, stride, dilation: pool.dilation.resolve("dilation", axes)?, pads })
     }
 
     #[track_caller]
     fn windows(&self, x: &Tensor) -> Tensor {
+        if x.error().is_some() {
+            return x.clone();
+        }
         x.spatial_windows(&self.size, &self.stride, &self.dilation)
     }
 
@@ -78,8 +87,8 @@ impl Walk {
     fn taps(&self, x: &Tensor, windows: &Tensor) -> Option<Vec<Tensor>> {
         const FEW: usize = 16;
         let counts = &windows.shape()[x.rank() - self.size.len()..x.rank()];
-        let offsets = self.offsets();
-        (offsets.len() <= FEW).then(|| offsets.iter().map(|offsets| self.tap(x, offsets, counts)).collect())
+        let count = self.size.iter().fold(1, |count: usize, &size| count.saturating_mul(size));
+        (count <= FEW).then(|| self.offsets().iter().map(|offsets| self.tap(x, offsets, counts)).collect())
     }
 
     /// What stands at a place of every window, as a strided part.
@@ -153,7 +162,10 @@ impl Tensor {
             Ok(walk) => {
                 let padded = self.widened().pad_spatial(&walk.pads);
                 let windows = walk.windows(&padded);
-                if windows.error().is_some() || !self.dtype().is_float() {
+                if windows.error().is_some() {
+                    return windows;
+                }
+                if !self.dtype().is_float() {
                     return windows.mean(walk.inside(&padded));
                 }
                 let mean = match walk.taps(&padded, &windows) {
@@ -208,9 +220,16 @@ impl Tensor {
             let size: Vec<usize> = parts.iter().zip(&self.shape()[2..]).map(|(&parts, &len)| len / parts).collect();
             return even(self, &Pool::new(size));
         }
+        // Each is a tensor of its own.
+        if let Some(&many) = parts.iter().find(|&&parts| parts > MOST_PARTS) {
+            let (expected, found) = ("at most 65536, or what divides the extent", many.to_string());
+            return self.fail(op, ErrorKind::Argument { argument: "parts", expected, found });
+        }
         parts.iter().enumerate().fold(self.clone(), |x, (i, &parts)| {
-            let (axis, len) = (2 + i as isize, self.shape()[2 + i]);
-            let part = |p: usize| x.slice(axis, (p * len / parts) as isize..((p + 1) * len).div_ceil(parts) as isize);
+            let (axis, len) = (2 + i as isize, self.shape()[2 + i] as u128);
+            let place = |p: usize| p as u128 * len;
+            let end = |p: usize| place(p + 1).div_ceil(parts as u128) as isize;
+            let part = |p: usize| x.slice(axis, (place(p) / parts as u128) as isize..end(p));
             let reduced: Vec<Tensor> = (0..parts).map(|p| reduce(&part(p), axis)).collect();
             crate::cat(&reduced.iter().collect::<Vec<_>>(), axis)
         })
@@ -223,6 +242,9 @@ impl Tensor {
             return self.clone();
         }
         let (padded, first) = (self.pad_spatial(pads), self.rank() - pads.len());
+        if padded.error().is_some() {
+            return padded;
+        }
         let outside = pads.iter().enumerate().map(|(i, pad)| {
             let index = Tensor::iota(padded.shape().clone(), first + i, self.device());
             let (from, to) = (pad.low as f64, (padded.shape()[first + i] - pad.high) as f64);

@@ -46,6 +46,10 @@ impl Tensor {
                 }
             }
         };
+        if most == usize::MAX && low.saturating_add(high).saturating_add(len) > isize::MAX as usize {
+            let shape = self.shape().with(position, low.saturating_add(high).saturating_add(len));
+            return self.fail("pad_with", ErrorKind::TooLarge { shape });
+        }
         if low.max(high) > most {
             let found = format!("{} around an axis of {len}", low.max(high));
             return self
@@ -92,9 +96,11 @@ impl Tensor {
         self.resized("resize_nearest", &size.into(), |x, axis, to| {
             let from = x.shape()[axis];
             if to.is_multiple_of(from) {
-                let repeated = x.unsqueeze(axis as isize + 1);
-                let repeated = repeated.expand_to(&repeated.shape().with(axis + 1, to / from));
-                return repeated.reshape(x.shape().with(axis, to));
+                let spread = x.shape().with_inserted(axis + 1, to / from);
+                return x.unsqueeze(axis as isize + 1).expand_to(&spread).reshape(x.shape().with(axis, to));
+            }
+            if from.max(to) > i32::MAX as usize {
+                return x.fail("resize_nearest", ErrorKind::TooLarge { shape: x.shape().with(axis, to) });
             }
             let index: Vec<i32> = (0..to).map(|i| (i * from / to) as i32).collect();
             x.index_select(axis as isize, &Tensor::new(index, x.device()))
@@ -110,7 +116,8 @@ impl Tensor {
             let kind = ErrorKind::DType { expected: "a float dtype", found: self.dtype() };
             return self.fail("resize_linear", kind);
         }
-        self.resized("resize_linear", &size.into(), |x, axis, to| {
+        // Places and weights of f16 would be off by whole elements in images of a thousand.
+        let wide = self.widened().resized("resize_linear", &size.into(), |x, axis, to| {
             let from = x.shape()[axis];
             // How near input j lies to output i: 1 − |place(i) − j|, where this is positive.
             let index = |len: usize| Tensor::arange(len, x.device()).to_dtype(x.dtype());
@@ -122,8 +129,10 @@ impl Tensor {
             let place = (&i * i.constant(scale) + i.constant(shift)).clamp(0.0, last).unsqueeze(1);
             let distance = (place - index(from).unsqueeze(0)).abs();
             let weights = (distance.constant(1.0) - &distance).relu();
+            // A product, for its gradient is one too, where that of two gathers would scatter.
             x.transpose(axis as isize, -1).matmul(&weights.t()).transpose(axis as isize, -1)
-        })
+        });
+        if wide.error().is_some() { wide } else { wide.to_dtype(self.dtype()) }
     }
 
     #[track_caller]
@@ -140,10 +149,10 @@ impl Tensor {
                 let found = format!("{size:?} from {}", self.shape());
                 self.fail(op, ErrorKind::Argument { argument: "size", expected: "at least 1, of something", found })
             }
-            Ok(size) => size
-                .iter()
-                .enumerate()
-                .fold(self.clone(), |x, (i, &to)| if x.shape()[2 + i] == to { x } else { along(&x, 2 + i, to) }),
+            Ok(size) => size.iter().enumerate().fold(self.clone(), |x, (i, &to)| {
+                let is_done = x.error().is_some() || x.shape()[2 + i] == to;
+                if is_done { x } else { along(&x, 2 + i, to) }
+            }),
             Err(kind) => self.fail(op, kind),
         }
     }

@@ -1,6 +1,7 @@
 //! Views: other looks at the same elements, and joining and cutting.
 
 use crate::{Axes, Dims, Tensor};
+use crate::tensor::first_failed;
 use gradus_ir::op::{Op, PadAxis, SliceAxis, Type};
 use gradus_ir::{Error as ErrorKind, Shape};
 use smallvec::SmallVec;
@@ -339,8 +340,8 @@ pub fn cat(tensors: &[&Tensor], axis: isize) -> Tensor {
         let kind = ErrorKind::Argument { argument: "tensors", expected: "at least one", found: "none".into() };
         return Tensor::failed(crate::Error::new("cat", kind), &crate::Device::cpu());
     };
-    if let Some(failed) = tensors.iter().find(|t| t.error().is_some()) {
-        return (*failed).clone();
+    if let Some(failed) = first_failed(tensors.iter().copied()) {
+        return failed;
     }
     let position = match first.axis(axis) {
         Ok(position) => position,

@@ -67,13 +67,22 @@ impl Tensor {
 
     #[track_caller]
     pub(crate) fn windows(&self, windows: &[WindowAxis]) -> Tensor {
-        Tensor::record(Op::Window(windows.into()), &[self], None)
+        if self.error().is_some() {
+            return self.clone();
+        }
+        // A step that is never made may be as long as it likes.
+        let cut = |window: &WindowAxis| {
+            let longest = self.shape()[window.axis].max(1);
+            let dilation = if window.size == 1 { window.dilation.min(longest) } else { window.dilation };
+            WindowAxis { stride: window.stride.min(longest), dilation, ..*window }
+        };
+        Tensor::record(Op::Window(windows.iter().map(cut).collect()), &[self], None)
     }
 
     /// Windows over the last axes, one size, stride and dilation for each of them.
     #[track_caller]
     pub(crate) fn spatial_windows(&self, size: &[usize], stride: &[usize], dilation: &[usize]) -> Tensor {
-        let first = self.rank() - size.len();
+        let first = self.rank().saturating_sub(size.len());
         let window = |i: usize| WindowAxis { axis: first + i, size: size[i], stride: stride[i], dilation: dilation[i] };
         self.windows(&(0..size.len()).map(window).collect::<Vec<_>>())
     }

@@ -111,8 +111,7 @@ impl Group {
             shape => view.through(&Op::Reshape, &shape)?,
         };
         if level == Level::Row {
-            let still = |&extent: &usize| ViewAxis { extent, stride: 0, guard: None };
-            view.axes.extend(self.space[self.split()..].iter().map(still));
+            view.axes.extend(self.space[self.split()..].iter().map(|&extent| ViewAxis::still(extent)));
         }
         Some(view)
     }
@@ -127,8 +126,7 @@ impl Group {
     pub(super) fn load_whole(&mut self, load: &Load, level: Level) -> usize {
         let mut view = load.view.clone();
         if level == Level::Row {
-            let still = |&extent: &usize| ViewAxis { extent, stride: 0, guard: None };
-            view.axes.extend(self.space[self.split()..].iter().map(still));
+            view.axes.extend(self.space[self.split()..].iter().map(|&extent| ViewAxis::still(extent)));
         }
         position_or_push(&mut self.loads, Load { view, ..*load })
     }

@@ -312,6 +312,6 @@ fn is_plain(builder: &Builder) -> bool {
 /// The view of a buffer with one element for each row.
 fn along_rows(space: &Shape, split: usize) -> View {
     let mut view = View::contiguous(&Shape::new(&space[..split]));
-    view.axes.extend(space[split..].iter().map(|&extent| ViewAxis { extent, stride: 0, guard: None }));
+    view.axes.extend(space[split..].iter().map(|&extent| ViewAxis::still(extent)));
     view
 }
