@@ -8,5 +8,10 @@ use super::workload::Workload;
 
 /// All of them.
 pub(super) fn all() -> Vec<Workload> {
-    [products::workloads(), maps::workloads(), training::workloads()].into_iter().flatten().collect()
+    let families = [
+        products::workloads(),
+        maps::workloads(),
+        training::workloads(),
+    ];
+    families.into_iter().flatten().collect()
 }
