@@ -1,5 +1,7 @@
 //! The workloads, by family. Those that `benches/peers` has too have the names and definitions that they have there.
 
+mod attention;
+mod convolutions;
 mod maps;
 mod products;
 mod training;
@@ -11,6 +13,8 @@ pub(super) fn all() -> Vec<Workload> {
     let families = [
         products::workloads(),
         maps::workloads(),
+        convolutions::workloads(),
+        attention::workloads(),
         training::workloads(),
     ];
     families.into_iter().flatten().collect()
