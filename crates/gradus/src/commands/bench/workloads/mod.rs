@@ -2,9 +2,12 @@
 
 mod attention;
 mod convolutions;
+mod indices;
 mod maps;
+mod order;
 mod products;
 mod training;
+mod transfers;
 
 use super::workload::Workload;
 
@@ -15,6 +18,9 @@ pub(super) fn all() -> Vec<Workload> {
         maps::workloads(),
         convolutions::workloads(),
         attention::workloads(),
+        indices::workloads(),
+        order::workloads(),
+        transfers::workloads(),
         training::workloads(),
     ];
     families.into_iter().flatten().collect()
