@@ -2,6 +2,7 @@
 
 mod attention;
 mod convolutions;
+mod gpt;
 mod indices;
 mod maps;
 mod order;
@@ -22,6 +23,7 @@ pub(super) fn all() -> Vec<Workload> {
         order::workloads(),
         transfers::workloads(),
         training::workloads(),
+        gpt::workloads(),
     ];
     families.into_iter().flatten().collect()
 }
