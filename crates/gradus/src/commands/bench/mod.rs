@@ -57,14 +57,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return devices.iter().try_for_each(cold);
     }
     let workloads = chosen(arguments)?;
-    let mut measured = Vec::new();
+    let (mut measured, mut failed) = (Vec::new(), Vec::new());
     for device in &devices {
-        measured.extend(measure_all(device, &workloads, arguments)?);
+        measured.extend(measure_all(device, &workloads, arguments, &mut failed)?);
     }
-    match before {
-        Some(before) => compare(&measured, &before, arguments.json),
-        None => Ok(()),
+    let compared = before.map_or(Ok(()), |before| compare(&measured, &before, arguments.json));
+    if failed.is_empty() {
+        return compared;
     }
+    if let Err(error) = compared {
+        eprintln!("{error}");
+    }
+    bail!("failed: {}", failed.join(", "))
 }
 
 fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Workload>> {
@@ -96,25 +100,41 @@ fn devices(names: &[String]) -> anyhow::Result<Vec<Device>> {
     Ok(if best == cpu { vec![cpu] } else { vec![best, cpu] })
 }
 
-fn measure_all(device: &Device, workloads: &[Workload], arguments: &Arguments) -> anyhow::Result<Vec<Measurement>> {
+/// Measures the workloads, and goes on after one that fails: what it says goes to standard error, its name into `failed`.
+fn measure_all(
+    device: &Device,
+    workloads: &[Workload],
+    arguments: &Arguments,
+    failed: &mut Vec<String>,
+) -> anyhow::Result<Vec<Measurement>> {
     // One line for a program that compares: what the device can do is not its question.
     let ceilings = if arguments.json { None } else { Some(Ceilings::of(device)?) };
     if let Some(ceilings) = &ceilings {
         println!("{device}: {}\n{}\n", device.description(), report::ceilings_line(ceilings));
     }
     let shows_progress = ceilings.is_some() && std::io::stderr().is_terminal();
-    let mut entries = Vec::new();
+    let clear = if shows_progress { "\r\x1b[K" } else { "" };
+    let (mut entries, mut skipped) = (Vec::new(), Vec::new());
     for workload in workloads {
         if shows_progress {
-            eprint!("\r\x1b[K{} on {device} …", workload.name);
+            eprint!("{clear}{} on {device} …", workload.name);
         }
         let measurement = match Measurement::of(workload, device) {
             Ok(measurement) => measurement,
-            // f16 where there is none.
-            Err(error) if matches!(error.kind(), ErrorKind::NoDType { .. }) && arguments.workload.is_empty() => {
+            Err(error) if arguments.workload.is_empty() && is_beyond_device(error.kind()) => {
+                skipped.push((workload.name.clone(), error.kind().to_string()));
                 continue;
             }
-            Err(error) => return Err(error).with_context(|| format!("{} on {device}", workload.name)),
+            Err(error) => {
+                let name = format!("{} on {device}", workload.name);
+                eprintln!("{clear}{name}: {error}");
+                failed.push(name);
+                // Nothing runs on it any more.
+                if device.lost().is_some() {
+                    break;
+                }
+                continue;
+            }
         };
         if arguments.json {
             println!("{}", serde_json::to_string(&measurement)?);
@@ -124,18 +144,30 @@ fn measure_all(device: &Device, workloads: &[Workload], arguments: &Arguments) -
         }
         entries.push(Entry { measurement, unit: workload.unit, cost: workload.cost });
     }
-    if let Some(ceilings) = &ceilings {
-        if shows_progress {
-            eprint!("\r\x1b[K");
-        }
-        println!("{}\n", report::results(&entries, ceilings));
-        if let Some(folder) = &arguments.pictures {
-            let path = folder.join(format!("{}.svg", device.name().replace(':', "-")));
-            picture(device, &entries, ceilings).save(&path)?;
-            println!("picture: {}\n", path.display());
-        }
+    eprint!("{clear}");
+    let skipped = report::skipped(&skipped);
+    // Standard output is for lines of JSON then.
+    match &ceilings {
+        None => eprint!("{skipped}"),
+        Some(ceilings) => println!("{}\n{skipped}", report::results(&entries, ceilings)),
+    }
+    if let (Some(ceilings), Some(folder)) = (&ceilings, &arguments.pictures) {
+        let path = folder.join(format!("{}.svg", device.name().replace(':', "-")));
+        picture(device, &entries, ceilings).save(&path)?;
+        println!("picture: {}\n", path.display());
     }
     Ok(entries.into_iter().map(|entry| entry.measurement).collect())
+}
+
+/// Whether a workload failed since the device has no such dtype, or no room for it.
+fn is_beyond_device(kind: &ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NoDType { .. }
+            | ErrorKind::TooLarge { .. }
+            | ErrorKind::BindingTooLarge { .. }
+            | ErrorKind::OutOfMemory { .. }
+    )
 }
 
 /// A bar for each workload that has a ceiling.

@@ -64,6 +64,18 @@ pub(super) fn results(entries: &[Entry], ceilings: &Ceilings) -> String {
     table(heading, &entries.iter().map(|entry| entry.cells(ceilings)).collect::<Vec<_>>())
 }
 
+/// A line for each reason why workloads were left out, with their names.
+pub(super) fn skipped(workloads: &[(String, String)]) -> String {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, reason) in workloads {
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((reason, vec![name])),
+        }
+    }
+    reasons.iter().map(|(reason, names)| format!("skipped {}: {reason}\n", names.join(", "))).collect()
+}
+
 /// A time with three digits, in the unit that suits it.
 pub(super) fn seconds(time: f64) -> String {
     let (scaled, unit) = match time {
@@ -118,6 +130,14 @@ mod tests {
     #[test]
     fn times_have_three_digits() {
         assert_eq!([1.234e-6, 4.56e-2, 0.1234, 2.5].map(seconds), ["1.23 µs", "45.6 ms", "123 ms", "2.50 s"]);
+    }
+
+    #[test]
+    fn what_is_skipped_for_one_reason_is_one_line() {
+        let workloads = [("a", "no f16"), ("b", "too large"), ("c", "no f16")];
+        let workloads = workloads.map(|(name, reason)| (name.to_string(), reason.to_string()));
+        assert_eq!(skipped(&workloads), "skipped a, c: no f16\nskipped b: too large\n");
+        assert_eq!(skipped(&[]), "");
     }
 
     #[test]

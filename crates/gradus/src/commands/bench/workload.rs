@@ -95,3 +95,9 @@ impl Workload {
         Workload { name: name.into(), suite, unit, cost, prepare: Box::new(prepare) }
     }
 }
+
+/// How many elements are wrong of what must be right bit by bit, for a check.
+pub(super) fn differences<T: PartialEq>(got: &[T], expected: &[T]) -> String {
+    let wrong = got.iter().zip(expected).filter(|(got, expected)| got != expected).count();
+    format!("{} wrong", wrong + got.len().abs_diff(expected.len()))
+}

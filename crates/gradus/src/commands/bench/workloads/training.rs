@@ -25,11 +25,12 @@ pub(super) fn workloads() -> Vec<Workload> {
         Workload::new("linreg", Suite::Quick, whole, |device| line(false, device)),
         Workload::new("linreg_compiled", Suite::Quick, whole, |device| line(true, device)),
         Workload::new("digits_epoch", Suite::Full, whole, digits),
+        Workload::new("adam_10m", Suite::Full, (Unit::Bytes, Cost::bytes(4 * 7 * TENSORS * ELEMENTS)), adam),
     ]
 }
 
 /// A layer without bias at first, whose weight is given as [in, out].
-fn linear(inputs: usize, outputs: usize, seed: u32, device: &Device) -> Linear {
+pub(super) fn linear(inputs: usize, outputs: usize, seed: u32, device: &Device) -> Linear {
     let weight = tensor([inputs, outputs], seed, 1.0 / (inputs as f32).sqrt(), device).t();
     Linear::from_tensors(weight, Some(Tensor::zeros([outputs], device)))
 }
@@ -41,13 +42,23 @@ fn conv(inputs: usize, outputs: usize, seed: u32, device: &Device) -> Conv2d {
 
 /// Steps of Adam; checked by the losses of the first step and the eleventh.
 fn train(device: &Device, model: &impl Module, loss: impl Fn() -> Tensor + 'static) -> Result<Run> {
+    train_after(10, device, model, loss)
+}
+
+/// Steps of Adam; checked by the losses of the first step, and after so many.
+pub(super) fn train_after(
+    steps: usize,
+    device: &Device,
+    model: &impl Module,
+    loss: impl Fn() -> Tensor + 'static,
+) -> Result<Run> {
     let mut optimiser = Adam::new(1e-3).of(model);
     let mut step = move || {
         let loss = loss();
         optimiser.step(&loss).map(|()| loss)
     };
-    let losses = (0..11).map(|_| step()?.item::<f32>()).collect::<Result<Vec<f32>>>()?;
-    Ok(Run::of(format!("{:.6}->{:.6}", losses[0], losses[10]), device, move || step().map(drop)))
+    let losses = (0..=steps).map(|_| step()?.item::<f32>()).collect::<Result<Vec<f32>>>()?;
+    Ok(Run::of(format!("{:.6}->{:.6}", losses[0], losses[steps]), device, move || step().map(drop)))
 }
 
 fn mlp(batch: usize, device: &Device) -> Result<Run> {
@@ -154,25 +165,59 @@ fn descend_compiled(x: &Tensor, y: &Tensor, device: &Device) -> Result<f32> {
     Ok(last)
 }
 
-/// An epoch of 1438 images of 8×8 pixels, shuffled, in batches of 64.
+/// Real digits (`examples/data`): an installed program has no examples beside it.
+const DIGITS: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/digits-8x8.csv.gz"));
+
+/// An epoch of the 1438 digits of 8×8 pixels that the examples train with, shuffled, in batches of 64. Checked by the loss, after
+/// the first epoch, on the 359 others.
 fn digits(device: &Device) -> Result<Run> {
+    let options = CsvOptions { has_header: false, ..CsvOptions::default() };
+    let table = Table::from_reader(DIGITS, "digits", &options).expect("the file is part of the program");
+    let (test, train) = table.split_by(|row| row % 5 == 4);
+    let tensors = |table: &Table| {
+        let (pixels, digits) = table.split_column(64);
+        let digits: Vec<i32> = digits.into_iter().map(|digit| digit as i32).collect();
+        let count = digits.len();
+        [pixels.to_tensor(device) / 16.0, Tensor::from_vec(digits, [count], device)]
+    };
+    let (data, [test_x, test_y]) = (TensorDataset::new(tensors(&train))?, tensors(&test));
+    eval(data.tensors())?;
     let model = Sequential::new().then(linear(64, 64, 11, device)).then(Relu).then(linear(64, 10, 12, device));
-    let data = TensorDataset::new([tensor([1438, 64], 10, 1.0, device), labels(1438, device)])?;
-    let mut optimiser = Adam::new(1e-3).of(&model);
-    let mut epoch = 0;
-    let mut run = move || {
+    let model = Rc::new(model);
+    let mut optimiser = Adam::new(1e-3).of(&*model);
+    let (shared, mut epoch) = (model.clone(), 0);
+    let mut run = move || -> Result<()> {
         epoch += 1;
-        let mut last = None;
         for [x, y] in data.batches(64).shuffled(Key::new(epoch)) {
-            let loss = cross_entropy(&model.forward(&x), &y);
-            optimiser.step(&loss)?;
-            last = Some(loss);
+            optimiser.step(&cross_entropy(&shared.forward(&x), &y))?;
         }
-        Ok(last)
+        Ok(())
     };
-    let check = match run()? {
-        Some(loss) => format!("{:.6}", loss.item::<f32>()?),
-        None => String::new(),
-    };
-    Ok(Run::of(check, device, move || run().map(drop)))
+    run()?;
+    let loss = no_grad(|| cross_entropy(&model.forward(&test_x), &test_y)).item::<f32>()?;
+    Ok(Run::of(format!("{loss:.6}"), device, run))
+}
+
+/// Parameters of which an optimiser takes a step, in so many tensors.
+const TENSORS: usize = 100;
+const ELEMENTS: usize = 100_000;
+
+/// A step of Adam with given gradients. They stay the same, so that both moments, once corrected, are the gradient and its square:
+/// after three steps from zero, a parameter is −3 · 0.001 · g / (|g| + 10⁻⁸). Checked by the largest distance from this.
+fn adam(device: &Device) -> Result<Run> {
+    let zeros = || Param::new(Tensor::zeros([ELEMENTS], device));
+    let model: Vec<Param> = (0..TENSORS).map(|_| zeros()).collect();
+    let gradients: Vec<Tensor> = (0..TENSORS as u32).map(|i| tensor([ELEMENTS], 100 + i, 1.0, device)).collect();
+    eval(&gradients)?;
+    let mut optimiser = Adam::new(1e-3).of(&model);
+    let mut step = move || optimiser.apply(gradients.clone());
+    (0..3).try_for_each(|_| step())?;
+    let mut worst = 0.0;
+    for (i, parameter) in model.iter().enumerate() {
+        let expected = values(ELEMENTS, 100 + i as u32, 1.0).into_iter().map(f64::from);
+        for (got, g) in parameter.tensor().to_vec::<f32>()?.into_iter().zip(expected) {
+            worst = f64::max(worst, (f64::from(got) + 3e-3 * g / (g.abs() + 1e-8)).abs());
+        }
+    }
+    Ok(Run::of(format!("{worst:.1e}"), device, step))
 }
