@@ -6,7 +6,7 @@ mod devices;
 use devices::{devices, has, own_devices, own_tunings};
 use gradus::data::{DataError, FloatStorage, Safetensors, SafetensorsOptions};
 use gradus::nn::{Conv2d, Init, Layer, LayerNorm, Module, MultiHeadAttention, RmsNorm};
-use gradus::{Attention, DType, Device, ErrorKind, Key, Pool, Result, Tensor, f16, grad, vmap};
+use gradus::{Attention, CustomOp, DType, Device, ErrorKind, Key, Pool, Result, Tensor, f16, grad, vmap};
 use std::slice::from_ref;
 
 fn halves() -> impl Iterator<Item = Device> {
@@ -52,6 +52,33 @@ fn arrays_of_any_length_take_two_bytes_an_element() {
             let widened = Tensor::from_bytes(&bytes, len, (&device, DType::F16));
             assert_eq!(numbers(&widened), bytes.iter().map(|&b| f32::from(b)).collect::<Vec<_>>(), "{device} {len}");
         }
+    }
+}
+
+#[test]
+fn users_ops_see_f16() {
+    let op = CustomOp::define("half_of")
+        .input("x", DType::F16)
+        .output(DType::F16, |shapes| Ok(shapes[0].clone()))
+        .cpu(|inputs, output| {
+            let x = inputs[0].values::<f16>()?;
+            output.values::<f16>()?.iter_mut().zip(x).for_each(|(out, x)| *out = *x * f16::from_f32(0.5));
+            Ok(())
+        })
+        .wgsl(
+            "@compute @workgroup_size(64)
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                 let i = flat_index(id);
+                 if i < output_len() {
+                     output[i] = x[i] * 0.5h;
+                 }
+             }",
+        )
+        .build()
+        .unwrap();
+    for device in halves() {
+        let x = normal([1001], &device);
+        near(&op.apply(&[&x]), &(x.to_dtype(DType::F32) * 0.5), 0.0);
     }
 }
 

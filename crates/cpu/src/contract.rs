@@ -102,7 +102,7 @@ impl Contraction {
         let (sections, sums) = (self.sections(), self.batch.numel() * self.m * self.n);
         let partial = if sections > 1 { sections * sums } else { 0 };
         let widened: usize = self.operands.iter().filter_map(|operand| operand.widened.as_ref()).map(Range::len).sum();
-        let panel = if self.epilogue.is_some() && self.n > 0 { self.panel_rows() * self.n } else { 0 };
+        let panel = if self.epilogue.is_some() { self.panel_rows() * self.n } else { 0 };
         (partial + widened + panel) * self.dtype.size()
     }
 
@@ -195,7 +195,7 @@ impl Contraction {
 
     /// Rows of a product that are computed at once, where more is made of them.
     fn panel_rows(&self) -> usize {
-        (PANEL / self.n).clamp(1, self.m)
+        (PANEL / self.n.max(1)).clamp(1, self.m.max(1))
     }
 
     /// Large products one after the other, panel by panel, each followed by what is made of it.

@@ -20,7 +20,6 @@ pub(crate) enum Width {
 pub(crate) enum Slot {
     /// A buffer of the plan.
     Plan(BufferId),
-
     /// The words in which checks leave what they found.
     Status,
 }
@@ -55,6 +54,9 @@ struct Binding {
 /// Which sizes (extents, strides, offsets) of a kernel are part of its text, by their position in [`Module::sizes`];
 /// others are parameters.
 pub(crate) type Baked<'a> = &'a [bool];
+
+/// The line that comes first where f16 is used.
+const ENABLE_F16: &str = "enable f16;\n";
 
 /// A module under construction.
 pub(crate) struct Module<'a> {
@@ -157,6 +159,11 @@ impl<'a> Module<'a> {
         format!("parameters.word{at}")
     }
 
+    /// Whether some array is of f16.
+    fn has_f16(&self) -> bool {
+        self.bindings.iter().any(|binding| binding.element.contains(stored(DType::F16)))
+    }
+
     /// How many words are passed at run time.
     pub(crate) fn parameter_words(&self) -> usize {
         self.parameters.len()
@@ -166,8 +173,8 @@ impl<'a> Module<'a> {
     pub(crate) fn finish(self, skeleton: &str, declared: Parameters) -> Finished {
         let mut text = String::new();
         let mut types = vec![("Real", "f32"), ("Int", "i32"), ("Word", "u32"), ("Mask", "bool")];
-        if self.bindings.iter().any(|binding| binding.element.contains(stored(DType::F16))) {
-            text.push_str("enable f16;\n");
+        if self.has_f16() {
+            text.push_str(ENABLE_F16);
             types.push(("Half", "f16"));
         }
         for (alias, scalar) in types {
@@ -188,7 +195,7 @@ impl<'a> Module<'a> {
 
     /// Declarations, the functions added so far, and then text that is not the library's, to the end but for a line break.
     pub(crate) fn finish_as_written(self, written: &str, declared: Parameters) -> Finished {
-        let mut text = String::new();
+        let mut text = String::from(if self.has_f16() { ENABLE_F16 } else { "" });
         self.declare(&mut text, declared);
         text.push_str(&self.text);
         text.push_str(written);

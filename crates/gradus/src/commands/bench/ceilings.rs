@@ -118,13 +118,12 @@ fn copy(device: &Device) -> Result<f64> {
 /// Operations per second of a GPU: independent multiply-adds in registers.
 fn multiply_adds(device: &Device, dtype: DType) -> Result<f64> {
     let real = if dtype == DType::F16 { "f16" } else { "f32" };
-    let enable = if dtype == DType::F16 { "enable f16;\n" } else { "" };
     let accumulators = |line: fn(usize) -> String| (0..8).map(line).collect::<Vec<_>>().join("\n");
     let declared = accumulators(|i| format!("var a{i} = vec4<Real>(seed + Real({i}));"));
     let round = accumulators(|i| format!("a{i} = fma(a{i}, factor, term);")).repeat(4);
     let sum = (0..8).map(|i| format!("a{i}")).collect::<Vec<_>>().join(" + ");
     let text = format!(
-        "{enable}alias Real = {real};
+        "alias Real = {real};
          @compute @workgroup_size(64)
          fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
              let i = flat_index(id);
