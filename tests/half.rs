@@ -176,11 +176,15 @@ fn norms_do_not_mix_dtypes() {
     for device in halves() {
         let (narrow, wide) = (Init::new(3, &device).dtype(DType::F16), Init::new(3, &device));
         let x = normal([4, 8], &device);
-        let fails = |y: Tensor| assert!(matches!(y.error().unwrap().kind(), ErrorKind::DTypes { .. }), "{y}");
-        fails(LayerNorm::new(8, &wide).forward(&x));
-        fails(LayerNorm::new(8, &narrow).forward(&x.to_dtype(DType::F32)));
-        fails(RmsNorm::new(8, &wide).forward(&x));
-        fails(RmsNorm::new(8, &narrow).forward(&x.to_dtype(DType::F32)));
+        let fails = |y: Tensor, op: &str| {
+            let error = y.error().unwrap();
+            assert!(matches!(error.kind(), ErrorKind::DTypes { .. }) && error.op() == op, "{error}");
+            assert!(error.location().unwrap().file().ends_with("half.rs"), "{error}");
+        };
+        fails(LayerNorm::new(8, &wide).forward(&x), "layer_norm");
+        fails(LayerNorm::new(8, &narrow).forward(&x.to_dtype(DType::F32)), "layer_norm");
+        fails(RmsNorm::new(8, &wide).forward(&x), "rms_norm");
+        fails(RmsNorm::new(8, &narrow).forward(&x.to_dtype(DType::F32)), "rms_norm");
     }
 }
 

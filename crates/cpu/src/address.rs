@@ -64,7 +64,11 @@ impl Strided {
         let (outer, inner) = self.axes.split_at(self.axes.len() - 1);
         let inner = inner[0];
         let first = start % inner.extent.max(1);
-        if self.repeats > 1 || first + len > inner.extent || !matches!(inner.stride, 0 | 1) || self.axes.iter().any(|a| a.guard.is_some()) {
+        if self.repeats > 1
+            || first + len > inner.extent
+            || !matches!(inner.stride, 0 | 1)
+            || self.axes.iter().any(|a| a.guard.is_some())
+        {
             return Shown::Many;
         }
         if inner.stride == 0 {

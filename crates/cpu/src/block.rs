@@ -6,6 +6,7 @@
 use crate::address::{Shown, Strided, runs};
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::parallel;
+use crate::registers;
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, philox};
@@ -97,6 +98,12 @@ impl<'a> Operands<'a> {
 pub(crate) struct Scratch {
     registers: Vec<Data>,
     places: Vec<Place>,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.registers.drain(..).for_each(registers::give_back);
+    }
 }
 
 /// Where the elements of a register are.
@@ -221,20 +228,22 @@ impl Program {
         let len = len.min(BLOCK);
         let mut places = vec![Place::Own; self.instructions.len()];
         let registers = self.instructions.iter().enumerate().map(|(r, (instruction, dtype))| {
+            if !self.needs_scratch[r] {
+                return Data::Bool(Vec::new());
+            }
+            let mut register = registers::take(*dtype);
             let number = match instruction {
-                Instruction::Scalar(slot) => Some(scalars[*slot]),
-                Instruction::Const(number) => Some(*number),
-                _ => None,
+                Instruction::Scalar(slot) => scalars[*slot],
+                Instruction::Const(number) => *number,
+                _ => return register,
             };
-            let len = match number {
-                Some(_) if self.may_splat[r] => {
-                    places[r] = Place::Splat;
-                    1
-                }
-                _ if self.needs_scratch[r] => len,
-                _ => 0,
-            };
-            loops::filled(*dtype, number.unwrap_or(Number::Int(0)), len)
+            // As the dtype has it, f16 too.
+            let number = if *dtype == DType::F16 { Number::Float(f16::from_number(number).into()) } else { number };
+            if self.may_splat[r] {
+                places[r] = Place::Splat;
+            }
+            fill(SliceMut::of(&mut register).range(0, if self.may_splat[r] { 1 } else { len }), number);
+            register
         });
         Scratch { registers: registers.collect(), places }
     }
@@ -305,7 +314,8 @@ impl Program {
             };
             match instruction {
                 Instruction::Load(l) => {
-                    let shown = if self.direct[r].is_some() { Shown::Many } else { self.loads[*l].shown(block, *dtype) };
+                    let shown =
+                        if self.direct[r].is_some() { Shown::Many } else { self.loads[*l].shown(block, *dtype) };
                     places[r] = match shown {
                         Shown::Stretch(at) => Place::Array(at),
                         Shown::One if self.may_splat[r] => Place::Splat,
@@ -321,8 +331,7 @@ impl Program {
                 }
                 _ => {
                     let places: &[Place] = places;
-                    let previous =
-                        |register: Register| self.read(operands, earlier, places[register], register, len);
+                    let previous = |register: Register| self.read(operands, earlier, places[register], register, len);
                     self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
                 }
             }

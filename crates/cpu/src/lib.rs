@@ -16,6 +16,7 @@ mod matrix;
 mod memory;
 mod parallel;
 pub mod reference;
+mod registers;
 mod rows;
 mod scan;
 mod scatter;

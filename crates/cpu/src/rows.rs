@@ -206,12 +206,7 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// For parts of so many elements.
-    fn new(
-        program: &'a RowProgram,
-        operands: &Operands<'a>,
-        values: Vec<Data>,
-        elements: usize,
-    ) -> Result<Walker<'a>> {
+    fn new(program: &'a RowProgram, operands: &Operands<'a>, values: Vec<Data>, elements: usize) -> Result<Walker<'a>> {
         let rows = values.iter().map(Data::len).max().unwrap_or(0).max(1);
         Ok(Walker {
             program,

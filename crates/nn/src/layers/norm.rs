@@ -44,8 +44,9 @@ impl Layer for LayerNorm {
         let (axes, wide) = (last_axes(&self.weight), x.widened());
         let centred = &wide - wide.mean_keepdim(axes.clone());
         let scale = (centred.square().mean_keepdim(axes) + self.epsilon).rsqrt();
-        let scaled = centred * scale * widened_with(x, &self.weight) + widened_with(x, &self.bias);
-        scaled.to_dtype(x.dtype())
+        let [weight, bias] = [&self.weight, &self.bias].map(|parameter| parameter.tensor());
+        let [weight, bias] = [widened_with("layer_norm", x, &weight), widened_with("layer_norm", x, &bias)];
+        (centred * scale * weight + bias).to_dtype(x.dtype())
     }
 }
 
@@ -72,20 +73,21 @@ impl Layer for RmsNorm {
     fn forward(&self, x: &Tensor) -> Tensor {
         let wide = x.widened();
         let scale = (wide.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
-        (wide * scale * widened_with(x, &self.weight)).to_dtype(x.dtype())
+        (wide * scale * widened_with("rms_norm", x, &self.weight.tensor())).to_dtype(x.dtype())
     }
 }
 
 /// A parameter as what it is applied to is computed: squares of f16 soon exceed its range. Of another dtype than `x`, it
 /// becomes one that carries the error.
 #[track_caller]
-fn widened_with(x: &Tensor, parameter: &Param) -> Tensor {
-    let parameter = parameter.tensor();
+fn widened_with(op: &'static str, x: &Tensor, parameter: &Tensor) -> Tensor {
     let (left, right) = (x.dtype(), parameter.dtype());
-    if x.error().is_some() || left == right {
+    if left == right || x.error().is_some() || parameter.error().is_some() {
         return parameter.widened();
     }
-    Tensor::build(x.device(), || Err(Error::new("norm", ErrorKind::DTypes { left, right })))
+    // Not in the closure, where the caller would be this line.
+    let error = Error::new(op, ErrorKind::DTypes { left, right });
+    Tensor::build(x.device(), || Err(error))
 }
 
 /// The axes that a weight lies along, counted from the end.

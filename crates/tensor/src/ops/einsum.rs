@@ -1,7 +1,7 @@
 //! Sums of products, by Einstein's notation: views, sums and matrix products.
 
-use crate::{Error, Result, Tensor};
 use crate::tensor::first_failed;
+use crate::{Error, Result, Tensor};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Shape};
 

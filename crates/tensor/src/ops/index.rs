@@ -1,7 +1,7 @@
 //! Indexing by tensors of integers.
 
-use crate::{DType, Element, Tensor};
 use crate::tensor::first_failed;
+use crate::{DType, Element, Tensor};
 use gradus_ir::op::{Op, ScatterMode};
 use gradus_ir::{Error as ErrorKind, Shape};
 

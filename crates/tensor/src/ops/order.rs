@@ -1,7 +1,7 @@
 //! Along an axis, in order: sums and products so far, recurrences, sorting, and searching in what is sorted.
 
-use crate::{Operand, Result, Tensor};
 use crate::tensor::first_failed;
+use crate::{Operand, Result, Tensor};
 use gradus_ir::op::{Op, ScanOp};
 use gradus_ir::{DType, Data, Error as ErrorKind, Shape};
 

@@ -1,7 +1,7 @@
 //! Views: other looks at the same elements, and joining and cutting.
 
-use crate::{Axes, Dims, Tensor};
 use crate::tensor::first_failed;
+use crate::{Axes, Dims, Tensor};
 use gradus_ir::op::{Op, PadAxis, SliceAxis, Type};
 use gradus_ir::{Error as ErrorKind, Shape};
 use smallvec::SmallVec;

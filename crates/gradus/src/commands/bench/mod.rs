@@ -100,7 +100,7 @@ fn devices(names: &[String]) -> anyhow::Result<Vec<Device>> {
     Ok(if best == cpu { vec![cpu] } else { vec![best, cpu] })
 }
 
-/// Measures the workloads, and goes on after one that fails: what it says goes to standard error, its name into `failed`.
+/// Measures the workloads. Of a suite all that can be: what a failure says goes to standard error, its name into `failed`.
 fn measure_all(
     device: &Device,
     workloads: &[Workload],
@@ -121,7 +121,11 @@ fn measure_all(
         }
         let measurement = match Measurement::of(workload, device) {
             Ok(measurement) => measurement,
-            Err(error) if arguments.workload.is_empty() && is_beyond_device(error.kind()) => {
+            // Who asks for a workload by name gets it, or the reason why not.
+            Err(error) if !arguments.workload.is_empty() => {
+                return Err(error).with_context(|| format!("{} on {device}", workload.name));
+            }
+            Err(error) if is_beyond_device(error.kind()) => {
                 skipped.push((workload.name.clone(), error.kind().to_string()));
                 continue;
             }
