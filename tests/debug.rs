@@ -91,3 +91,51 @@ fn kernels_are_timed() {
         assert!(rows.clone().count() > 10 && rows.clone().any(|row| row.contains("matmul")), "{table}");
     }
 }
+
+#[test]
+fn a_profile_sees_every_kernel_and_changes_nothing() {
+    for device in own_devices(None) {
+        let model = Linear::new(8, 4, &Init::new(1, &device));
+        let mut optimiser = Adam::new(1e-3).of(&model);
+        let x = Tensor::rand([16, 8], Key::new(2), &device);
+        let mut step = || {
+            let loss = model.forward(&x).square().mean(..);
+            optimiser.step(&loss)?;
+            loss.item::<f32>()
+        };
+        let first = [step(), step()].map(Result::unwrap);
+        let before = device.stats();
+        step().unwrap();
+        let launches = device.stats().launches - before.launches;
+        let (loss, profile) = device.profile(&mut step).unwrap();
+        assert!(loss < first[1] && first[1] < first[0], "{device}: {first:?}, then {loss}");
+        assert_eq!(profile.runs.len() as u64, launches, "{device}: {profile}");
+        let product = profile.runs.iter().find(|run| run.kernel.family == "matmul").unwrap();
+        assert!(product.kernel.operations >= 2 * 16 * 8 * 4 && product.kernel.line.contains("debug.rs"), "{product:?}");
+        assert!(profile.runs.is_sorted_by_key(|run| run.start));
+        let (text, trace) = (profile.to_string(), profile.to_chrome_trace());
+        assert!(text.lines().count() > 2 && text.contains("matmul [16, 4]"), "{text}");
+        let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+        assert_eq!(trace["traceEvents"].as_array().unwrap().len(), 1 + profile.runs.len());
+
+        // What ran before is found again, and nothing is noted any more.
+        let before = device.stats();
+        step().unwrap();
+        assert_eq!(device.stats().plans, before.plans, "{device}");
+        let nested = device.profile(|| device.profile(|| Ok(())).map(drop)).unwrap_err();
+        assert!(nested.to_string().contains("a profile of this device is under way"), "{nested}");
+        assert_eq!(device.profile(|| Ok(7)).unwrap().0, 7, "a profile that failed is over");
+    }
+}
+
+#[test]
+fn compiled_functions_are_not_measured() {
+    for device in own_devices(None) {
+        let doubled = gradus::compile(|x: &[Tensor]| Ok(vec![&x[0] * 2.0]));
+        let x = Tensor::ones([4], &device);
+        x.eval().unwrap();
+        let (y, profile) = device.profile(|| doubled.call(&[x.clone()])).unwrap();
+        assert!(profile.runs.is_empty(), "{profile}");
+        assert_eq!(y[0].to_vec::<f32>().unwrap(), [2.0; 4]);
+    }
+}

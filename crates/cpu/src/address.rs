@@ -58,12 +58,15 @@ impl Strided {
 
     /// What the `len` elements from `start` on are, as far as it is cheap to know.
     pub(crate) fn shown(&self, start: usize, len: usize) -> Shown {
+        if len == 0 {
+            return Shown::Many;
+        }
         if let Some(from) = self.contiguous_from {
             return Shown::Stretch(from + start);
         }
         let (outer, inner) = self.axes.split_at(self.axes.len() - 1);
         let inner = inner[0];
-        let first = start % inner.extent.max(1);
+        let first = start % inner.extent;
         if self.repeats > 1
             || first + len > inner.extent
             || !matches!(inner.stride, 0 | 1)
@@ -236,4 +239,64 @@ pub(crate) fn runs(extents: Shape, start: usize, len: usize) -> impl Iterator<It
         }
         Some(run)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gradus_ir::Guard;
+
+    /// Every way in which one axis may walk.
+    fn axes() -> Vec<ViewAxis> {
+        let extents = [1, 2, 3, 5];
+        let strides = [-2, -1, 0, 1, 3];
+        let plain = strides
+            .into_iter()
+            .flat_map(|stride| extents.into_iter().map(move |extent| ViewAxis { extent, stride, guard: None }));
+        let guards = [(-1, 1), (0, 1), (2, 1), (-3, 2), (0, 2), (1, 3)]
+            .into_iter()
+            .flat_map(|(low, step)| [1, 2, 4].map(|count| Some(Guard { low, count, step })));
+        let padded = guards.flat_map(|guard| [-1, 0, 1, 2].map(|stride| ViewAxis { extent: 5, stride, guard }));
+        plain.chain(padded).collect()
+    }
+
+    #[test]
+    fn every_stretch_of_every_view_is_filled_as_its_addresses_say() {
+        let source: Vec<i32> = (1..200).collect();
+        let (last, rest) = (axes(), axes());
+        for (number, &inner) in last.iter().enumerate() {
+            for (other, &outer) in rest.iter().enumerate() {
+                // A third axis in turn, so that all meet but not every three of them.
+                let third = rest[(number * 7 + other * 3) % rest.len()];
+                let view = View { axes: [third, outer, inner].into_iter().collect(), offset: 100 };
+                let shape = view.shape();
+                let at = |i: usize| {
+                    let index = [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
+                    view.address(&index)
+                };
+                let addresses: Vec<Option<usize>> = (0..shape.numel()).map(at).collect();
+                let strided = Strided::new(&view);
+                for start in 0..addresses.len() {
+                    for len in [1, 2, 7, addresses.len() - start] {
+                        let len = len.min(addresses.len() - start);
+                        let expected = &addresses[start..start + len];
+                        let mut filled = vec![-1; len];
+                        strided.fill(&source, start, &mut filled);
+                        let values: Vec<i32> = expected.iter().map(|a| a.map_or(0, |a| source[a])).collect();
+                        assert_eq!(filled, values, "{view:?} from {start}");
+                        match strided.shown(start, len) {
+                            Shown::Stretch(from) => {
+                                assert!(
+                                    (from..).zip(expected).all(|(at, found)| *found == Some(at)),
+                                    "{view:?} {start}"
+                                );
+                            }
+                            Shown::One => assert!(expected.iter().all(|a| a.is_some() && *a == expected[0])),
+                            Shown::Many => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -32,8 +32,9 @@ pub use gradus_autograd::{
 };
 pub use gradus_tensor::{
     Attention, Axes, Cell, Compiled, Conv, CustomError, CustomInput, CustomOp, CustomOpBuilder, CustomOutput, DType,
-    Device, DeviceOptions, Element, Error, ErrorKind, Key, Operand, PadMode, Placement, Pool, Result, Rng, Shape,
-    Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval, f16, no_grad, stack,
+    Device, DeviceOptions, Element, Error, ErrorKind, KernelRun, KernelSummary, Key, Operand, PadMode, Placement, Pool,
+    Profile, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval, f16, no_grad,
+    stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.

@@ -34,7 +34,8 @@ pub use graph::{Graph, Node, NodeId};
 /// A number of dtype [`DType::F16`], of the `half` crate.
 pub use half::f16;
 pub use passes::{
-    Lifetime, Places, PlanMemory, alive_at_once, lifetimes, plan, plan_in_order, plan_unfused, share_places,
+    KernelSummary, Lifetime, Places, PlanMemory, alive_at_once, lifetimes, plan, plan_in_order, plan_unfused,
+    share_places,
 };
 pub use plan::Plan;
 pub use shape::Shape;

@@ -253,7 +253,7 @@ impl Program {
             let kept = marks.is(&node, Flag::Asked);
             extraction.computed(node, kept)?;
         }
-        let executable = planner.plans.executable(&device, &extraction)?;
+        let executable = planner.plans.executable_to_keep(&device, &extraction)?;
         drop(planner);
         let source = |(leaf, _): (&Arc<Node>, bool)| match (placeholders.get(&leaf.id), recording.cells.get(&leaf.id)) {
             (Some(&input), _) => Ok(Source::Input(input)),

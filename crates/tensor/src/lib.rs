@@ -61,6 +61,7 @@ mod open;
 mod operand;
 mod ops;
 mod plans;
+mod profile;
 mod random;
 mod rule;
 mod tensor;
@@ -75,6 +76,7 @@ pub use error::{Error, Result};
 pub use gradus_cpu::reference;
 #[cfg(feature = "gpu")]
 pub use gradus_gpu as gpu;
+pub use gradus_ir::KernelSummary;
 pub use gradus_ir::op::custom::{CustomError, CustomInput, CustomOutput};
 pub use gradus_ir::{DType, Data, Element, Error as ErrorKind, MemoryStats, Number, Shape, Stats, f16};
 #[cfg(feature = "gpu")]
@@ -89,6 +91,7 @@ pub use ops::pool::Pool;
 pub use ops::resize::PadMode;
 pub use ops::view::{cat, stack};
 pub use ops::window::Spatial;
+pub use profile::{KernelRun, Profile};
 pub use random::{Key, Rng, RngState};
 pub use rule::GradientRule;
 pub use tensor::{Tensor, eval, no_grad};

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::evaluate::failed;
 use crate::extract::Extraction;
+use crate::profile::Recorder;
 use crate::timed::Timed;
 use gradus_ir::{Executable, Graph};
 use lru::LruCache;
@@ -22,9 +23,17 @@ const WARN_AFTER: u32 = 16;
 
 /// The plans used last, by the hash of their graph; of two graphs that share a hash, the later one stays.
 pub(crate) struct Plans {
-    cached: LruCache<u64, Cached, foldhash::fast::FixedState>,
+    cached: Cache,
+    /// While a profile is made: where it is noted, and the plans of before.
+    profiled: Option<(Arc<Recorder>, Cache)>,
     made: u64,
     sites: HashMap<&'static Location<'static>, Site>,
+}
+
+type Cache = LruCache<u64, Cached, foldhash::fast::FixedState>;
+
+fn empty() -> Cache {
+    LruCache::with_hasher(CACHED, foldhash::fast::FixedState::default())
 }
 
 struct Cached {
@@ -44,13 +53,42 @@ struct Site {
 
 impl Plans {
     pub(crate) fn new() -> Plans {
-        let cached = LruCache::with_hasher(CACHED, foldhash::fast::FixedState::default());
-        Plans { cached, made: 0, sites: HashMap::new() }
+        Plans { cached: empty(), profiled: None, made: 0, sites: HashMap::new() }
+    }
+
+    /// From now on every kernel's time is noted; not if it is already.
+    pub(crate) fn begin_profile(&mut self, recorder: Arc<Recorder>) -> bool {
+        if self.profiled.is_some() {
+            return false;
+        }
+        // Those of before are not measured, those of the profile not used later.
+        self.profiled = Some((recorder, std::mem::replace(&mut self.cached, empty())));
+        true
+    }
+
+    /// Takes up again the plans of before.
+    pub(crate) fn end_profile(&mut self) {
+        if let Some((_, before)) = self.profiled.take() {
+            self.cached = before;
+        }
     }
 
     /// How many were made so far.
     pub(crate) fn made(&self) -> u64 {
         self.made
+    }
+
+    /// The executable of a compiled function's graph, which outlives a profile and so is not measured.
+    pub(crate) fn executable_to_keep(
+        &mut self,
+        device: &Device,
+        extraction: &Extraction,
+    ) -> Result<Arc<dyn Executable>> {
+        let profile = self.profiled.take();
+        let during = profile.map(|(recorder, before)| (recorder, std::mem::replace(&mut self.cached, before)));
+        let executable = self.executable(device, extraction);
+        self.profiled = during.map(|(recorder, during)| (recorder, std::mem::replace(&mut self.cached, during)));
+        executable
     }
 
     /// The executable of a graph, from the cache if it is there.
@@ -72,8 +110,9 @@ impl Plans {
                 eprintln!("      keeps {} {op}{shape} of {}:{}", plan.buffer_name(*buffer), at.file(), at.line());
             }
         }
-        let executable: Arc<dyn Executable> = match DEBUG.time {
-            true => Arc::new(Timed::new(device, &plan)?),
+        let recorder = self.profiled.as_ref().map(|(recorder, _)| recorder.clone());
+        let executable: Arc<dyn Executable> = match DEBUG.time || recorder.is_some() {
+            true => Arc::new(Timed::new(device, &plan, |node| extraction.named(node), recorder)?),
             false => Arc::from(device.backend().compile(plan).map_err(|kind| failed(extraction, kind))?),
         };
         self.made += 1;

@@ -1,9 +1,12 @@
-//! `GRADUS_DEBUG=time`: plans that run one kernel at a time and say how long each took.
+//! Plans that run one kernel at a time and say how long each took: to a profile, or, with `GRADUS_DEBUG=time`, on standard
+//! error.
 
 use crate::device::Device;
+use crate::profile::{KernelRun, Recorder};
 use gradus_ir::plan::BufferId;
-use gradus_ir::{Buffer, Error, Executable, Number, Plan, Result};
+use gradus_ir::{Buffer, Error, Executable, KernelSummary, NodeId, Number, Plan, Result};
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A plan whose kernels are plans of their own.
@@ -13,19 +16,28 @@ pub(crate) struct Timed {
     inputs: Vec<Option<usize>>,
     kernels: Vec<Kernel>,
     outputs: Vec<BufferId>,
+    /// Of a profile; without one, times are printed.
+    recorder: Option<Arc<Recorder>>,
 }
 
 struct Kernel {
     executable: Box<dyn Executable>,
-    /// What it does, in words.
-    name: String,
+    summary: Arc<KernelSummary>,
+    /// How many instructions its expression has.
+    instructions: usize,
     /// The buffers of its input slots, and whether it writes over each.
     reads: Vec<(BufferId, bool)>,
     writes: Vec<BufferId>,
 }
 
 impl Timed {
-    pub(crate) fn new(device: &Device, plan: &Plan) -> Result<Timed> {
+    /// A plan; `lines` says what a node of its graph is and where it was recorded.
+    pub(crate) fn new(
+        device: &Device,
+        plan: &Plan,
+        lines: impl Fn(NodeId) -> Option<(String, String)>,
+        recorder: Option<Arc<Recorder>>,
+    ) -> Result<Timed> {
         let kernel = |kernel: &gradus_ir::plan::Kernel| {
             let writes: Vec<BufferId> = kernel.outputs.iter().map(|store| store.buffer).collect();
             let mut part = Plan { kernels: vec![kernel.clone()], outputs: writes.clone(), ..plan.clone() };
@@ -38,15 +50,16 @@ impl Timed {
                     reads.push((load.buffer, writes.contains(&load.buffer)));
                 }
             }
-            let ops = kernel.expression.instructions.len();
-            let name = format!("{:<11} {:<20} {ops} instructions", kernel.family_name(), kernel.space.to_string());
-            Ok(Kernel { executable: device.backend().compile(part)?, name, reads, writes })
+            let summary = Arc::new(plan.summary(kernel, &lines));
+            let instructions = kernel.expression.instructions.len();
+            Ok(Kernel { executable: device.backend().compile(part)?, summary, instructions, reads, writes })
         };
         Ok(Timed {
             device: device.clone(),
             inputs: plan.buffers.iter().map(|buffer| buffer.input).collect(),
             kernels: plan.kernels.iter().map(kernel).collect::<Result<_>>()?,
             outputs: plan.outputs.clone(),
+            recorder,
         })
     }
 
@@ -56,8 +69,10 @@ impl Timed {
         let mut table = format!("{} kernels on {}: {:.1} µs\n", times.len(), self.device, micros(&total));
         for (kernel, time) in self.kernels.iter().zip(times) {
             let share = 100.0 * time.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
+            let KernelSummary { family, space, .. } = &*kernel.summary;
+            let name = format!("{family:<11} {:<20} {} instructions", space.to_string(), kernel.instructions);
             // Writing to a string cannot fail.
-            let _ = writeln!(table, "{:10.1} µs {share:3.0} %  {}", micros(time), kernel.name);
+            let _ = writeln!(table, "{:10.1} µs {share:3.0} %  {name}", micros(time));
         }
         eprint!("{table}");
     }
@@ -81,12 +96,18 @@ impl Executable for Timed {
                 }
             }
             let mut written = Vec::new();
+            let start = self.recorder.as_ref().map(|recorder| recorder.now());
             let time = self.device.backend().time(&mut || {
                 written = kernel.executable.run(&mut operands, scalars)?;
                 Ok(())
             });
             match time {
-                Ok(time) => times.push(time),
+                Ok(time) => {
+                    times.push(time);
+                    if let (Some(recorder), Some(start)) = (&self.recorder, start) {
+                        recorder.note(KernelRun { kernel: kernel.summary.clone(), start, time });
+                    }
+                }
                 Err(error) => {
                     // What it did not take still holds its value.
                     for (&(id, is_overwritten), operand) in kernel.reads.iter().zip(operands) {
@@ -101,7 +122,9 @@ impl Executable for Timed {
                 held[id] = Some(buffer);
             }
         }
-        self.print(&times);
+        if self.recorder.is_none() {
+            self.print(&times);
+        }
         self.outputs.iter().map(|&id| held[id].clone().ok_or_else(missing)).collect()
     }
 

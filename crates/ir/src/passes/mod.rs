@@ -8,6 +8,7 @@ mod simplify;
 mod table;
 
 pub use memory::{Lifetime, Places, PlanMemory, alive_at_once, lifetimes, share_places};
+pub use table::KernelSummary;
 
 use crate::{Graph, Plan, Target};
 use order::Unordered;

@@ -7,24 +7,54 @@ use crate::op::attention::{AttentionPart, AttentionShape};
 use crate::plan::{BufferId, Family, Instruction, Kernel, Load, Plan};
 use std::fmt;
 
+/// What a kernel does, in words and numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KernelSummary {
+    /// Its family, as [`Kernel::family_name`] has it.
+    pub family: &'static str,
+    /// Its iteration space.
+    pub space: Shape,
+    /// Bytes that it reads and writes at least.
+    pub bytes: usize,
+    /// Operations on numbers.
+    pub operations: usize,
+    /// The ops that it computes.
+    pub ops: String,
+    /// The line that recorded the last of them, where it is known.
+    pub line: String,
+}
+
 impl Plan {
+    /// What one of the plan's kernels does. `lines` says of each node of the graph what it is and where it was recorded.
+    pub fn summary(&self, kernel: &Kernel, lines: impl Fn(NodeId) -> Option<(String, String)>) -> KernelSummary {
+        let named: Vec<(String, String)> = kernel.nodes.iter().filter_map(|&node| lines(node)).collect();
+        KernelSummary {
+            family: kernel.family_name(),
+            space: kernel.space.clone(),
+            bytes: self.traffic(kernel),
+            operations: operations(kernel),
+            ops: runs(named.iter().map(|(op, _)| op.as_str())),
+            line: named.last().map(|(_, line)| line.clone()).unwrap_or_default(),
+        }
+    }
+
     /// A table with a line for each kernel: number, family, space, what it reads and writes, bytes, floating-point
     /// operations, the ops that it computes, and where they were recorded, as `lines` says of each node of the graph.
     pub fn table(&self, lines: impl Fn(NodeId) -> Option<(String, String)>) -> String {
         let header = ["", "kernel", "space", "reads", "writes", "bytes", "operations", "ops", "line"];
         let mut rows: Vec<[String; 9]> = vec![header.map(String::from)];
         for (number, kernel) in self.kernels.iter().enumerate() {
-            let named: Vec<(String, String)> = kernel.nodes.iter().filter_map(|&node| lines(node)).collect();
+            let KernelSummary { family, space, bytes, operations, ops, line } = self.summary(kernel, &lines);
             rows.push([
                 number.to_string(),
-                kernel.family_name().to_string(),
-                kernel.space.to_string(),
+                family.to_string(),
+                space.to_string(),
                 kernel.loads.iter().map(|load| self.read(load)).collect::<Vec<_>>().join(" "),
                 kernel.outputs.iter().map(|store| self.written(store.buffer)).collect::<Vec<_>>().join(" "),
-                self.traffic(kernel).to_string(),
-                operations(kernel).to_string(),
-                runs(named.iter().map(|(op, _)| op.as_str())),
-                named.last().map(|(_, line)| line.clone()).unwrap_or_default(),
+                bytes.to_string(),
+                operations.to_string(),
+                ops,
+                line,
             ]);
         }
         let mut widths = [0; 9];

@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// Draws a bar for each workload: how much of the ceiling it reaches. One picture per device, in this folder.
     #[arg(long, value_name = "FOLDER")]
     pictures: Option<PathBuf>,
+    /// Measures each kernel of an iteration: a table, and in this folder a trace for Perfetto or chrome://tracing.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "json")]
+    profile: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -160,7 +163,27 @@ fn measure_all(
         picture(device, &entries, ceilings).save(&path)?;
         println!("picture: {}\n", path.display());
     }
+    if let Some(folder) = &arguments.profile {
+        let is_measured = |workload: &&Workload| entries.iter().any(|entry| entry.measurement.w == workload.name);
+        workloads.iter().filter(is_measured).try_for_each(|workload| profile(workload, device, folder))?;
+    }
     Ok(entries.into_iter().map(|entry| entry.measurement).collect())
+}
+
+/// Shows the kernels of an iteration.
+fn profile(workload: &Workload, device: &Device, folder: &Path) -> anyhow::Result<()> {
+    let mut run = (workload.prepare)(device)?;
+    let ((), mut profile) = device.profile(|| {
+        (run.iterate)(1)?;
+        (run.iterate)(1)
+    })?;
+    // The first iteration compiles kernels besides.
+    profile.runs.drain(..profile.runs.len() / 2);
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let path = folder.join(format!("{}-{}.json", workload.name, device.name().replace(':', "-")));
+    fs::write(&path, profile.to_chrome_trace()).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}: {profile}trace: {}\n", workload.name, path.display());
+    Ok(())
 }
 
 /// Whether a workload failed since the device has no such dtype, or no room for it.
