@@ -134,7 +134,7 @@ fn compiled_functions_are_not_measured() {
         let doubled = gradus::compile(|x: &[Tensor]| Ok(vec![&x[0] * 2.0]));
         let x = Tensor::ones([4], &device);
         x.eval().unwrap();
-        let (y, profile) = device.profile(|| doubled.call(&[x.clone()])).unwrap();
+        let (y, profile) = device.profile(|| doubled.call(std::slice::from_ref(&x))).unwrap();
         assert!(profile.runs.is_empty(), "{profile}");
         assert_eq!(y[0].to_vec::<f32>().unwrap(), [2.0; 4]);
     }
