@@ -34,7 +34,7 @@ const NOT_YET: &[(&str, &str, &str)] = &[
     ("metrics", "training_dynamics", "nothing records the course of training"),
     ("lr_schedules", "*", "no schedules of the learning rate"),
     ("dp_accounting", "*", "no differential privacy"),
-    ("per_sample_gradients", "*", "no gradients per sample"),
+    ("per_sample_gradients", "*", "no private training: nothing clips them, adds noise, or audits"),
     ("interpretability", "*", "no attributions"),
     ("confident_learning", "*", "no confident learning"),
     ("label_noise_digits", "*", "no confident learning"),

@@ -212,7 +212,7 @@ impl Program {
         }
         let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
             let len = outs.first().map_or(0, SliceMut::len);
-            let mut scratch = self.scratch(operands.scalars, len);
+            let mut scratch = self.scratch(operands.scalars);
             for at in (0..len).step_by(BLOCK) {
                 let block = Block { start: task * TASK + at, len: BLOCK.min(len - at), base: 0 };
                 let mut outs: Outs<'_> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
@@ -223,9 +223,8 @@ impl Program {
         parallel::map(tasks.into_iter().enumerate().collect(), elements, run).map(|_| ())
     }
 
-    /// Registers for blocks of up to `len` elements, with the numbers already in place.
-    pub(crate) fn scratch(&self, scalars: &[Number], len: usize) -> Scratch {
-        let len = len.min(BLOCK);
+    /// Registers for blocks, with the numbers already in place.
+    pub(crate) fn scratch(&self, scalars: &[Number]) -> Scratch {
         let mut places = vec![Place::Own; self.instructions.len()];
         let registers = self.instructions.iter().enumerate().map(|(r, (instruction, dtype))| {
             if !self.needs_scratch[r] {
@@ -242,7 +241,7 @@ impl Program {
             if self.may_splat[r] {
                 places[r] = Place::Splat;
             }
-            fill(SliceMut::of(&mut register).range(0, if self.may_splat[r] { 1 } else { len }), number);
+            fill(SliceMut::of(&mut register).range(0, if self.may_splat[r] { 1 } else { BLOCK }), number);
             register
         });
         Scratch { registers: registers.collect(), places }

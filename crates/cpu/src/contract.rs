@@ -313,7 +313,7 @@ fn finish<T: Typed>(epilogue: &Program, operands: &Operands, sums: Vec<T>, base:
     }
     let run = |(task, mut outs): (usize, Outs<'_>)| {
         let (first, len) = (task * TASK, TASK.min(len - task * TASK));
-        let mut scratch = epilogue.scratch(operands.scalars, len);
+        let mut scratch = epilogue.scratch(operands.scalars);
         for at in (0..len).step_by(BLOCK) {
             let block = Block { start: base + first + at, len: BLOCK.min(len - at), base };
             let mut outs: Outs<'_> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
@@ -419,7 +419,7 @@ impl Operand {
         if packed.len() != len {
             *packed = T::wrap(vec![T::default(); len]);
         }
-        let mut scratch = program.scratch(operands.scalars, len);
+        let mut scratch = program.scratch(operands.scalars);
         for (i, out) in SliceMut::of(packed).chunks(BLOCK).into_iter().enumerate() {
             let block = Block { start: place * len + i * BLOCK, len: out.len(), base: 0 };
             program.evaluate(operands, &mut scratch, block, &mut [out])?;

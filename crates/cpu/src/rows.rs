@@ -111,7 +111,7 @@ impl RowProgram {
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
-            let mut walker = Walker::new(self, operands, self.new_values(at_once), (last - first) * self.row_len)?;
+            let mut walker = Walker::new(self, operands, self.new_values(at_once))?;
             for at in (first..last).step_by(at_once) {
                 let rows = at_once.min(last - at);
                 let mut outs = self.part(&mut outs, at - first, rows);
@@ -134,7 +134,7 @@ impl RowProgram {
     ) -> Result<()> {
         let segment = (TASK / rows).max(1);
         let whole = Part { first_row, rows, elements: 0..self.row_len };
-        let mut per_row = Walker::new(self, operands, std::mem::take(values), 0)?;
+        let mut per_row = Walker::new(self, operands, std::mem::take(values))?;
         for (number, pass) in self.passes.iter().enumerate() {
             per_row.compute_values(pass, &whole)?;
             let starts: Vec<usize> = (0..self.row_len).step_by(segment).collect();
@@ -148,7 +148,7 @@ impl RowProgram {
             let values: &[Data] = &per_row.values;
             let parts = parallel::map(tasks, rows * self.row_len, |(start, mut outs): (usize, Outs<'_>)| {
                 let elements = start..self.row_len.min(start + segment);
-                let mut walker = Walker::new(self, operands, values.to_vec(), rows * elements.len())?;
+                let mut walker = Walker::new(self, operands, values.to_vec())?;
                 walker.walk(number, &pass.elements, &Part { elements, ..whole.clone() }, &mut outs)?;
                 Ok(walker.folds.swap_remove(number))
             })?;
@@ -205,15 +205,13 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    /// For parts of so many elements.
-    fn new(program: &'a RowProgram, operands: &Operands<'a>, values: Vec<Data>, elements: usize) -> Result<Walker<'a>> {
-        let rows = values.iter().map(Data::len).max().unwrap_or(0).max(1);
+    fn new(program: &'a RowProgram, operands: &Operands<'a>, values: Vec<Data>) -> Result<Walker<'a>> {
         Ok(Walker {
             program,
             operands: *operands,
             values,
-            per_row: program.per_row.scratch(operands.scalars, rows),
-            elements: program.elements.scratch(operands.scalars, elements),
+            per_row: program.per_row.scratch(operands.scalars),
+            elements: program.elements.scratch(operands.scalars),
             folds: program.passes.iter().map(Pass::folds).collect::<Result<_>>()?,
         })
     }
