@@ -103,7 +103,11 @@ pub fn matmul_error(a: &[f32], b: &[f32], c: &[f32], batch: usize, m: usize, k: 
         for p in 0..k {
             r += a[(z * m + i) * k + p] as f64 * b[(z * k + p) * n + j] as f64;
         }
-        worst = worst.max((r - c[(z * m + i) * n + j] as f64).abs());
+        let error = (r - c[(z * m + i) * n + j] as f64).abs();
+        // NaN stays, which f64::max would pass over.
+        if error > worst || error.is_nan() {
+            worst = error;
+        }
     }
     worst
 }

@@ -101,3 +101,8 @@ pub(super) fn differences<T: PartialEq>(got: &[T], expected: &[T]) -> String {
     let wrong = got.iter().zip(expected).filter(|(got, expected)| got != expected).count();
     format!("{} wrong", wrong + got.len().abs_diff(expected.len()))
 }
+
+/// The larger one of two errors, for a check. NaN is larger than any, where `f64::max` would pass over it.
+pub(super) fn worse(a: f64, b: f64) -> f64 {
+    if b <= a || a.is_nan() { a } else { b }
+}

@@ -1,7 +1,7 @@
 //! Causal attention, and its gradient, of eight heads of width 64.
 
 use super::super::inputs::{tensor, values};
-use super::super::workload::{Cost, Run, Suite, Unit, Workload};
+use super::super::workload::{Cost, Run, Suite, Unit, Workload, worse};
 use gradus::prelude::*;
 use gradus::{Grad, Result};
 
@@ -108,7 +108,7 @@ impl Host {
             for i in 0..WIDTH {
                 let of_key = |(key, weight): (usize, &f64)| weight * f64::from(self.value[self.at(head, key) + i]);
                 let exact: f64 = weights.iter().enumerate().map(of_key).sum();
-                worst = f64::max(worst, (exact - f64::from(output[self.at(head, query) + i])).abs());
+                worst = worse(worst, (exact - f64::from(output[self.at(head, query) + i])).abs());
             }
         }
         worst
@@ -147,7 +147,7 @@ impl Host {
         }
         let errors =
             exact.iter().flatten().zip(got.iter().flatten()).map(|(exact, got)| (exact - f64::from(*got)).abs());
-        errors.fold(0.0, f64::max)
+        errors.fold(0.0, worse)
     }
 }
 

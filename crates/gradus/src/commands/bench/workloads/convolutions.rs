@@ -1,7 +1,7 @@
 //! Convolutions of a residual network's sizes (He et al., "Deep residual learning", 2016), and their gradients.
 
 use super::super::inputs::{tensor, values};
-use super::super::workload::{Cost, Run, Suite, Unit, Workload};
+use super::super::workload::{Cost, Run, Suite, Unit, Workload, worse};
 use gradus::prelude::*;
 use gradus::{Grad, Result};
 
@@ -117,7 +117,7 @@ fn error(got: &[f32], size: Size, part: Part) -> f64 {
         };
         (exact - f64::from(got[flat])).abs()
     };
-    (0..64).map(one).fold(0.0, f64::max)
+    (0..64).map(one).fold(0.0, worse)
 }
 
 fn sum(extents: [usize; 3], term: impl Fn(usize, usize, usize) -> f64) -> f64 {

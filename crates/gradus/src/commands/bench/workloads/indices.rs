@@ -1,7 +1,7 @@
 //! Rows by their number: an embedding, and its gradient.
 
 use super::super::inputs::{tensor, values};
-use super::super::workload::{Cost, Run, Suite, Unit, Workload, differences};
+use super::super::workload::{Cost, Run, Suite, Unit, Workload, differences, worse};
 use gradus::prelude::*;
 use gradus::{Grad, Result};
 
@@ -58,7 +58,7 @@ fn scatter(device: &Device) -> Result<Run> {
         for i in 0..WIDTH {
             let places = tokens.iter().enumerate().filter(|(_, token)| **token as usize == word);
             let exact: f64 = places.map(|(place, _)| f64::from(cotangent[place * WIDTH + i])).sum();
-            worst = f64::max(worst, (exact - f64::from(got[word * WIDTH + i])).abs());
+            worst = worse(worst, (exact - f64::from(got[word * WIDTH + i])).abs());
         }
     }
     Ok(Run::of(format!("{worst:.1e}"), device, move || gradient()?.eval()))

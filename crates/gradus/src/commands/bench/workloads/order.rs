@@ -1,7 +1,7 @@
 //! What goes along an axis in order: sorting, the largest elements, sums so far.
 
 use super::super::inputs::{tensor, values};
-use super::super::workload::{Cost, Run, Suite, Unit, Workload, differences};
+use super::super::workload::{Cost, Run, Suite, Unit, Workload, differences, worse};
 use gradus::Result;
 use gradus::prelude::*;
 
@@ -70,6 +70,6 @@ fn cumsum(device: &Device) -> Result<Run> {
         sum
     });
     let error = |(got, exact): (f32, f64)| (f64::from(got) - exact).abs() / exact;
-    let worst = cumsum().to_vec::<f32>()?.into_iter().zip(exact).map(error).fold(0.0, f64::max);
+    let worst = cumsum().to_vec::<f32>()?.into_iter().zip(exact).map(error).fold(0.0, worse);
     Ok(Run::of(format!("{worst:.1e}"), device, move || cumsum().eval()))
 }

@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use super::super::inputs::{tensor, values};
-use super::super::workload::{Cost, Run, Suite, Unit, Workload};
+use super::super::workload::{Cost, Run, Suite, Unit, Workload, worse};
 use gradus::{DType, Device, Result, Tensor};
 
 /// A product of `a [batch, m, k]` and `b [batch, k, n]`.
@@ -61,5 +61,5 @@ fn error(got: &Tensor, Product { batch, m, k, n }: Product) -> Result<f64> {
         let exact: f64 = (0..k).map(|p| f64::from(a[(z * m + i) * k + p]) * f64::from(b[(z * k + p) * n + j])).sum();
         (exact - f64::from(got[(z * m + i) * n + j])).abs()
     };
-    Ok((0..64).map(one).fold(0.0, f64::max))
+    Ok((0..64).map(one).fold(0.0, worse))
 }

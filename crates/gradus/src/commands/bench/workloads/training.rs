@@ -1,7 +1,7 @@
 //! Training steps: forward, backward and an optimiser, with no value read.
 
 use super::super::inputs::{labels, tensor, values};
-use super::super::workload::{Cost, Run, Suite, Unit, Workload};
+use super::super::workload::{Cost, Run, Suite, Unit, Workload, worse};
 use gradus::prelude::*;
 use gradus::{Result, compile};
 use std::rc::Rc;
@@ -216,7 +216,7 @@ fn adam(device: &Device) -> Result<Run> {
     for (i, parameter) in model.iter().enumerate() {
         let expected = values(ELEMENTS, 100 + i as u32, 1.0).into_iter().map(f64::from);
         for (got, g) in parameter.tensor().to_vec::<f32>()?.into_iter().zip(expected) {
-            worst = f64::max(worst, (f64::from(got) + 3e-3 * g / (g.abs() + 1e-8)).abs());
+            worst = worse(worst, (f64::from(got) + 3e-3 * g / (g.abs() + 1e-8)).abs());
         }
     }
     Ok(Run::of(format!("{worst:.1e}"), device, step))
