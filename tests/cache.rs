@@ -160,8 +160,9 @@ fn batches_of_any_size_share_their_pipelines() {
             eval([&x, &y])?;
             optimiser.step(&cross_entropy(&setting.model.forward(&x), &y))
         };
-        // A GPU's kernels get the first two values of a size as constants; multiples of four have kernels of their own.
-        let sizes = [64, 1, 3, 5, 2, 6, 10, 4, 12];
+        // A GPU's kernels get the first two values of a size as constants; multiples of four have kernels of their own,
+        // and so have products of up to 8, 16, 32 and more rows where a subgroup computes a tile.
+        let sizes = [64, 1, 3, 5, 2, 6, 10, 4, 12, 20];
         for size in sizes {
             step(size).unwrap();
         }

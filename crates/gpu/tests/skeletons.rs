@@ -46,7 +46,7 @@ fn skeletons_with_identity_hooks() {
     let shared = "fn program(i: u32, row: u32, first: u32, last: u32, lane: u32) {
         data[i] = pass_N(row, first, last, lane).sum;
     }\n";
-    let product = "alias Element = f32; alias Vector = vec4<f32>; const A_ALONG_K = true; const B_ALONG_K = false;
+    let product = "alias Element = f32; alias Vector = vec4<f32>; const A_ALONG_K = true; const B_ALONG_K = false; const ROW_GROUPS = 4u;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
         fn load_a(batch: u32, row: u32, k: u32) -> f32 { return data[row + k]; }
@@ -93,12 +93,13 @@ fn skeletons_with_identity_hooks() {
     {
         check(name, &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), skeleton, attention, store]);
     }
-    let skeletons: [(&str, &str, &[&str]); 12] = [
+    let skeletons: [(&str, &str, &[&str]); 13] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),
         ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction, shared]),
         ("matmul_direct", shaders::MATMUL_DIRECT, &[product]),
         ("matmul_tiled", shaders::MATMUL_TILED, &[product]),
+        ("matmul_subgroup", shaders::MATMUL_SUBGROUP, &[product]),
         ("scatter", shaders::SCATTER, &[size, scatter]),
         ("unpack", shaders::UNPACK, &[size, unpack]),
         ("scan", shaders::SCAN, &[scan]),

@@ -10,6 +10,46 @@ use gradus_ir::plan::{Expression, Family, Instruction, Kernel, Load};
 use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
 
+/// How a product is cut into the work of workgroups.
+#[derive(Clone, Copy)]
+enum Tiling {
+    /// Four by four results per invocation.
+    Direct,
+    /// 64 by 64 per workgroup of 256, through workgroup memory.
+    Shared,
+    /// So many times eight rows by 32 columns per subgroup of eight, which is a workgroup.
+    Subgroup { row_groups: usize },
+}
+
+impl Tiling {
+    /// What suits a device, and a product of so many rows.
+    fn of(compiler: &Compiler<'_>, rows: usize) -> Tiling {
+        match compiler.limits().subgroup_size {
+            _ if compiler.tuning.cooperates => Tiling::Shared,
+            Some((8, 8)) => Tiling::Subgroup { row_groups: rows.div_ceil(8).next_power_of_two().min(8) },
+            _ => Tiling::Direct,
+        }
+    }
+
+    /// Rows and columns of a tile.
+    fn extents(self) -> (usize, usize) {
+        match self {
+            Tiling::Direct => (4, 4),
+            Tiling::Shared => (64, 64),
+            Tiling::Subgroup { row_groups } => (8 * row_groups, 32),
+        }
+    }
+
+    /// Invocations that work on a tile.
+    fn invocations(self) -> usize {
+        match self {
+            Tiling::Direct => 1,
+            Tiling::Shared => 256,
+            Tiling::Subgroup { .. } => 8,
+        }
+    }
+}
+
 /// An operand: an expression of one load, whose axes stand in three groups, each with a flat index.
 struct Operand {
     /// The kernel that would compute it.
@@ -80,12 +120,10 @@ pub(super) fn compile(
         return Err(Error::TooLarge { shape: a.kernel.space });
     }
     let dtype = operands[0].instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
-    let tiled = compiler.tuning.cooperates;
-    let (height, width) = if tiled { (64, 64) } else { (4, 4) };
+    let tiling = Tiling::of(compiler, rows);
+    let (height, width) = tiling.extents();
     let tiles = batches * rows.div_ceil(height) * columns.div_ceil(width);
-    // A workgroup of the tiled kernel is 256 invocations.
-    let busy = if tiled { compiler.tuning.busy / 256 } else { compiler.tuning.busy };
-    let (parts, segment) = reduce::parts(busy, tiles, inner, reduce::SHORTEST);
+    let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, reduce::SHORTEST);
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
@@ -100,9 +138,13 @@ pub(super) fn compile(
             let size = module.size(size as i64);
             module.function(&format!("{name}() -> u32"), &size);
         }
-        if tiled {
-            let (a, b) = (a.is_along_k(), b.is_along_k());
-            module.add(&format!("const A_ALONG_K = {a};\nconst B_ALONG_K = {b};"));
+        match tiling {
+            Tiling::Direct => {}
+            Tiling::Shared => {
+                let (a, b) = (a.is_along_k(), b.is_along_k());
+                module.add(&format!("const A_ALONG_K = {a};\nconst B_ALONG_K = {b};"));
+            }
+            Tiling::Subgroup { row_groups } => module.add(&format!("const ROW_GROUPS = {row_groups}u;")),
         }
         let outputs: Vec<(String, usize, DType)> = match partial {
             Some(partial) => vec![(module.bind(Slot::Plan(partial), element, Access::ReadWrite), 0, dtype)],
@@ -133,10 +175,17 @@ pub(super) fn compile(
             body.push('}');
         }
         module.add(&body);
-        let skeleton = if tiled { gradus_shaders::MATMUL_TILED } else { gradus_shaders::MATMUL_DIRECT };
+        let skeleton = match tiling {
+            Tiling::Direct => gradus_shaders::MATMUL_DIRECT,
+            Tiling::Shared => gradus_shaders::MATMUL_TILED,
+            Tiling::Subgroup { .. } => gradus_shaders::MATMUL_SUBGROUP,
+        };
         shader.finish(module, skeleton)
     };
-    let grid = if tiled { workgroups(tiles * parts) } else { linear(tiles * parts, compiler.tuning.workgroup) };
+    let grid = match tiling {
+        Tiling::Direct => linear(tiles * parts, compiler.tuning.workgroup),
+        Tiling::Shared | Tiling::Subgroup { .. } => workgroups(tiles * parts),
+    };
     compiler.launch("matmul", grid, generate)?;
     let Some(partial) = partial else { return Ok(()) };
     if let ([(Instruction::Accumulator, _)], [store]) = (&kernel.expression.instructions[..], &kernel.outputs[..]) {
