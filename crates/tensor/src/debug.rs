@@ -6,6 +6,7 @@ use crate::extract::{Extraction, Role};
 use crate::node::{Node, Value};
 use gradus_ir::op::Op;
 use gradus_ir::{Buffer, Data, Error as ErrorKind, Number};
+use std::cell::Cell as StdCell;
 use std::sync::{Arc, LazyLock};
 
 /// `GRADUS_DEBUG` (words with commas between them), `GRADUS_FUSE` and `GRADUS_EAGER`.
@@ -38,9 +39,42 @@ pub(crate) static DEBUG: LazyLock<Debug> = LazyLock::new(|| {
     }
 });
 
+thread_local! {
+    static FINDS_NAN: StdCell<bool> = const { StdCell::new(false) };
+}
+
+/// Runs `work`, in which the op that makes the first NaN of an evaluation is an error with its line, as `GRADUS_DEBUG=nan`
+/// has it for a whole program. What is evaluated is computed twice, and every tensor of it is read.
+///
+/// ```
+/// use gradus_tensor::{Device, Tensor, find_nan};
+///
+/// let x = Tensor::new([1.0, -1.0], &Device::cpu());
+/// let error = find_nan(|| x.log().exp().to_vec::<f32>()).unwrap_err();
+/// assert!(error.to_string().starts_with("log"), "{error}");
+/// ```
+///
+/// # Errors
+/// If a NaN is made; or as `work`.
+pub fn find_nan<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FINDS_NAN.set(self.0);
+        }
+    }
+    let _restore = Restore(FINDS_NAN.replace(true));
+    work()
+}
+
+/// Whether evaluations of this thread look for NaN.
+pub(crate) fn looks_for_nan() -> bool {
+    DEBUG.nan || FINDS_NAN.get()
+}
+
 /// Computes what is pending behind `roots` once more, keeping every float, and fails if an op makes a NaN of
 /// operands without one. Infinities pass: masks are made of them.
-pub(crate) fn find_nan(device: &Device, roots: &[Arc<Node>]) -> Result<()> {
+pub(crate) fn check_for_nan(device: &Device, roots: &[Arc<Node>]) -> Result<()> {
     let mut planner = device.planner();
     let marks = planner.marks.next();
     let nodes = marks.collect(roots);

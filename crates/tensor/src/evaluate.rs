@@ -2,7 +2,7 @@
 
 use crate::cell::stale_cell;
 use crate::compile::is_recording;
-use crate::debug::{DEBUG, find_nan};
+use crate::debug::{DEBUG, check_for_nan, looks_for_nan};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::extract::{Extraction, Flag, Marks};
@@ -66,8 +66,8 @@ thread_local! {
 fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_overwrite: bool) -> Result<()> {
     let here = |nodes: &[Arc<Node>]| nodes.iter().filter(|n| n.device == *device).cloned().collect::<Vec<_>>();
     let (roots, replaced) = (here(roots), here(replaced));
-    if DEBUG.nan {
-        find_nan(device, &roots)?;
+    if looks_for_nan() {
+        check_for_nan(device, &roots)?;
     }
     loop {
         let mut planner = device.planner();

@@ -71,6 +71,7 @@ mod transform;
 pub use cell::{Cell, assign};
 pub use compile::{Compiled, compile};
 pub use custom::{CustomOp, CustomOpBuilder};
+pub use debug::find_nan;
 pub use device::Device;
 pub use error::{Error, Result};
 pub use gradus_cpu::reference;
