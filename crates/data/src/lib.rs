@@ -10,6 +10,8 @@
 //! # Ok::<(), gradus_data::DataError>(())
 //! ```
 
+pub mod augment;
+
 mod array;
 mod array_file;
 mod char_text;
