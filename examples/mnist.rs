@@ -8,7 +8,7 @@
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use gradus::data::IdxArray;
+use gradus::data::Array;
 use gradus::prelude::*;
 use gradus::train::metrics::ConfusionMatrix;
 use gradus::train::picture::{Chart, ConfusionHeatMap, ImageGrid, Panel};
@@ -125,8 +125,8 @@ fn main() -> anyhow::Result<()> {
 
 /// Images and their labels, as bytes.
 struct Images {
-    pixels: IdxArray,
-    labels: IdxArray,
+    pixels: Array,
+    labels: Array,
 }
 
 impl Images {
@@ -136,7 +136,7 @@ impl Images {
             let name = format!("{part}-{kind}-ubyte");
             let path = [folder.join(&name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file());
             let path = path.with_context(|| format!("neither {name} nor {name}.gz is in {}", folder.display()))?;
-            Ok::<_, anyhow::Error>(IdxArray::read(path)?)
+            Ok::<_, anyhow::Error>(Array::read_idx(path)?)
         };
         let (pixels, labels) = (read("images-idx3")?, read("labels-idx1")?);
         let (&[count, SIDE, SIDE], &[of_labels]) = (pixels.shape(), labels.shape()) else {

@@ -1,164 +1,252 @@
-//! Data sets of tensors, and batches of them.
+//! Data sets: items by index.
 
-use gradus_tensor::{Error, ErrorKind, Key, Result, Tensor};
+use crate::DataError;
+use std::sync::Arc;
 
-/// Tensors that belong together row by row, such as images and labels.
+/// Items by index, made or read when they are asked for, by any thread: what a [`Loader`](crate::Loader) makes batches of.
+///
+/// One's own data set says how many items there are, and makes one:
 ///
 /// ```
-/// use gradus_data::TensorDataset;
-/// use gradus_tensor::{Device, Key, Tensor};
-/// let device = Device::cpu();
-/// let data = TensorDataset::new([Tensor::zeros([10, 3], &device), Tensor::arange(10, &device)])?;
-/// let mut seen = 0;
-/// for [x, y] in data.batches(4).shuffled(Key::new(7)) {
-///     assert_eq!(x.shape()[0], y.shape()[0]);
-///     seen += y.numel();
+/// use gradus_data::{DataError, Dataset};
+/// struct Squares;
+/// impl Dataset for Squares {
+///     type Item = (f32, f32);
+///     fn len(&self) -> usize {
+///         100
+///     }
+///     fn get(&self, index: usize) -> Result<(f32, f32), DataError> {
+///         Ok((index as f32, (index * index) as f32))
+///     }
 /// }
-/// assert_eq!(seen, 10);
-/// # Ok::<(), gradus_tensor::Error>(())
+/// let odd = Squares.subset((1..100).step_by(2).collect())?.map(|(x, square)| Ok(square / x));
+/// assert_eq!((odd.len(), odd.get(2)?), (50, 5.0));
+/// # Ok::<(), DataError>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct TensorDataset<const N: usize> {
-    tensors: [Tensor; N],
-    rows: usize,
-}
+///
+/// A data set that is asked for an index that it does not have answers with [`DataError::NoRow`]; what else goes wrong may be
+/// any error, boxed ([`DataError::Other`]).
+pub trait Dataset: Send + Sync {
+    /// What there is at each index.
+    type Item: Send;
 
-impl<const N: usize> TensorDataset<N> {
-    /// A data set of tensors with equal first extents.
+    /// The number of items.
+    fn len(&self) -> usize;
+
+    /// Item number `index`, from 0.
     ///
     /// # Errors
-    /// If the first extents differ, a tensor has no axis, or one carries an error.
-    #[track_caller]
-    pub fn new(tensors: [Tensor; N]) -> Result<TensorDataset<N>> {
-        let mut rows = None;
-        for tensor in &tensors {
-            if let Some(error) = tensor.error() {
-                return Err(error.clone());
-            }
-            let Some(&extent) = tensor.shape().first() else {
-                let kind = ErrorKind::Rank { expected: "at least rank 1".into(), shape: tensor.shape().clone() };
-                return Err(Error::new("TensorDataset", kind));
-            };
-            let first = *rows.get_or_insert(extent);
-            if extent != first {
-                let (expected, found) = (tensor.shape().with(0, first), tensor.shape().clone());
-                return Err(Error::new("TensorDataset", ErrorKind::Shape { what: "a tensor", expected, found }));
-            }
+    /// If it cannot be read or made, or there is none.
+    fn get(&self, index: usize) -> Result<Self::Item, DataError>;
+
+    /// Whether there are no items.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The data set of what `f` makes of each item.
+    fn map<T: Send, F>(self, f: F) -> Map<Self, F>
+    where
+        Self: Sized,
+        F: Fn(Self::Item) -> Result<T, DataError> + Send + Sync,
+    {
+        Map { data: self, f }
+    }
+
+    /// The items at these indices, in this order: a part of a split. One index may come several times.
+    ///
+    /// # Errors
+    /// If there is no item at one of them.
+    fn subset(self, indices: Vec<usize>) -> Result<Subset<Self>, DataError>
+    where
+        Self: Sized,
+    {
+        let rows = self.len();
+        match indices.iter().find(|&&index| index >= rows) {
+            Some(&row) => Err(DataError::NoRow { row, rows }),
+            None => Ok(Subset { data: self, indices }),
         }
-        Ok(TensorDataset { tensors, rows: rows.unwrap_or(0) })
     }
 
-    /// The number of rows.
-    pub fn len(&self) -> usize {
-        self.rows
+    /// The items of two data sets of equal length, in pairs.
+    ///
+    /// # Errors
+    /// If they differ in length.
+    fn zip<B: Dataset>(self, other: B) -> Result<Zip<Self, B>, DataError>
+    where
+        Self: Sized,
+    {
+        if self.len() != other.len() {
+            let found = format!("{} items beside {}", other.len(), self.len());
+            return Err(DataError::Argument { argument: "a data set to zip", found, expected: "as many items" });
+        }
+        Ok(Zip { first: self, second: other })
     }
 
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.rows == 0
-    }
-
-    /// The whole tensors.
-    pub fn tensors(&self) -> &[Tensor; N] {
-        &self.tensors
-    }
-
-    /// Batches of `size` rows (at least 1), in order; the last may be smaller.
-    pub fn batches(&self, size: usize) -> Batches<'_, N> {
-        Batches { data: self, size: size.max(1), order: None, next: 0, drop_last: false }
+    /// The items of this data set, then those of another.
+    fn chain<B: Dataset<Item = Self::Item>>(self, other: B) -> Chain<Self, B>
+    where
+        Self: Sized,
+    {
+        Chain { first: self, second: other }
     }
 }
 
-/// An iterator over the batches of a [`TensorDataset`].
+macro_rules! dataset_behind {
+    ($($pointer:ty)*) => {
+        $(impl<D: Dataset + ?Sized> Dataset for $pointer {
+            type Item = D::Item;
+
+            fn len(&self) -> usize {
+                (**self).len()
+            }
+
+            fn get(&self, index: usize) -> Result<D::Item, DataError> {
+                (**self).get(index)
+            }
+        })*
+    };
+}
+dataset_behind!(&D Box<D> Arc<D>);
+
+/// Items in memory, which are cloned when they are asked for.
+///
+/// ```
+/// use gradus_data::{Dataset, InMemory};
+/// let words = InMemory::new(["mind", "the", "gap"]);
+/// assert_eq!(words.get(2)?, "gap");
+/// # Ok::<(), gradus_data::DataError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InMemory<T>(Vec<T>);
+
+impl<T> InMemory<T> {
+    /// The items of a vector, an array or another iterator.
+    pub fn new(items: impl IntoIterator<Item = T>) -> InMemory<T> {
+        InMemory(items.into_iter().collect())
+    }
+
+    /// The items.
+    pub fn items(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Clone + Send + Sync> Dataset for InMemory<T> {
+    type Item = T;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, index: usize) -> Result<T, DataError> {
+        self.0.get(index).cloned().ok_or(DataError::NoRow { row: index, rows: self.0.len() })
+    }
+}
+
+/// See [`Dataset::map`].
 #[derive(Clone, Debug)]
-pub struct Batches<'a, const N: usize> {
-    data: &'a TensorDataset<N>,
-    size: usize,
-    order: Option<Vec<usize>>,
-    next: usize,
-    drop_last: bool,
+pub struct Map<D, F> {
+    data: D,
+    f: F,
 }
 
-impl<const N: usize> Batches<'_, N> {
-    /// In random order; the same key gives the same order. Give each epoch a key of its own.
-    pub fn shuffled(mut self, key: Key) -> Self {
-        self.order = Some(key.shuffled(self.data.rows));
-        self
+impl<D: Dataset, T: Send, F: Fn(D::Item) -> Result<T, DataError> + Send + Sync> Dataset for Map<D, F> {
+    type Item = T;
+
+    fn len(&self) -> usize {
+        self.data.len()
     }
 
-    /// Leaves out a last batch that is smaller than the others.
-    pub fn drop_last(mut self) -> Self {
-        self.drop_last = true;
-        self
-    }
-
-    /// How many batches are left.
-    pub fn count_left(&self) -> usize {
-        let rows = self.data.rows - self.next;
-        if self.drop_last { rows / self.size } else { rows.div_ceil(self.size) }
+    fn get(&self, index: usize) -> Result<T, DataError> {
+        (self.f)(self.data.get(index)?)
     }
 }
 
-impl<const N: usize> Iterator for Batches<'_, N> {
-    type Item = [Tensor; N];
+/// See [`Dataset::subset`].
+#[derive(Clone, Debug)]
+pub struct Subset<D> {
+    data: D,
+    indices: Vec<usize>,
+}
 
-    fn next(&mut self) -> Option<[Tensor; N]> {
-        if self.count_left() == 0 {
-            return None;
+impl<D> Subset<D> {
+    /// The indices, in the whole data set.
+    pub fn indices(&self) -> &[usize] {
+        &self.indices
+    }
+}
+
+impl<D: Dataset> Dataset for Subset<D> {
+    type Item = D::Item;
+
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn get(&self, index: usize) -> Result<D::Item, DataError> {
+        let rows = self.indices.len();
+        self.data.get(*self.indices.get(index).ok_or(DataError::NoRow { row: index, rows })?)
+    }
+}
+
+/// See [`Dataset::zip`].
+#[derive(Clone, Debug)]
+pub struct Zip<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A: Dataset, B: Dataset> Dataset for Zip<A, B> {
+    type Item = (A::Item, B::Item);
+
+    fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Self::Item, DataError> {
+        Ok((self.first.get(index)?, self.second.get(index)?))
+    }
+}
+
+/// See [`Dataset::chain`].
+#[derive(Clone, Debug)]
+pub struct Chain<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A: Dataset, B: Dataset<Item = A::Item>> Dataset for Chain<A, B> {
+    type Item = A::Item;
+
+    fn len(&self) -> usize {
+        self.first.len() + self.second.len()
+    }
+
+    fn get(&self, index: usize) -> Result<A::Item, DataError> {
+        match index.checked_sub(self.first.len()) {
+            None => self.first.get(index),
+            Some(after) => self.second.get(after),
         }
-        let (start, end) = (self.next, (self.next + self.size).min(self.data.rows));
-        self.next = end;
-        let select: Box<dyn Fn(&Tensor) -> Tensor> = match &self.order {
-            None => Box::new(move |x| x.slice(0, start as isize..end as isize)),
-            Some(order) => {
-                let rows: Vec<u32> = order[start..end].iter().map(|&row| row as u32).collect();
-                let device = self.data.tensors[0].device();
-                let index = Tensor::from_vec(rows, [end - start], device);
-                Box::new(move |x| x.index_select(0, &index))
-            }
-        };
-        Some(std::array::from_fn(|i| select(&self.data.tensors[i])))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.count_left(), Some(self.count_left()))
     }
 }
-
-impl<const N: usize> ExactSizeIterator for Batches<'_, N> {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gradus_tensor::Device;
 
     #[test]
-    fn every_row_comes_once_and_rows_stay_together() {
-        let device = Device::cpu();
-        let y = Tensor::arange(11, &device);
-        let data = TensorDataset::new([&y * 10, y]).unwrap();
-        for drop_last in [false, true] {
-            let batches = data.batches(4).shuffled(Key::new(3));
-            let batches = if drop_last { batches.drop_last() } else { batches };
-            assert_eq!(batches.len(), if drop_last { 2 } else { 3 });
-            let mut seen = Vec::new();
-            for [tens, ones] in batches {
-                let (tens, ones) = (tens.to_vec::<i32>().unwrap(), ones.to_vec::<i32>().unwrap());
-                assert_eq!(tens, ones.iter().map(|i| i * 10).collect::<Vec<_>>());
-                seen.extend(ones);
-            }
-            let in_order: Vec<i32> = (0..11).collect();
-            assert_ne!(seen, in_order[..seen.len()]);
-            seen.sort_unstable();
-            seen.dedup();
-            assert_eq!(seen.len(), if drop_last { 8 } else { 11 });
-        }
-    }
-
-    #[test]
-    fn uneven_tensors_are_refused() {
-        let device = Device::cpu();
-        let error = TensorDataset::new([Tensor::zeros([3], &device), Tensor::zeros([4, 2], &device)]).unwrap_err();
-        assert!(error.to_string().contains("[4, 2]"), "{error}");
+    fn combinations() {
+        let letters = InMemory::new("abcde".chars());
+        let both = letters.clone().zip(InMemory::new(1..=5)).unwrap().chain(InMemory::new([('f', 6)]));
+        assert_eq!((both.len(), both.get(4).unwrap(), both.get(5).unwrap()), (6, ('e', 5), ('f', 6)));
+        assert!(matches!(both.get(6), Err(DataError::NoRow { .. })));
+        let part = both.subset(vec![5, 0, 0]).unwrap();
+        assert_eq!((part.indices(), part.get(2).unwrap()), (&[5, 0, 0][..], ('a', 1)));
+        assert!(matches!(part.get(3), Err(DataError::NoRow { row: 3, rows: 3 })));
+        assert!(matches!((&part).subset(vec![3]), Err(DataError::NoRow { row: 3, rows: 3 })));
+        assert!(letters.clone().zip(InMemory::new([1])).unwrap_err().to_string().contains("1 items beside 5"));
+        let boxed: Box<dyn Dataset<Item = char>> = Box::new(letters);
+        assert_eq!((boxed.is_empty(), boxed.get(1).unwrap()), (false, 'b'));
     }
 }

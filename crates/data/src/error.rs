@@ -65,15 +65,6 @@ pub enum DataError {
         max_bytes: usize,
     },
 
-    /// Not an IDX file, or one that is not as long as it says.
-    #[error("{name} is not an IDX file as it should be: found {found}")]
-    NotIdx {
-        /// What was read.
-        name: String,
-        /// What was found, and what was expected.
-        found: String,
-    },
-
     /// Not a safetensors file, or one that is not as it says.
     #[error("{name} is not a safetensors file as it should be: found {found}")]
     NotSafetensors {
@@ -212,6 +203,156 @@ pub enum DataError {
         found: String,
     },
 
+    /// Not a file of its format, or one that is not as it says.
+    #[error("{name} is not {format} as it should be: found {found}")]
+    Malformed {
+        /// What was read.
+        name: String,
+        /// What it should be.
+        format: &'static str,
+        /// What was found, and what was expected.
+        found: String,
+    },
+
+    /// An image could not be decoded: it is broken, of another format than PNG and JPEG, or larger than allowed.
+    #[error("cannot decode the image {name}: {source}")]
+    Image {
+        /// What was read.
+        name: String,
+        /// What the decoder said.
+        source: image::ImageError,
+    },
+
+    /// A folder holds no folder with an image.
+    #[error("{} holds no image: found no folder (a class) with .png, .jpg or .jpeg files", path.display())]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// An argument outside the range that makes sense.
+    #[error("{argument} is {found}, expected {expected}")]
+    Argument {
+        /// Name of the argument.
+        argument: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        expected: &'static str,
+    },
+
+    /// Items that differ too much to lie in one batch.
+    #[error("item {position} of a batch (from 0) is {found}, expected {expected} as the first")]
+    Uneven {
+        /// The item's place in the batch, from 0.
+        position: usize,
+        /// Its shape and type.
+        found: String,
+        /// Those of the first item.
+        expected: String,
+    },
+
+    /// An item could not be made.
+    #[error("item {index}: {source}")]
+    Item {
+        /// The item's index in the data set.
+        index: usize,
+        /// Why.
+        source: Box<DataError>,
+    },
+
+    /// A data set, or what makes a batch of its items, panicked.
+    #[error("{what} panicked: {message}")]
+    Panicked {
+        /// What did: an item by its index, or a batch by its number.
+        what: String,
+        /// What the panic said.
+        message: String,
+    },
+
+    /// Whatever else went wrong in a data set of the user.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+
+    /// A saved state belongs to another data set or other options.
+    #[error("a saved state says {found}, expected {expected}")]
+    State {
+        /// What the state says.
+        found: String,
+        /// What would fit.
+        expected: String,
+    },
+
+    /// There is no column of this name.
+    #[error("there is no column `{column}` among {}", shortened(&columns.join(", ")))]
+    NoColumn {
+        /// The name.
+        column: String,
+        /// The columns that there are.
+        columns: Vec<String>,
+    },
+
+    /// Two columns have one name.
+    #[error("{name} has two columns named `{column}`, expected a name for each")]
+    DuplicateColumn {
+        /// What was read or made.
+        name: String,
+        /// The name.
+        column: String,
+    },
+
+    /// A column is of another kind than what it is used for.
+    #[error("column `{column}` holds {found}, expected {expected}")]
+    ColumnKind {
+        /// The column.
+        column: String,
+        /// What it holds.
+        found: &'static str,
+        /// What was expected.
+        expected: &'static str,
+    },
+
+    /// Columns have different numbers of rows.
+    #[error("column `{column}` has {found} rows, expected {expected}")]
+    ColumnLength {
+        /// The column.
+        column: String,
+        /// Its rows.
+        found: usize,
+        /// The rows of the first column.
+        expected: usize,
+    },
+
+    /// A category that is not among those that are known.
+    #[error("column `{column}`, row {row} (from 0): found the category `{found}`, expected one of {}", shortened(&known.join(", ")))]
+    UnseenCategory {
+        /// The column.
+        column: String,
+        /// The row, from 0.
+        row: usize,
+        /// The category.
+        found: String,
+        /// The categories that are known.
+        known: Vec<String>,
+    },
+
+    /// A cell of a text file is not among the categories that were given for its column.
+    #[error("{name}, line {line}, column {column} (`{heading}`): found `{found}`, expected one of {}", shortened(&known.join(", ")))]
+    NotACategory {
+        /// What was read.
+        name: String,
+        /// The cell's line, from 1.
+        line: u64,
+        /// The cell's column, from 1.
+        column: usize,
+        /// The column's name.
+        heading: String,
+        /// The cell, cut short if it is very long.
+        found: String,
+        /// The categories that were given.
+        known: Vec<String>,
+    },
+
     /// A table has another number of columns than what it is used with.
     #[error("the table has {found} columns, expected {expected}")]
     ColumnCount {
@@ -220,4 +361,19 @@ pub enum DataError {
         /// The columns that were expected.
         expected: usize,
     },
+}
+
+impl DataError {
+    /// [`DataError::Other`], of an error or a text.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DataError {
+        DataError::Other(error.into())
+    }
+}
+
+/// The start of a text, short enough for an error message.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -10,21 +10,57 @@
 //! # Ok::<(), gradus_data::DataError>(())
 //! ```
 
+pub mod augment;
+
+mod array;
+mod array_file;
 mod char_text;
+mod cifar;
+mod column_plan;
 mod dataset;
+mod elements;
 mod error;
+mod frame;
 mod gzip;
 mod idx;
+mod images;
+mod layout;
+mod loader;
+mod npy;
+mod preprocessor;
 mod read_csv;
+mod read_frame;
+mod row_file;
 mod safetensors;
+mod sampler;
+mod split;
+mod stack;
 mod standardise;
+mod statistics;
 mod table;
+mod tensor_dataset;
 
+pub use array::Array;
+pub use array_file::ArrayFile;
 pub use char_text::CharText;
-pub use dataset::{Batches, TensorDataset};
+pub use cifar::{Cifar, CifarFile, CifarKind};
+pub use column_plan::{CategoryOptions, ColumnPlan, Encode, Impute, MissingCategory, NumberOptions, Scale, Unseen};
+pub use dataset::{Chain, Dataset, InMemory, Map, Subset, Zip};
+pub use elements::Elements;
 pub use error::DataError;
-pub use idx::IdxArray;
+pub use frame::{Categories, Cells, Column, Frame};
+pub use images::{Channels, ImageFolder, ImageOptions, ImageSize, image_from_reader, read_image};
+pub use loader::{Epoch, Loader, LoaderState};
+pub use preprocessor::{Features, Preprocessor};
 pub use read_csv::CsvOptions;
+pub use read_frame::{ColumnKind, FrameOptions};
 pub use safetensors::{FloatStorage, Safetensors, SafetensorsOptions};
+pub use sampler::{ClassBalanced, Sampler, Sequential, Shuffled, Weighted};
+pub use split::{
+    Fold, Parts, k_fold, k_fold_grouped, k_fold_stratified, split_by_time, split_grouped, split_random,
+    split_stratified,
+};
+pub use stack::Stack;
 pub use standardise::Standardiser;
 pub use table::Table;
+pub use tensor_dataset::{Batches, TensorDataset};

@@ -2,6 +2,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use csv::ByteRecord;
 
+use crate::error::shortened;
 use crate::gzip::unpacked;
 use crate::{DataError, Table};
 
@@ -44,22 +45,51 @@ pub(crate) fn read_csv(reader: impl Read, name: &str, options: &CsvOptions) -> R
 }
 
 fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, DataError> {
+    let mut names: Option<Vec<String>> = None;
+    let mut columns = 0;
+    let mut rows = 0;
+    let mut values = Vec::new();
+    for_each_record(text, name, options, |record, line| {
+        columns = record.len();
+        if options.has_header && names.is_none() {
+            names = Some(texts(record, name, line)?);
+            return Ok(());
+        }
+        if (values.len() + columns) as u64 > options.max_bytes / size_of::<f64>() as u64 {
+            return Err(too_large(name, options));
+        }
+        for i in 0..columns {
+            let heading = || names.as_ref().map(|names| names[i].clone());
+            values.push(number(cell(record, i, name, line)?, name, line, i, heading)?);
+        }
+        rows += 1;
+        Ok(())
+    })?;
+    match rows {
+        0 => Err(DataError::Empty { name: name.to_owned() }),
+        rows => Ok(Table::from_values(names, rows, columns, values)),
+    }
+}
+
+/// Hands on the cells of each line that is not blank, after those to skip, with the line's number. All have as many as the first.
+pub(crate) fn for_each_record(
+    text: impl Read,
+    name: &str,
+    options: &CsvOptions,
+    mut use_record: impl FnMut(&ByteRecord, u64) -> Result<(), DataError>,
+) -> Result<(), DataError> {
     let mut text = LineByLine::new(text, options.max_bytes);
     if let Err(error) = text.skip_lines(options.skip_lines) {
         return Err(read_error(error, &text, name, options));
     }
     let mut reader =
         csv::ReaderBuilder::new().delimiter(options.delimiter).has_headers(false).flexible(true).from_reader(text);
-
-    let mut names = None;
     let mut columns = None;
-    let mut rows = 0;
-    let mut values = Vec::new();
     let mut record = ByteRecord::new();
     loop {
         match reader.read_byte_record(&mut record) {
             Ok(true) => {}
-            Ok(false) => break,
+            Ok(false) => return Ok(()),
             Err(error) => return Err(read_error(error.into(), reader.get_ref(), name, options)),
         }
         let line = reader.get_ref().line;
@@ -67,33 +97,32 @@ fn parse(text: impl Read, name: &str, options: &CsvOptions) -> Result<Table, Dat
         if record.len() != expected {
             return Err(DataError::Ragged { name: name.to_owned(), line, found: record.len(), expected });
         }
-        if options.has_header && names.is_none() {
-            let header: Result<_, _> = (0..expected).map(|i| Ok(cell(&record, i, name, line)?.to_owned())).collect();
-            names = Some(header?);
-            continue;
-        }
-        if (values.len() + expected) as u64 > options.max_bytes / size_of::<f64>() as u64 {
-            return Err(too_large(name, options));
-        }
-        for i in 0..expected {
-            let found = cell(&record, i, name, line)?;
-            values.push(found.parse().map_err(|_| DataError::NotANumber {
-                name: name.to_owned(),
-                line,
-                column: i + 1,
-                heading: names.as_ref().map(|names: &Vec<String>| names[i].clone()),
-                found: shortened(found),
-            })?);
-        }
-        rows += 1;
-    }
-    match columns {
-        Some(columns) if rows > 0 => Ok(Table::from_values(names, rows, columns, values)),
-        _ => Err(DataError::Empty { name: name.to_owned() }),
+        use_record(&record, line)?;
     }
 }
 
-fn cell<'r>(record: &'r ByteRecord, index: usize, name: &str, line: u64) -> Result<&'r str, DataError> {
+/// All cells of a line.
+pub(crate) fn texts(record: &ByteRecord, name: &str, line: u64) -> Result<Vec<String>, DataError> {
+    (0..record.len()).map(|i| cell(record, i, name, line).map(str::to_owned)).collect()
+}
+
+pub(crate) fn number(
+    found: &str,
+    name: &str,
+    line: u64,
+    index: usize,
+    heading: impl FnOnce() -> Option<String>,
+) -> Result<f64, DataError> {
+    found.parse().map_err(|_| DataError::NotANumber {
+        name: name.to_owned(),
+        line,
+        column: index + 1,
+        heading: heading(),
+        found: shortened(found),
+    })
+}
+
+pub(crate) fn cell<'r>(record: &'r ByteRecord, index: usize, name: &str, line: u64) -> Result<&'r str, DataError> {
     let bytes = record[index].trim_ascii();
     str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 {
         name: name.to_owned(),
@@ -103,15 +132,7 @@ fn cell<'r>(record: &'r ByteRecord, index: usize, name: &str, line: u64) -> Resu
     })
 }
 
-/// The start of a text, short enough for an error message.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-fn too_large(name: &str, options: &CsvOptions) -> DataError {
+pub(crate) fn too_large(name: &str, options: &CsvOptions) -> DataError {
     DataError::TooLarge { name: name.to_owned(), max_bytes: options.max_bytes }
 }
 

@@ -1,7 +1,8 @@
 //! Safetensors files: tensors by name.
 
 use crate::DataError;
-use crate::idx::{up_to, words_of};
+use crate::elements::words_of;
+use crate::layout::up_to;
 use gradus_tensor::{DType, Data, Device, ErrorKind, Tensor};
 use half::{bf16, f16};
 use safetensors::Dtype;

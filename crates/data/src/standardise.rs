@@ -1,3 +1,4 @@
+use crate::statistics::mean_and_deviation;
 use crate::{DataError, Table};
 
 /// Shifts and scales every column to mean 0 and standard deviation 1, and back.
@@ -66,17 +67,6 @@ impl Standardiser {
         let (found, expected) = (table.columns(), self.means.len());
         if found == expected { Ok(()) } else { Err(DataError::ColumnCount { found, expected }) }
     }
-}
-
-fn mean_and_deviation<I: ExactSizeIterator<Item = f64>>(values: impl Fn() -> I) -> (f64, f64) {
-    let count = values().len() as f64;
-    let Some(first) = values().next() else {
-        return (0.0, 1.0);
-    };
-    // Summing differences from the first value keeps digits, and makes a constant column's deviation exactly 0.
-    let mean = first + values().map(|x| x - first).sum::<f64>() / count;
-    let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
-    (mean, if variance == 0.0 { 1.0 } else { variance.sqrt() })
 }
 
 #[cfg(test)]
