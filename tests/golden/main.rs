@@ -15,6 +15,7 @@ mod metrics;
 mod not_yet;
 mod optimizers;
 mod regression;
+mod schedules;
 
 use anyhow::{Context, Result, bail, ensure};
 use case::Case;
@@ -79,6 +80,12 @@ const SCHEMAS: &[Schema] = &[
         recognises: |file| file["runs"].is_array(),
         cases: optimizers::cases,
         needs: Needs::F32,
+    },
+    Schema {
+        name: "lr_schedules",
+        recognises: |file| file["schedules"].is_array(),
+        cases: schedules::cases,
+        needs: Needs::Nothing,
     },
     Schema { name: "datasets", recognises: datasets::recognises, cases: datasets::cases, needs: Needs::Nothing },
     Schema {

@@ -12,13 +12,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "no such loss",
     ),
     (
-        "optimizers",
-        "adam_amsgrad rmsprop rmsprop_centered_momentum adagrad adagrad_lrdecay adadelta adamax nadam radam rprop \
-         adafactor lion muon_torch_bf16_ns optax_lamb optax_lars optax_muon optax_lion optax_nadam \
-         optax_rmsprop_bias_uncorrected optax_adabelief optax_yogi optax_schedule_free_adamw",
-        "no such optimiser",
-    ),
-    (
         "layers",
         "batch_norm group_norm instance_norm rnn_cell lstm_cell gru_cell lstm gru transformer_encoder_layer",
         "no such layer",
@@ -30,9 +23,7 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "binary/roc_auc binary/average_precision binary/log_loss binary/f1 binary/mcc",
         "the file does not hold the probabilities",
     ),
-    ("metrics", "multiclass/f1_weighted multiclass/cohen_kappa multiclass/mcc", "no such metric"),
     ("metrics", "training_dynamics", "nothing records the course of training"),
-    ("lr_schedules", "*", "no schedules of the learning rate"),
     ("dp_accounting", "*", "no differential privacy"),
     ("per_sample_gradients", "*", "no private training: nothing clips them, adds noise, or audits"),
     ("interpretability", "*", "no attributions"),

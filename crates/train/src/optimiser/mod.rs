@@ -1,21 +1,37 @@
 //! Optimisers: chains of small transformations of the gradients, and the step that applies them.
 
+mod average;
+mod group;
+mod lbfgs;
+mod line_search;
 mod named;
+mod sam;
+mod select;
 mod state;
+mod step;
 mod transform;
 
-pub use named::{Adam, Sgd};
+pub use average::{WeightAverage, WeightAverageState};
+pub use group::Group;
+pub use lbfgs::{Lbfgs, LbfgsOptimiser, LbfgsProgress, LbfgsState, LbfgsStatus};
+pub use named::*;
+pub use sam::Sam;
+pub use select::Select;
 pub use state::OptimiserState;
-pub use transform::{
-    AddDecayedWeights, ClipByNorm, ClipByValue, Momentum, ScaleByAdam, ScaleByLearningRate, Step, Transform,
-};
+pub use step::Step;
+pub use transform::*;
 
+use crate::Schedule;
 use gradus_autograd::Grad;
 use gradus_nn::{Module, Param};
-use gradus_tensor::{Error, ErrorKind, Result, Tensor, assign};
+use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign};
+use group::{Link, pass};
 
 /// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient. For
 /// parameters of f16 gradients, updates and state are f32, and the new parameter is rounded.
+///
+/// A step is one run: the state of all links and the parameters are assigned together, in place, or not at all. Learning rates
+/// and everything else that changes from step to step are numbers of the plan, so that all steps share it.
 ///
 /// ```
 /// use gradus_nn::{Init, Layer, Linear, mse_loss};
@@ -35,8 +51,10 @@ use gradus_tensor::{Error, ErrorKind, Result, Tensor, assign};
 pub struct Optimiser {
     /// With their paths.
     parameters: Vec<(String, Param)>,
-    chain: Vec<Box<dyn Transform>>,
-    learning_rate: f64,
+    /// What all gradients pass through together, before their groups' chains.
+    shared: Vec<Link>,
+    /// None of them is empty.
+    groups: Vec<Group>,
     steps: u64,
 }
 
@@ -45,15 +63,82 @@ impl Optimiser {
     /// rate.
     #[track_caller]
     pub fn new(model: &(impl Module + ?Sized), learning_rate: f64, chain: Vec<Box<dyn Transform>>) -> Optimiser {
-        let mut optimiser = Optimiser { parameters: model.parameters(), chain, learning_rate, steps: 0 };
-        let tensors = optimiser.tensors();
-        optimiser.chain.iter_mut().for_each(|link| link.init(&tensors));
-        optimiser
+        Optimiser::of_parameters(model.parameters(), learning_rate, chain)
+    }
+
+    /// An optimiser of some parameters, given with their paths.
+    #[track_caller]
+    pub fn of_parameters(
+        parameters: Vec<(String, Param)>,
+        learning_rate: f64,
+        chain: Vec<Box<dyn Transform>>,
+    ) -> Optimiser {
+        Optimiser::with_groups(parameters, Vec::new(), vec![Group::of_the_rest(learning_rate, chain)])
+    }
+
+    /// An optimiser of parameters in groups. All gradients pass through the chain `shared` together (clipping by their common
+    /// norm stands there), and then each through the chain of the first group that has its parameter. Parameters that are in
+    /// no group are left alone; groups without parameters do nothing.
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Linear, Module};
+    /// use gradus_tensor::Device;
+    /// use gradus_train::{AddDecayedWeights, ClipByNorm, Group, Optimiser, ScaleByAdam, ScaleByLearningRate};
+    ///
+    /// let model = Linear::new(2, 1, &Init::new(0, &Device::cpu()));
+    /// let adam = || Box::new(ScaleByAdam::new(0.9, 0.999, 1e-8));
+    /// let decay = Box::new(AddDecayedWeights { rate: 0.01.into() });
+    /// let optimiser = Optimiser::with_groups(
+    ///     model.parameters(),
+    ///     vec![Box::new(ClipByNorm { limit: 1.0 })],
+    ///     vec![
+    ///         Group::of_paths("*bias", 2e-3, vec![adam(), Box::new(ScaleByLearningRate)]),
+    ///         Group::of_the_rest(1e-3, vec![adam(), decay, Box::new(ScaleByLearningRate)]),
+    ///     ],
+    /// );
+    /// assert_eq!(optimiser.learning_rates(), [2e-3, 1e-3]);
+    /// ```
+    #[track_caller]
+    pub fn with_groups(
+        parameters: Vec<(String, Param)>,
+        shared: Vec<Box<dyn Transform>>,
+        mut groups: Vec<Group>,
+    ) -> Optimiser {
+        let mut kept = Vec::with_capacity(parameters.len());
+        for (path, parameter) in parameters {
+            if let Some(group) = groups.iter_mut().find(|group| group.has(&path, &parameter)) {
+                group.members.push(kept.len());
+                kept.push((path, parameter));
+            }
+        }
+        let tensors: Vec<Tensor> = kept.iter().map(|(_, parameter)| parameter.tensor()).collect();
+        let mut shared: Vec<Link> = shared.into_iter().map(Link::new).collect();
+        shared.iter_mut().for_each(|link| link.transform.init(&tensors));
+        for Group { chain, members, .. } in &mut groups {
+            let own: Vec<Tensor> = members.iter().map(|&member| tensors[member].clone()).collect();
+            chain.iter_mut().for_each(|link| link.transform.init(&own));
+        }
+        Optimiser { parameters: kept, shared, groups, steps: 0 }
+    }
+
+    /// The parameters that it updates, with their paths.
+    pub fn parameters(&self) -> &[(String, Param)] {
+        &self.parameters
     }
 
     /// The parameters' present tensors.
     fn tensors(&self) -> Vec<Tensor> {
         self.parameters.iter().map(|(_, parameter)| parameter.tensor()).collect()
+    }
+
+    /// The gradients of a loss, one per parameter in the order of [`parameters`](Optimiser::parameters): for steps of several
+    /// losses, whose gradients are added before [`apply`](Optimiser::apply).
+    ///
+    /// # Errors
+    /// As [`step`](Optimiser::step), as far as gradients are concerned.
+    #[track_caller]
+    pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
+        Grad::of(loss).wrt(&self.tensors())
     }
 
     /// One step down the gradient of `loss`, computed in one run with everything that is held. The loss can be read
@@ -64,13 +149,11 @@ impl Optimiser {
     /// parameters and the optimiser's state are then as before.
     #[track_caller]
     pub fn step(&mut self, loss: &Tensor) -> Result<()> {
-        let parameters = self.tensors();
-        let gradients = Grad::of(loss).wrt(&parameters)?;
-        drop(parameters);
+        let gradients = self.gradients(loss)?;
         self.apply(gradients)
     }
 
-    /// One step with given gradients, one per parameter in the order of [`Module::parameters`].
+    /// One step with given gradients, one per parameter in the order of [`parameters`](Optimiser::parameters).
     ///
     /// # Errors
     /// If there is not one gradient per parameter, or the run fails.
@@ -82,10 +165,23 @@ impl Optimiser {
             return Err(Error::new("step", kind));
         }
         let parameters = self.tensors();
-        let mut step = Step::new(&parameters, self.steps + 1, self.learning_rate);
         let gradients = gradients.into_iter().map(|gradient| gradient.widened()).collect();
-        let updates = self.chain.iter_mut().fold(gradients, |updates, t| t.transform(updates, &mut step));
+        let rate = self.groups.first().map_or(0.0, |group| group.rate(self.steps));
+        let mut step = Step::new(&parameters, self.steps + 1, rate);
+        let (mut updates, shared) = pass(&mut self.shared, gradients, &mut step);
         let mut assignments = step.into_assignments();
+        let mut numbers = vec![shared];
+        for group in &mut self.groups {
+            let own = |tensors: &[Tensor]| group.members.iter().map(|&member| tensors[member].clone()).collect();
+            let (tensors, incoming): (Vec<Tensor>, Vec<Tensor>) = (own(&parameters), own(&updates));
+            let mut step = Step::new(&tensors, self.steps + 1, group.rate(self.steps));
+            let (outgoing, left) = pass(&mut group.chain, incoming, &mut step);
+            assignments.extend(step.into_assignments());
+            numbers.push(left);
+            for (&member, update) in group.members.iter().zip(outgoing) {
+                updates[member] = update;
+            }
+        }
         for (((_, parameter), old), update) in self.parameters.iter().zip(&parameters).zip(updates) {
             let new = (old.widened() + update).to_dtype(old.dtype());
             assignments.push((parameter.cell().clone(), new));
@@ -94,7 +190,15 @@ impl Optimiser {
         drop(parameters);
         assign(assignments)?;
         self.steps += 1;
+        for (link, left) in self.links_mut().zip(numbers.into_iter().flatten()) {
+            link.numbers = left;
+        }
         Ok(())
+    }
+
+    /// All links: the shared ones first, then those of each group.
+    fn links_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.shared.iter_mut().chain(self.groups.iter_mut().flat_map(|group| &mut group.chain))
     }
 
     /// How many steps were taken.
@@ -102,13 +206,92 @@ impl Optimiser {
         self.steps
     }
 
-    /// The learning rate.
+    /// The learning rate of the last group, which is the only one unless there are more, without its schedule.
     pub fn learning_rate(&self) -> f64 {
-        self.learning_rate
+        self.groups.last().map_or(0.0, |group| group.learning_rate)
     }
 
-    /// Changes the learning rate for the steps to come.
+    /// The learning rates of all groups, without their schedules.
+    pub fn learning_rates(&self) -> Vec<f64> {
+        self.groups.iter().map(|group| group.learning_rate).collect()
+    }
+
+    /// The learning rates that the next step takes, one per group: with the schedules.
+    pub fn next_learning_rates(&self) -> Vec<f64> {
+        self.groups.iter().map(|group| group.rate(self.steps)).collect()
+    }
+
+    /// Changes the learning rate of all groups for the steps to come.
     pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = learning_rate;
+        self.groups.iter_mut().for_each(|group| group.learning_rate = learning_rate);
+    }
+
+    /// Changes the learning rates of the groups, in order, for the steps to come; of groups beyond the last number nothing.
+    pub fn set_learning_rates(&mut self, learning_rates: &[f64]) {
+        for (group, &learning_rate) in self.groups.iter_mut().zip(learning_rates) {
+            group.learning_rate = learning_rate;
+        }
+    }
+
+    /// Gives all groups this schedule, in place of their own.
+    pub fn set_schedule(&mut self, schedule: impl Into<Schedule>) {
+        let schedule = schedule.into();
+        self.groups.iter_mut().for_each(|group| group.schedule = Some(schedule.clone()));
+    }
+
+    /// Runs `body` with the weights to evaluate with in the parameters' place, and puts the parameters back. For most
+    /// optimisers these are the parameters; with [`ScheduleFree`] they are averages, with [`Lookahead`] the slow weights.
+    ///
+    /// # Errors
+    /// If weights cannot be computed; or as `body`.
+    ///
+    /// ```
+    /// use gradus_nn::Linear;
+    /// use gradus_tensor::{Device, Tensor};
+    /// use gradus_train::ScheduleFreeAdamW;
+    ///
+    /// let model = Linear::from_tensors(Tensor::new([[1.0]], &Device::cpu()), None);
+    /// let mut optimiser = ScheduleFreeAdamW::new(0.1).of(&model);
+    /// let mut weight = || model.weight.tensor();
+    /// optimiser.step(&weight().square().sum(..))?;
+    /// let averaged = optimiser.evaluate(|| weight().item::<f32>())?;
+    /// assert!((averaged - 0.9).abs() < 1e-6, "{averaged}");
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn evaluate<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<T> {
+        let tensors = self.tensors();
+        let mut weights = Vec::new();
+        for group in &self.groups {
+            let own: Vec<Tensor> = group.members.iter().map(|&member| tensors[member].clone()).collect();
+            let last = group.chain.iter().rev().find_map(|link| link.transform.evaluation_weights(&own));
+            for (&member, weight) in group.members.iter().zip(last.into_iter().flatten()) {
+                let cell = self.parameters[member].1.cell().clone();
+                weights.push((cell, weight.to_dtype(tensors[member].dtype())));
+            }
+        }
+        drop(tensors);
+        let _swapped = Swapped::new(weights)?;
+        body()
+    }
+}
+
+/// Cells that hold other tensors for a while; dropping it puts the first ones back.
+pub(crate) struct Swapped(Vec<(Cell, Tensor)>);
+
+impl Swapped {
+    #[track_caller]
+    pub(crate) fn new(values: Vec<(Cell, Tensor)>) -> Result<Swapped> {
+        let before = values.iter().map(|(cell, _)| (cell.clone(), cell.tensor())).collect();
+        assign(values)?;
+        Ok(Swapped(before))
+    }
+}
+
+impl Drop for Swapped {
+    fn drop(&mut self) {
+        // These are values that were there before: there is nothing to compute that could fail.
+        let restored = assign(std::mem::take(&mut self.0));
+        debug_assert!(restored.is_ok(), "{restored:?}");
     }
 }

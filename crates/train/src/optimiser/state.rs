@@ -1,7 +1,9 @@
 //! What an optimiser keeps from step to step, to be saved and loaded.
 
 use super::Optimiser;
+use super::group::Link;
 use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign};
+use std::collections::{HashMap, HashSet};
 
 /// What an optimiser keeps from step to step: with a model's parameters, buffers and random keys, enough to go on from
 /// there with the same bits.
@@ -9,11 +11,40 @@ use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign};
 pub struct OptimiserState {
     /// How many steps were taken.
     pub steps: u64,
-    /// The learning rate.
-    pub learning_rate: f64,
-    /// Tensors by name: which one of the links of the chain that keep something, what, and for which parameter, as in
-    /// `0.mean.layers.0.weight`.
+    /// The learning rate of each group.
+    pub learning_rates: Vec<f64>,
+    /// Numbers by name: which group, which one of the links of its chain that keep something, and what, as in
+    /// `0.0.momentum_product`.
+    pub numbers: Vec<(String, f64)>,
+    /// Tensors by name: which one of the links that keep something, what, and for which parameter, as in
+    /// `0.mean.layers.0.weight`. Those of links that all groups share begin with `shared`.
     pub tensors: Vec<(String, Tensor)>,
+}
+
+#[track_caller]
+fn misfit(expected: &'static str, found: String) -> Error {
+    Error::new("load_state", ErrorKind::Argument { argument: "state", expected, found })
+}
+
+/// The tensors of a saved state beside the cells of their names, on the cells' devices.
+///
+/// # Errors
+/// If a name is missing, or one too many.
+#[track_caller]
+pub(crate) fn matched(cells: &[(String, Cell)], tensors: &[(String, Tensor)]) -> Result<Vec<(Cell, Tensor)>> {
+    let saved: HashMap<&str, &Tensor> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let mut values = Vec::with_capacity(cells.len());
+    for (name, cell) in cells {
+        let Some(tensor) = saved.get(name.as_str()) else {
+            return Err(misfit("a tensor for each name", format!("none for {name}")));
+        };
+        values.push((cell.clone(), tensor.to_device(cell.tensor().device())));
+    }
+    let own: HashSet<&str> = cells.iter().map(|(name, _)| name.as_str()).collect();
+    match tensors.iter().find(|(name, _)| !own.contains(name.as_str())) {
+        Some((name, _)) => Err(misfit("tensors that belong to it alone", name.clone())),
+        None => Ok(values),
+    }
 }
 
 impl Optimiser {
@@ -34,43 +65,68 @@ impl Optimiser {
     /// ```
     pub fn state(&self) -> OptimiserState {
         let tensors = self.cells().into_iter().map(|(name, cell)| (name, cell.tensor())).collect();
-        OptimiserState { steps: self.steps, learning_rate: self.learning_rate, tensors }
+        let mut numbers = Vec::new();
+        for (chain, place, link, _) in self.links() {
+            for ((name, _), value) in link.transform.numbers().iter().zip(&link.numbers) {
+                numbers.push((format!("{chain}.{place}.{name}"), *value));
+            }
+        }
+        OptimiserState { steps: self.steps, learning_rates: self.learning_rates(), numbers, tensors }
     }
 
-    /// Goes back (or on) to a state. Its tensors may lie on any device, and in any order.
+    /// Goes back (or on) to a state. Its tensors may lie on any device, and tensors and numbers be in any order.
     ///
     /// # Errors
-    /// If a tensor is missing, is one too many, or has another shape or dtype than the optimiser's own; everything is
-    /// then as before.
+    /// If a tensor, a number or a group's learning rate is missing, is one too many, or a tensor has another shape or dtype
+    /// than the optimiser's own; everything is then as before.
     #[track_caller]
     pub fn load_state(&mut self, state: &OptimiserState) -> Result<()> {
-        let cells = self.cells();
-        let misfit =
-            |expected, found| Error::new("load_state", ErrorKind::Argument { argument: "state", expected, found });
-        let mut values = Vec::with_capacity(cells.len());
-        for (name, cell) in &cells {
-            let Some((_, tensor)) = state.tensors.iter().find(|(other, _)| other == name) else {
-                return Err(misfit("a tensor for each name", format!("none for {name}")));
+        let values = matched(&self.cells(), &state.tensors)?;
+        let names: Vec<String> = self.state().numbers.into_iter().map(|(name, _)| name).collect();
+        let mut numbers = Vec::with_capacity(names.len());
+        for name in &names {
+            let Some((_, number)) = state.numbers.iter().find(|(other, _)| other == name) else {
+                return Err(misfit("a number for each name", format!("none for {name}")));
             };
-            values.push((cell.clone(), tensor.to_device(cell.tensor().device())));
+            numbers.push(*number);
         }
-        if let Some((name, _)) = state.tensors.iter().find(|(other, _)| !cells.iter().any(|(name, _)| name == other)) {
-            return Err(misfit("tensors of this optimiser alone", name.clone()));
+        if let Some((name, _)) = state.numbers.iter().find(|(other, _)| !names.contains(other)) {
+            return Err(misfit("numbers that belong to it alone", name.clone()));
+        }
+        if state.learning_rates.len() != self.groups.len() {
+            let found = format!("{} for {} groups", state.learning_rates.len(), self.groups.len());
+            return Err(misfit("a learning rate for each group", found));
         }
         assign(values)?;
-        (self.steps, self.learning_rate) = (state.steps, state.learning_rate);
+        let mut numbers = numbers.into_iter();
+        self.links_mut().for_each(|link| link.numbers = numbers.by_ref().take(link.numbers.len()).collect());
+        self.set_learning_rates(&state.learning_rates);
+        self.steps = state.steps;
         Ok(())
     }
 
-    /// The cells of the chain's state by name.
+    /// Every link that keeps something, with its place in its chain, the chain's name, and the parameters it works on.
+    fn links(&self) -> Vec<(String, usize, &Link, Vec<usize>)> {
+        let shared = ("shared".to_string(), &self.shared, (0..self.parameters.len()).collect());
+        let groups = self.groups.iter().enumerate();
+        let groups = groups.map(|(index, group)| (index.to_string(), &group.chain, group.members.clone()));
+        let mut links = Vec::new();
+        for (name, chain, members) in std::iter::once(shared).chain(groups) {
+            let keeping = chain.iter().filter(|link| !link.transform.state().is_empty() || !link.numbers.is_empty());
+            links.extend(keeping.enumerate().map(|(place, link)| (name.clone(), place, link, members.clone())));
+        }
+        links
+    }
+
+    /// The cells of the chains' state by name.
     fn cells(&self) -> Vec<(String, Cell)> {
-        let links = self.chain.iter().map(|link| link.state()).filter(|state| !state.is_empty());
         let mut cells = Vec::new();
-        for (link, state) in links.enumerate() {
-            for (what, per_parameter) in state {
-                for ((path, _), cell) in self.parameters.iter().zip(per_parameter) {
-                    cells.push((format!("{link}.{what}.{path}"), cell.clone()));
-                }
+        for (chain, place, link, members) in self.links() {
+            // A parameter is in one group, so that its path tells which.
+            let shared = if chain == "shared" { "shared." } else { "" };
+            for (what, index, cell) in link.transform.state() {
+                let path = &self.parameters[members[index]].0;
+                cells.push((format!("{shared}{place}.{what}.{path}"), cell));
             }
         }
         cells

@@ -1,0 +1,39 @@
+//! Scaling, and the decay of weights.
+
+use super::{Step, Transform};
+use crate::Schedule;
+use gradus_tensor::Tensor;
+
+/// Multiplies by minus the learning rate.
+pub struct ScaleByLearningRate;
+
+impl Transform for ScaleByLearningRate {
+    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        updates.into_iter().map(|u| u * -step.learning_rate()).collect()
+    }
+}
+
+/// Multiplies by a number, or by a schedule of the steps.
+pub struct ScaleBy(pub Schedule);
+
+impl Transform for ScaleBy {
+    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let factor = self.0.at(step.number() - 1);
+        updates.into_iter().map(|u| u * factor).collect()
+    }
+}
+
+/// Adds `rate` · parameter: weight decay. Before momentum and scaling it is an L2 penalty; after scaling by Adam it is
+/// the decoupled decay of AdamW (Loshchilov, Hutter 2019).
+pub struct AddDecayedWeights {
+    /// How much of the parameter.
+    pub rate: Schedule,
+}
+
+impl Transform for AddDecayedWeights {
+    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let rate = self.rate.at(step.number() - 1);
+        let decayed = |(u, p): (Tensor, &Tensor)| u + p.widened() * rate;
+        updates.into_iter().zip(step.parameters()).map(decayed).collect()
+    }
+}
