@@ -3,7 +3,11 @@
 use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail, ensure};
-use gradus::nn::{Embedding, Init, Layer, LayerNorm, Linear, Module, MultiHeadAttention, RmsNorm};
+use gradus::nn::{
+    Activation, AdaptiveAvgPool, AvgPool, BatchNorm, Conv1d, Conv2d, ConvTranspose2d, Embedding, GroupNorm, Gru,
+    GruCell, Init, InstanceNorm, Layer, LayerNorm, Linear, Lstm, LstmCell, MaxPool, Module, MultiHeadAttention, PRelu,
+    RmsNorm, RnnCell, SwiGlu, TransformerEncoderLayer, Upsample,
+};
 use gradus::{Attention, Conv, DType, Device, Pool, Tensor, grad};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -57,13 +61,33 @@ impl Given<'_> {
 
     /// Sets the parameters of a layer of the library by their paths, and takes them as targets.
     fn load<L: Module>(&mut self, layer: L) -> Result<L> {
+        self.load_renamed(layer, |path| path)
+    }
+
+    /// The same where the case has other names for the layer's paths.
+    fn load_renamed<L: Module>(&mut self, layer: L, name: impl Fn(&str) -> &str) -> Result<L> {
         let parameters = layer.parameters();
         ensure!(parameters.len() == self.parameters.len(), "the layer has {} parameters", parameters.len());
         for (path, parameter) in parameters {
-            parameter.set(self.parameter(&path)?.clone())?;
-            self.parameters.insert(path, parameter.tensor());
+            parameter.set(self.parameter(name(&path))?.clone())?;
+            self.parameters.insert(name(&path).to_string(), parameter.tensor());
         }
         Ok(layer)
+    }
+
+    /// A number of the case's attributes, or another where there is none.
+    fn number(&self, name: &str, otherwise: usize) -> Result<usize> {
+        match self.attribute(name) {
+            Ok(value) => value.as_u64().map(|n| n as usize).with_context(|| format!("{name} is a number")),
+            Err(_) => Ok(otherwise),
+        }
+    }
+
+    /// An attribute that must be what the layer does anyway.
+    fn expect(&self, name: &str, value: impl Into<Value>) -> Result<()> {
+        let value = value.into();
+        ensure!(self.attribute(name)? == &value, "{name} is {} in place of {value}", self.attribute(name)?);
+        Ok(())
     }
 }
 
@@ -77,11 +101,14 @@ fn run(case: &Value, device: &Device) -> Result<()> {
                 .collect())
         };
         let mut given = Given { case, device, dtype, inputs: tracked("inputs")?, parameters: tracked("params")? };
-        let outputs = forward(&mut given)?;
-        // The weights of attention, which count as state there, are never stored.
-        let state = case.get("state_after").and_then(Value::as_object);
-        let compared = state.is_none_or(|state| state.keys().all(|name| name == "attn_weights_per_head"));
-        ensure!(compared, "the state after it is not compared");
+        let Forward { outputs, state } = forward(&mut given)?;
+        let expected = case.get("state_after").and_then(Value::as_object);
+        for (name, expected) in expected.into_iter().flatten() {
+            let got = state.iter().find(|(other, _)| other == name).with_context(|| format!("no state {name:?}"))?;
+            let (expected, shape) = json::array(expected)?;
+            ensure!(got.1.shape()[..] == shape, "{name}: shape {} in place of {shape:?}", got.1.shape());
+            check.close(&format!("{name} {dtype}"), &json::values(&got.1)?, &expected, Tolerance::both(1e-5));
+        }
         let cotangents = tensors(case, "cotangent", (device, dtype))?;
         let weighted = |(name, output): &(&str, Tensor)| {
             let cotangent = cotangents.get(*name).with_context(|| format!("no cotangent {name:?}"))?;
@@ -103,8 +130,19 @@ fn run(case: &Value, device: &Device) -> Result<()> {
     check.finish()
 }
 
-/// The named outputs of a layer.
-fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
+/// What a layer gives, by name, and its state then.
+struct Forward {
+    outputs: Vec<(&'static str, Tensor)>,
+    state: Vec<(&'static str, Tensor)>,
+}
+
+impl Forward {
+    fn of(outputs: Vec<(&'static str, Tensor)>) -> Result<Forward> {
+        Ok(Forward { outputs, state: Vec::new() })
+    }
+}
+
+fn forward(given: &mut Given<'_>) -> Result<Forward> {
     let y = match json::text(given.case, "layer")? {
         "linear" => {
             let (outputs, inputs) = match given.parameter("weight")?.shape()[..] {
@@ -117,51 +155,118 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
             given.load(new(inputs, outputs, &init))?.forward(given.input("x")?)
         }
         kind @ ("conv1d" | "conv2d" | "conv_transpose2d") => {
-            let number = |name: &str, otherwise: usize| match given.attribute(name) {
-                Ok(value) => value.as_u64().map(|n| n as usize).with_context(|| format!("{name} is a number")),
-                Err(_) => Ok(otherwise),
-            };
-            let conv = Conv::new().stride(number("stride", 1)?).padding(number("padding", 0)?);
-            let conv = conv.dilation(number("dilation", 1)?).groups(number("groups", 1)?);
-            let (x, weight, more) = (given.input("x")?, given.parameter("weight")?, number("output_padding", 0)?);
-            let y = match kind {
-                "conv1d" => x.conv1d(weight, &conv),
-                "conv2d" => x.conv2d(weight, &conv),
-                _ => x.conv_transpose(weight, &conv, more),
-            };
-            match given.parameters.get("bias") {
-                Some(bias) => &y + (2..x.rank()).fold(bias.clone(), |bias, _| bias.unsqueeze(-1)),
-                None => y,
+            let conv = Conv::new().stride(given.number("stride", 1)?).padding(given.number("padding", 0)?);
+            let (conv, groups) = (conv.dilation(given.number("dilation", 1)?), given.number("groups", 1)?);
+            let (x, weight, init) = (given.input("x")?.clone(), given.parameter("weight")?.shape().clone(), given.init());
+            let has_bias = given.parameters.contains_key("bias");
+            let (kernel, more) = (weight[2..].to_vec(), given.number("output_padding", 0)?);
+            match kind {
+                "conv1d" => {
+                    let layer = Conv1d::grouped(weight[1] * groups, weight[0], kernel, groups, &init).with(conv);
+                    given.load(if has_bias { layer } else { layer.without_bias() })?.forward(&x)
+                }
+                "conv2d" => {
+                    let layer = Conv2d::grouped(weight[1] * groups, weight[0], kernel, groups, &init).with(conv);
+                    given.load(if has_bias { layer } else { layer.without_bias() })?.forward(&x)
+                }
+                _ => {
+                    let layer = ConvTranspose2d::grouped(weight[0], weight[1] * groups, kernel, groups, &init);
+                    let layer = layer.with(conv).output_padding(more);
+                    given.load(if has_bias { layer } else { layer.without_bias() })?.forward(&x)
+                }
             }
         }
         kind @ ("max_pool2d" | "max_pool2d_ties" | "avg_pool2d") => {
-            let number = |name: &str| given.attribute(name)?.as_u64().map(|n| n as usize).context("a number");
-            let pool = Pool::new(number("kernel")?).stride(number("stride")?).padding(number("padding")?);
+            let pool = Pool::new(given.number("kernel", 0)?).stride(given.number("stride", 0)?);
+            let pool = pool.padding(given.number("padding", 0)?);
             let x = given.input("x")?;
-            if kind == "avg_pool2d" { x.avg_pool(&pool) } else { x.max_pool(&pool) }
+            if kind == "avg_pool2d" { AvgPool(pool).forward(x) } else { MaxPool(pool).forward(x) }
         }
         "adaptive_avg_pool2d" => {
             let parts = json::list(json::field(given.case, "attrs")?, "out")?;
             let parts: Vec<usize> = parts.iter().filter_map(Value::as_u64).map(|n| n as usize).collect();
-            given.input("x")?.adaptive_avg_pool(parts)
+            AdaptiveAvgPool::new(parts).forward(given.input("x")?)
         }
-        "global_avg_pool2d" => {
-            let (x, y) = (given.input("x")?, json::array(json::field(json::field(given.case, "outputs")?, "y")?)?);
-            x.adaptive_avg_pool(1).reshape(y.1)
-        }
-        "upsample_nearest2x" | "upsample_bilinear2x" => {
-            let x = given.input("x")?;
-            let size: Vec<usize> = x.shape()[2..].iter().map(|n| 2 * n).collect();
-            match given.attribute("align_corners") {
-                Ok(align) => x.resize_linear(size, align == true),
-                Err(_) => x.resize_nearest(size),
-            }
+        "global_avg_pool2d" => AdaptiveAvgPool::new(1).forward(given.input("x")?),
+        "upsample_nearest2x" => Upsample::nearest(2).forward(given.input("x")?),
+        "upsample_bilinear2x" => {
+            let layer = Upsample::linear(2);
+            let aligned = given.attribute("align_corners")? == true;
+            (if aligned { layer.align_corners() } else { layer }).forward(given.input("x")?)
         }
         "prelu" => {
-            let x = given.input("x")?;
-            // A weight per channel lies along axis 1.
-            let weight = given.parameter("weight")?.unsqueeze(0);
-            x.prelu((2..x.rank()).fold(weight, |weight, _| weight.unsqueeze(-1)))
+            let (x, channels, init) = (given.input("x")?.clone(), given.parameter("weight")?.numel(), given.init());
+            given.load(PRelu::per_channel(channels, &init))?.forward(&x)
+        }
+        "batch_norm" => {
+            given.expect("train", true)?;
+            let (x, init) = (given.input("x")?.clone(), given.init());
+            let epsilon = json::number(given.attribute("eps")?)?;
+            let momentum = json::number(given.attribute("momentum")?)?;
+            let layer = given.load(BatchNorm::new(x.shape()[1], &init).epsilon(epsilon).momentum(momentum))?;
+            let buffers: BTreeMap<String, _> = layer.buffers().into_iter().collect();
+            for name in ["running_mean", "running_var"] {
+                let before = json::tensor(given.attribute(&format!("{name}_before"))?, (given.device, given.dtype))?;
+                buffers.get(name).context("no such buffer")?.set(before)?;
+            }
+            let y = layer.forward(&x);
+            let state = ["running_mean", "running_var"].map(|name| (name, buffers[name].tensor()));
+            return Ok(Forward { outputs: vec![("y", y)], state: state.into() });
+        }
+        kind @ ("group_norm" | "instance_norm") => {
+            let (x, init) = (given.input("x")?.clone(), given.init());
+            let (channels, epsilon) = (x.shape()[1], json::number(given.attribute("eps")?)?);
+            if kind == "group_norm" {
+                let groups = given.number("groups", 0)?;
+                given.load(GroupNorm::new(groups, channels, &init).epsilon(epsilon))?.forward(&x)
+            } else {
+                given.load(InstanceNorm::affine(channels, &init).epsilon(epsilon))?.forward(&x)
+            }
+        }
+        kind @ ("rnn_cell" | "gru_cell") => {
+            let [x, h] = ["x", "h"].map(|name| given.input(name).cloned());
+            let ((x, h), init) = ((x?, h?), given.init());
+            let (inputs, hidden) = (x.shape()[1], h.shape()[1]);
+            let h = match kind {
+                "rnn_cell" => given.load(RnnCell::new(inputs, hidden, &init))?.step(&x, &h),
+                _ => given.load(GruCell::new(inputs, hidden, &init))?.step(&x, &h),
+            };
+            return Forward::of(vec![("h", h)]);
+        }
+        "lstm_cell" => {
+            let [x, h, c] = ["x", "h", "c"].map(|name| given.input(name).cloned());
+            let ((x, h, c), init) = ((x?, h?, c?), given.init());
+            let cell = given.load(LstmCell::new(x.shape()[1], h.shape()[1], &init))?;
+            let (h, c) = cell.step(&x, &h, &c);
+            return Forward::of(vec![("h", h), ("c", c)]);
+        }
+        kind @ ("lstm" | "gru") => {
+            given.expect("bidirectional", false)?;
+            given.expect("initial_state", "zeros")?;
+            let (x, init, layers) = (given.input("x")?.clone(), given.init(), given.number("layers", 1)?);
+            let time_first = given.attribute("batch_first")? == false;
+            let (inputs, hidden) = (x.shape()[2], given.parameter("weight_hh_l0")?.shape()[1]);
+            if kind == "lstm" {
+                let layer = Lstm::new(inputs, hidden, &init).layers(layers, &init);
+                let (y, state) = given.load(if time_first { layer.time_first() } else { layer })?.run(&x, None);
+                return Forward::of(vec![("y", y), ("h_n", state.hidden), ("c_n", state.cell)]);
+            }
+            let layer = Gru::new(inputs, hidden, &init).layers(layers, &init);
+            let (y, h) = given.load(if time_first { layer.time_first() } else { layer })?.run(&x, None);
+            return Forward::of(vec![("y", y), ("h_n", h)]);
+        }
+        "transformer_encoder_layer" => {
+            given.expect("activation", "gelu_erf")?;
+            given.expect("dropout", 0)?;
+            let (x, init) = (given.input("x")?.clone(), given.init());
+            let (width, hidden) = (x.shape()[2], given.number("ff", 0)?);
+            let layer = TransformerEncoderLayer::new(width, given.number("heads", 0)?, hidden, &init);
+            let layer = layer.activation(Activation::Gelu).dropout(0.0, &init);
+            let layer = layer.epsilon(json::number(given.attribute("eps")?)?);
+            let layer = if given.attribute("norm_first")? == true { layer.pre_norm() } else { layer };
+            let attention = Attention::new();
+            let attention = if given.attribute("causal")? == true { attention.causal() } else { attention };
+            given.load(layer)?.encode(&x, &attention)
         }
         "embedding" => {
             let [things, width] = given.parameter("weight")?.dims()?;
@@ -179,15 +284,23 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
         }
         "multi_head_attention" => {
             let (x, init) = (given.input("x")?.clone(), given.init());
-            let heads = given.attribute("heads")?.as_u64().context("heads is a number")? as usize;
-            let width = x.shape()[2];
-            given.load(MultiHeadAttention::new(width, heads, &init))?.forward(&x)
+            given.expect("causal", false)?;
+            given.expect("key_padding_mask_true_is_ignored", Value::Null)?;
+            let layer = given.load(MultiHeadAttention::new(x.shape()[2], given.number("heads", 0)?, &init))?;
+            let weights = layer.weights(&x, &x, &Attention::new());
+            let outputs = vec![("y", layer.forward(&x))];
+            return Ok(Forward { outputs, state: vec![("attn_weights_per_head", weights)] });
         }
         "glu" => given.input("x")?.glu(given.axis()?),
         "swiglu_mlp" => {
-            let [wg, wu, wd] = [given.parameter("wg")?, given.parameter("wu")?, given.parameter("wd")?].map(Tensor::t);
-            let x = given.input("x")?;
-            (x.matmul(&wg).silu() * x.matmul(&wu)).matmul(&wd)
+            let (hidden, width) = (given.parameter("wg")?.shape()[0], given.parameter("wg")?.shape()[1]);
+            let (x, init) = (given.input("x")?.clone(), given.init());
+            let name = |path: &str| match path {
+                "gate_proj.weight" => "wg",
+                "up_proj.weight" => "wu",
+                _ => "wd",
+            };
+            given.load_renamed(SwiGlu::new(width, hidden, &init), name)?.forward(&x)
         }
         "matmul_batched_broadcast" => given.input("a")?.matmul(given.input("b")?),
         "broadcast_add_mul" => (given.input("a")? + given.input("b")?) * given.input("c")?,
@@ -201,7 +314,7 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
             let (x, axis) = (given.input("x")?, given.axis()?);
             let correction = usize::from(given.attribute("unbiased")? == true);
             let (var, std) = (x.var(axis, correction), x.std(axis, correction));
-            return Ok(vec![("var", var), ("mean", x.mean(axis)), ("std", std), ("max", x.max(axis))]);
+            return Forward::of(vec![("var", var), ("mean", x.mean(axis)), ("std", std), ("max", x.max(axis))]);
         }
         "l2_normalize" => {
             let x = given.input("x")?;
@@ -209,5 +322,5 @@ fn forward(given: &mut Given<'_>) -> Result<Vec<(&'static str, Tensor)>> {
         }
         other => bail!("no layer is called {other:?}"),
     };
-    Ok(vec![("y", y)])
+    Forward::of(vec![("y", y)])
 }

@@ -4,18 +4,6 @@
 
 /// File (by its schema, or by name where no schema fits), kinds (`*` is all of a file), and what is missing.
 const NOT_YET: &[(&str, &str, &str)] = &[
-    (
-        "losses",
-        "l1 huber smooth_l1 weighted_mse cross_entropy_soft_targets nll bce_probabilities kl_div kl_div_log_target \
-         hinge squared_hinge multi_margin soft_margin cosine_embedding triplet_margin gaussian_nll poisson_nll \
-         focal_binary_alpha0.25_gamma2",
-        "no such loss",
-    ),
-    (
-        "layers",
-        "batch_norm group_norm instance_norm rnn_cell lstm_cell gru_cell lstm gru transformer_encoder_layer",
-        "no such layer",
-    ),
     ("regression", "digits_mlp64_bar", "a bar, no number to match; tests/training.rs trains on digits"),
     ("regression", "influence_functions_iris_binary_C1", "no influence functions"),
     (

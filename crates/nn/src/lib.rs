@@ -18,13 +18,27 @@ mod init;
 mod layers;
 mod loss;
 mod module;
+mod parameter;
+mod parts;
+mod pattern;
 mod penalty;
+mod state;
+mod summary;
+mod watch;
 
 pub use gradus_nn_derive::Module;
-pub use init::{Init, Initializer};
+pub use init::{Init, Initializer, Nonlinearity, lsuv};
 pub use layers::*;
 pub use loss::{
-    CrossEntropy, Reduction, bce_with_logits, bce_with_logits_reduced, cross_entropy, mse_loss, mse_loss_reduced,
+    BinaryCrossEntropy, CosineEmbedding, CrossEntropy, FocalLoss, GaussianNll, KlDivergence, MultiMargin, NllLoss,
+    PoissonNll, Reduction, TripletMargin, bce_loss, bce_loss_reduced, bce_with_logits, bce_with_logits_reduced,
+    cross_entropy, hinge_loss, hinge_loss_reduced, huber_loss, huber_loss_reduced, l1_loss, l1_loss_reduced, mse_loss,
+    mse_loss_reduced, nll_loss, smooth_l1_loss, smooth_l1_loss_reduced, soft_margin_loss, soft_margin_loss_reduced,
+    squared_hinge_loss, squared_hinge_loss_reduced, weighted_mse_loss, weighted_mse_loss_reduced,
 };
-pub use module::{Buffer, Mode, Module, Param, Visitor, Walk};
-pub use penalty::{l1_penalty, l2_penalty};
+pub use module::{Identity as ModuleIdentity, Module, Visitor, Walk};
+pub use parameter::{Buffer, Mode, Param};
+pub use penalty::{elastic_net_penalty, l1_penalty, l2_penalty, max_norm};
+pub use state::{Loaded, Misfits, StateError, StateLoader};
+pub use summary::{LayerSummary, Summary, summary};
+pub use watch::{Watched, watch};

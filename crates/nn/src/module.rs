@@ -1,8 +1,11 @@
 //! Modules: things that hold parameters. A walk shows them, with their paths, to a visitor.
 
-use gradus_tensor::{Cell, Operand, Result, Rng, Shape, Tensor};
+use crate::pattern::Pattern;
+use crate::state::{StateError, StateLoader};
+use crate::{Buffer, Mode, Param};
+use gradus_tensor::{Result, Rng, Tensor};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Something that holds parameters, by itself or in parts. Derive it: the derive shows every field to the walk.
 ///
@@ -33,7 +36,7 @@ pub trait Module {
     fn visit(&self, walk: &mut Walk<'_>);
 
     /// The parameters with their paths, in the order of their fields. A parameter that is used in several places comes
-    /// once, under its first path; its messages use this path from now on.
+    /// once, under its first path; its messages use this path from now on. Frozen ones are among them.
     fn parameters(&self) -> Vec<(String, Param)> {
         #[derive(Default)]
         struct Collect(Vec<(String, Param)>);
@@ -50,6 +53,35 @@ pub trait Module {
         collect.0
     }
 
+    /// The parameters that are trained: those that are not [frozen](Param::freeze).
+    fn trainable_parameters(&self) -> Vec<(String, Param)> {
+        self.parameters().into_iter().filter(|(_, parameter)| !parameter.is_frozen()).collect()
+    }
+
+    /// The parameters whose paths match a pattern of names between dots: `*` stands for any part of a name, `?` for one
+    /// character, and `**` for any number of names, also none. A pattern that begins with `*.` looks at every depth.
+    ///
+    /// | pattern | matches |
+    /// | --- | --- |
+    /// | `*.bias` | every bias |
+    /// | `encoder.**` | everything in `encoder` |
+    /// | `layers.*.weight` | `layers.0.weight`, but not `layers.0.norm.weight` |
+    /// | `**.norm?.*` | what is in `norm1`, `norm2`, … at any depth |
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Linear, Module, Relu, Sequential};
+    /// use gradus_tensor::Device;
+    /// let init = Init::new(0, &Device::cpu());
+    /// let net = Sequential::new().then(Linear::new(2, 3, &init)).then(Relu).then(Linear::new(3, 1, &init));
+    /// let biases: Vec<String> = net.parameters_matching("*.bias").into_iter().map(|(path, _)| path).collect();
+    /// assert_eq!(biases, ["0.bias", "2.bias"]);
+    /// assert_eq!(net.parameters_matching("0.**").len(), 2);
+    /// ```
+    fn parameters_matching(&self, pattern: &str) -> Vec<(String, Param)> {
+        let pattern = Pattern::new(pattern);
+        self.parameters().into_iter().filter(|(path, _)| pattern.matches(path)).collect()
+    }
+
     /// The buffers (state that is not trained) with their paths.
     fn buffers(&self) -> Vec<(String, Buffer)> {
         #[derive(Default)]
@@ -64,9 +96,101 @@ pub trait Module {
         collect.0
     }
 
-    /// The number of trained numbers.
+    /// The number of numbers in parameters, also in frozen ones.
     fn num_parameters(&self) -> usize {
         self.parameters().iter().map(|(_, p)| p.shape().numel()).sum()
+    }
+
+    /// Freezes all parameters; see [`Param::freeze`]. Running statistics are no parameters: [`eval`](Module::eval) of the
+    /// frozen part keeps them.
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Linear, Module, Sequential};
+    /// use gradus_tensor::Device;
+    /// let init = Init::new(0, &Device::cpu());
+    /// let (body, head) = (Linear::new(8, 4, &init), Linear::new(4, 2, &init));
+    /// body.freeze();
+    /// let net = Sequential::new().then(body).then(head);
+    /// let trained: Vec<String> = net.trainable_parameters().into_iter().map(|(path, _)| path).collect();
+    /// assert_eq!(trained, ["1.weight", "1.bias"]);
+    /// ```
+    fn freeze(&self) {
+        self.parameters().iter().for_each(|(_, parameter)| parameter.freeze());
+    }
+
+    /// Trains all parameters again.
+    fn unfreeze(&self) {
+        self.parameters().iter().for_each(|(_, parameter)| parameter.unfreeze());
+    }
+
+    /// Freezes the parameters that match a [pattern](Module::parameters_matching), and says how many they are.
+    ///
+    /// # Errors
+    /// If there are none: a misspelt pattern would train what should stay as it is.
+    #[track_caller]
+    fn freeze_matching(&self, pattern: &str) -> Result<usize> {
+        let matching = Pattern::new(pattern).select(self.parameters())?;
+        matching.iter().for_each(|(_, parameter)| parameter.freeze());
+        Ok(matching.len())
+    }
+
+    /// Trains the parameters that match a [pattern](Module::parameters_matching) again, and says how many they are.
+    ///
+    /// # Errors
+    /// If there are none.
+    #[track_caller]
+    fn unfreeze_matching(&self, pattern: &str) -> Result<usize> {
+        let matching = Pattern::new(pattern).select(self.parameters())?;
+        matching.iter().for_each(|(_, parameter)| parameter.unfreeze());
+        Ok(matching.len())
+    }
+
+    /// Parameters and buffers by path: PyTorch's `state_dict`, for layers that PyTorch has. A parameter that is used in several
+    /// places comes under each of its paths. These tensors are those of now; training does not change them.
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Linear, Module};
+    /// use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let [a, b] = [1, 2].map(|seed| Linear::new(3, 2, &Init::new(seed, &device)));
+    /// b.load_state_dict(&a.state_dict())?;
+    /// assert_eq!(a.weight.tensor().to_vec::<f32>()?, b.weight.tensor().to_vec::<f32>()?);
+    ///
+    /// let mut wrong = a.state_dict();
+    /// wrong.remove("bias");
+    /// wrong.insert("scale".into(), Tensor::ones([2], &device));
+    /// let error = b.load_state_dict(&wrong).unwrap_err().to_string();
+    /// assert!(error.contains("missing: bias") && error.contains("unexpected: scale"), "{error}");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn state_dict(&self) -> BTreeMap<String, Tensor> {
+        struct Collect(BTreeMap<String, Tensor>);
+        impl Visitor for Collect {
+            fn parameter(&mut self, path: &str, parameter: &Param) {
+                self.0.insert(path.to_string(), parameter.cell().tensor().detach());
+            }
+            fn buffer(&mut self, path: &str, buffer: &Buffer) {
+                self.0.insert(path.to_string(), buffer.tensor());
+            }
+        }
+        let mut collect = Collect(BTreeMap::new());
+        self.visit(&mut Walk::new(&mut collect));
+        collect.0
+    }
+
+    /// Takes parameters and buffers from tensors by path, which may lie on any device. Floats of another dtype are converted, so
+    /// that a model of f16 takes the state of one of f32. [`StateLoader`] can load a part, or under other names.
+    ///
+    /// # Errors
+    /// [`StateError`] names everything that is missing, unexpected, or of another shape; nothing is changed then.
+    fn load_state_dict(&self, tensors: &BTreeMap<String, Tensor>) -> Result<(), StateError> {
+        StateLoader::new().load(&|walk: &mut Walk<'_>| self.visit(walk), tensors).map(|_| ())
+    }
+
+    /// Which object this is, for what watches layers at work, such as a [`Summary`](crate::Summary).
+    fn identity(&self) -> Identity {
+        let address = (self as *const Self).cast::<()>().addr();
+        Identity { address, type_name: std::any::type_name::<Self>() }
     }
 
     /// From now on layers behave as in training: dropout drops.
@@ -90,8 +214,18 @@ fn set_mode(visit: &dyn Fn(&mut Walk<'_>), training: bool) {
     visit(&mut Walk::new(&mut Set(training)));
 }
 
+/// An object by its place in memory and its type: two layers of no size may share a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    address: usize,
+    /// The type's full name.
+    pub type_name: &'static str,
+}
+
 /// What a walk shows; implement what is wanted.
 pub trait Visitor {
+    /// A part and its path, before what is in it.
+    fn part(&mut self, _path: &str, _part: Identity) {}
     /// A parameter and its path.
     fn parameter(&mut self, _path: &str, _parameter: &Param) {}
     /// A buffer and its path.
@@ -104,8 +238,8 @@ pub trait Visitor {
 
 /// A walk through the parts of a module; it knows the path so far.
 pub struct Walk<'a> {
-    path: String,
-    visitor: &'a mut dyn Visitor,
+    pub(crate) path: String,
+    pub(crate) visitor: &'a mut dyn Visitor,
 }
 
 impl<'a> Walk<'a> {
@@ -121,111 +255,9 @@ impl<'a> Walk<'a> {
             self.path.push('.');
         }
         self.path.push_str(name);
+        self.visitor.part(&self.path, part.identity());
         part.visit(self);
         self.path.truncate(before);
-    }
-}
-
-/// A trained tensor. Cloning shares it, which ties weights.
-#[derive(Clone, Debug)]
-pub struct Param(Cell);
-
-impl Param {
-    /// A parameter with an initial value.
-    #[track_caller]
-    pub fn new(tensor: Tensor) -> Param {
-        Param(Cell::parameter(tensor))
-    }
-
-    /// The present value.
-    pub fn tensor(&self) -> Tensor {
-        self.0.tensor()
-    }
-
-    /// The shape.
-    pub fn shape(&self) -> Shape {
-        self.0.shape()
-    }
-
-    /// Replaces the value.
-    ///
-    /// # Errors
-    /// If shape, dtype or device differ.
-    #[track_caller]
-    pub fn set(&self, tensor: Tensor) -> Result<()> {
-        self.0.set(tensor)
-    }
-
-    /// The cell behind it.
-    pub fn cell(&self) -> &Cell {
-        &self.0
-    }
-}
-
-impl From<&Param> for Operand {
-    fn from(parameter: &Param) -> Operand {
-        Operand::Tensor(parameter.tensor())
-    }
-}
-
-impl Module for Param {
-    fn visit(&self, walk: &mut Walk<'_>) {
-        walk.visitor.parameter(&walk.path, self);
-    }
-}
-
-/// A tensor that belongs to a module's state but is not trained, such as running statistics.
-#[derive(Clone, Debug)]
-pub struct Buffer(Cell);
-
-impl Buffer {
-    /// A buffer with an initial value.
-    #[track_caller]
-    pub fn new(tensor: Tensor) -> Buffer {
-        Buffer(Cell::buffer(tensor))
-    }
-
-    /// The present value.
-    pub fn tensor(&self) -> Tensor {
-        self.0.tensor()
-    }
-
-    /// The cell behind it.
-    pub fn cell(&self) -> &Cell {
-        &self.0
-    }
-}
-
-impl Module for Buffer {
-    fn visit(&self, walk: &mut Walk<'_>) {
-        walk.visitor.buffer(&walk.path, self);
-    }
-}
-
-/// Whether a layer behaves as in training or as in use. It starts in training.
-#[derive(Clone, Debug)]
-pub struct Mode(Arc<AtomicBool>);
-
-impl Mode {
-    /// The mode of training.
-    pub fn training() -> Mode {
-        Mode(Arc::new(AtomicBool::new(true)))
-    }
-
-    /// Whether the layer behaves as in training.
-    pub fn is_training(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Sets it; [`Module::train`] and [`Module::eval`] do so for a whole model.
-    pub fn set_training(&self, training: bool) {
-        self.0.store(training, Ordering::Relaxed);
-    }
-}
-
-impl Module for Mode {
-    fn visit(&self, walk: &mut Walk<'_>) {
-        walk.visitor.mode(self);
     }
 }
 
@@ -257,17 +289,32 @@ impl<M: Module> Module for Option<M> {
             part.visit(walk);
         }
     }
+
+    fn identity(&self) -> Identity {
+        match self {
+            Some(part) => part.identity(),
+            None => Identity { address: 0, type_name: "" },
+        }
+    }
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {
     fn visit(&self, walk: &mut Walk<'_>) {
         (**self).visit(walk);
     }
+
+    fn identity(&self) -> Identity {
+        (**self).identity()
+    }
 }
 
 impl<M: Module + ?Sized> Module for Arc<M> {
     fn visit(&self, walk: &mut Walk<'_>) {
         (**self).visit(walk);
+    }
+
+    fn identity(&self) -> Identity {
+        (**self).identity()
     }
 }
 

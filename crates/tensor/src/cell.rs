@@ -193,6 +193,25 @@ impl Cell {
     pub fn set(&self, tensor: Tensor) -> Result<()> {
         assign([(self.clone(), tensor)])
     }
+
+    /// Assigns a tensor of the same shape, dtype and device that is computed later: in the run of the next assignment of other
+    /// cells on this device (an optimiser's step), or when it is read. For running statistics, whose update must not make the
+    /// forward pass run by itself. A value that cannot be computed then is an error of whatever reads the cell.
+    ///
+    /// # Errors
+    /// If shape, dtype or device differ, in a function that is being compiled, and inside of `vmap`; the cell then keeps its
+    /// tensor.
+    #[track_caller]
+    pub fn set_lazily(&self, tensor: Tensor) -> Result<()> {
+        let location = Location::caller();
+        if is_recording() {
+            return Err(Error::located("assign", ErrorKind::Recording, location));
+        }
+        check(&self.tensor(), &tensor, location)?;
+        evaluate::have_values(std::slice::from_ref(tensor.node()?))?;
+        self.replace(&tensor, location);
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Cell {

@@ -5,6 +5,7 @@ use crate::extract;
 use crate::node::{Cut, Node};
 pub use crate::transform::{Recipe, next_id, placeholder, with_symbolic_draws};
 use crate::{Device, GradientRule, Tensor};
+use gradus_ir::op::attention::{AttentionPart, AttentionShape};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Error as ErrorKind, Graph, Number};
 use std::panic::Location;
@@ -106,6 +107,25 @@ impl NodeRef {
     /// The name of the cell that this leaf stands for.
     pub fn parameter(&self) -> Option<String> {
         self.0.cell.as_ref().map(|tag| tag.name())
+    }
+
+    /// Multiplications, each with an addition, of a matrix product or of attention; 0 for any other op, and where the operands
+    /// are gone.
+    pub fn multiply_adds(&self) -> usize {
+        let state = self.0.state();
+        let shape = |operand: usize| &state.edges[operand].ty.shape;
+        match &self.0.op {
+            Op::Contract { contracted, .. } if state.edges.len() == 2 => {
+                let summed = shape(0).iter().rev().take(*contracted).product::<usize>();
+                self.0.ty.shape.numel().saturating_mul(summed)
+            }
+            Op::Attention { part: AttentionPart::Output, .. } if state.edges.len() >= 3 => {
+                let of = AttentionShape::of(shape(0), shape(1), shape(2));
+                let logits = of.batch.numel().saturating_mul(of.group * of.queries).saturating_mul(of.keys);
+                logits.saturating_mul(of.width + of.values)
+            }
+            _ => 0,
+        }
     }
 
     /// A tensor handle to the node.

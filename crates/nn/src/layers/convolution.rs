@@ -1,7 +1,7 @@
-//! Convolutions and poolings as layers.
+//! Convolutions as layers.
 
-use crate::{Init, Initializer, Layer, Module, Param};
-use gradus_tensor::{Conv, Pool, Spatial, Tensor};
+use crate::{Init, Initializer, Layer, Module, Param, watch};
+use gradus_tensor::{Conv, Spatial, Tensor};
 
 /// A convolution over `AXES` spatial axes: `x [batch, in, spatial…]`, `weight [out, in / groups, kernel…]`, `bias [out]`,
 /// `y [batch, out, positions…]`; see [`Tensor::conv`].
@@ -47,13 +47,9 @@ impl<const AXES: usize> Convolution<AXES> {
         groups: usize,
         init: &Init,
     ) -> Convolution<AXES> {
-        let kernel = match kernel.into() {
-            Spatial::All(size) => vec![size; AXES],
-            Spatial::Each(sizes) => sizes,
-        };
+        let kernel = extents::<AXES>(kernel);
         let inputs = inputs / groups.max(1);
-        let bound = 1.0 / ((inputs * kernel.iter().product::<usize>()).max(1) as f64).sqrt();
-        let uniform = Initializer::Uniform { low: -bound, high: bound };
+        let uniform = bound(inputs, &kernel);
         let shape: Vec<usize> = [outputs, inputs].into_iter().chain(kernel).collect();
         Convolution {
             weight: Param::new(init.tensor(shape, uniform)),
@@ -88,31 +84,110 @@ impl<const AXES: usize> Layer for Convolution<AXES> {
             2 => x.conv2d(&weight, &self.conv),
             _ => x.conv(&weight, &self.conv),
         };
-        match &self.bias {
-            Some(bias) => y + (0..AXES).fold(bias.tensor(), |bias, _| bias.unsqueeze(-1)),
-            None => y,
+        watch(self).output(with_bias(y, self.bias.as_ref(), AXES))
+    }
+}
+
+/// A bias per channel added.
+#[track_caller]
+fn with_bias(y: Tensor, bias: Option<&Param>, axes: usize) -> Tensor {
+    match bias {
+        Some(bias) => y + (0..axes).fold(bias.tensor(), |bias, _| bias.unsqueeze(-1)),
+        None => y,
+    }
+}
+
+/// A transposed convolution over `AXES` spatial axes, which makes images larger: `x [batch, in, spatial…]`,
+/// `weight [in, out / groups, kernel…]`, `bias [out]`; see [`Tensor::conv_transpose`].
+///
+/// Both parameters start uniform in ±1/√(out / groups · kernel), as in PyTorch.
+///
+/// ```
+/// use gradus_nn::{ConvTranspose2d, Init, Layer};
+/// use gradus_tensor::{Conv, Device, Tensor};
+/// let device = Device::cpu();
+/// let layer = ConvTranspose2d::new(4, 2, 4, &Init::new(0, &device)).with(Conv::new().stride(2).padding(1));
+/// assert_eq!(layer.forward(&Tensor::zeros([1, 4, 7, 7], &device)).shape()[..], [1, 2, 14, 14]);
+/// ```
+#[derive(Clone, Debug, Module)]
+pub struct ConvTranspose<const AXES: usize> {
+    /// `[in, out / groups, kernel…]`.
+    pub weight: Param,
+    /// `[out]`, if there is one.
+    pub bias: Option<Param>,
+    #[module(skip)]
+    conv: Conv,
+    #[module(skip)]
+    output_padding: Spatial,
+}
+
+/// A transposed convolution over one spatial axis.
+pub type ConvTranspose1d = ConvTranspose<1>;
+/// A transposed convolution over two spatial axes.
+pub type ConvTranspose2d = ConvTranspose<2>;
+
+impl<const AXES: usize> ConvTranspose<AXES> {
+    /// A layer with bias and kernels of a size, at every position, without padding.
+    #[track_caller]
+    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Spatial>, init: &Init) -> ConvTranspose<AXES> {
+        ConvTranspose::grouped(inputs, outputs, kernel, 1, init)
+    }
+
+    /// A layer with channels in groups, each with kernels of its own.
+    #[track_caller]
+    pub fn grouped(
+        inputs: usize,
+        outputs: usize,
+        kernel: impl Into<Spatial>,
+        groups: usize,
+        init: &Init,
+    ) -> ConvTranspose<AXES> {
+        let kernel = extents::<AXES>(kernel);
+        let outputs_each = outputs / groups.max(1);
+        let uniform = bound(outputs_each, &kernel);
+        let shape: Vec<usize> = [inputs, outputs_each].into_iter().chain(kernel).collect();
+        ConvTranspose {
+            weight: Param::new(init.tensor(shape, uniform)),
+            bias: Some(Param::new(init.tensor([outputs], uniform))),
+            conv: Conv::new().groups(groups),
+            output_padding: Spatial::All(0),
         }
     }
-}
 
-/// [`Tensor::max_pool`].
-#[derive(Clone, Debug, Module)]
-pub struct MaxPool(#[module(skip)] pub Pool);
+    /// The same layer, walking otherwise; groups are those of the weight, whatever `conv` says.
+    pub fn with(self, conv: Conv) -> ConvTranspose<AXES> {
+        ConvTranspose { conv: conv.groups(self.conv.group_count()), ..self }
+    }
 
-impl Layer for MaxPool {
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.max_pool(&self.0)
+    /// The same layer with so much more at the end of each spatial axis: of the sizes whose convolution gives the input, the
+    /// one that is wanted.
+    pub fn output_padding(self, output_padding: impl Into<Spatial>) -> ConvTranspose<AXES> {
+        ConvTranspose { output_padding: output_padding.into(), ..self }
+    }
+
+    /// The same layer without its bias.
+    pub fn without_bias(self) -> ConvTranspose<AXES> {
+        ConvTranspose { bias: None, ..self }
     }
 }
 
-/// [`Tensor::avg_pool`].
-#[derive(Clone, Debug, Module)]
-pub struct AvgPool(#[module(skip)] pub Pool);
-
-impl Layer for AvgPool {
+impl<const AXES: usize> Layer for ConvTranspose<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.avg_pool(&self.0)
+        let y = x.conv_transpose(&self.weight.tensor(), &self.conv, self.output_padding.clone());
+        watch(self).output(with_bias(y, self.bias.as_ref(), AXES))
     }
+}
+
+fn extents<const AXES: usize>(kernel: impl Into<Spatial>) -> Vec<usize> {
+    match kernel.into() {
+        Spatial::All(size) => vec![size; AXES],
+        Spatial::Each(sizes) => sizes,
+    }
+}
+
+/// Uniform in ±1/√(channels · kernel).
+fn bound(channels: usize, kernel: &[usize]) -> Initializer {
+    let bound = 1.0 / ((channels * kernel.iter().product::<usize>()).max(1) as f64).sqrt();
+    Initializer::Uniform { low: -bound, high: bound }
 }

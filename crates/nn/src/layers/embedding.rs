@@ -1,6 +1,6 @@
 //! Vectors for numbered things.
 
-use crate::{Init, Initializer, Layer, Module, Param};
+use crate::{Init, Initializer, Layer, Module, Param, watch};
 use gradus_tensor::Tensor;
 
 /// A vector for each of so many things: `x [...]` of integers, `weight [things, width]`, `y [..., width]`. An index out of range
@@ -19,6 +19,7 @@ use gradus_tensor::Tensor;
 pub struct Embedding {
     /// `[things, width]`.
     pub weight: Param,
+    padding: Option<usize>,
 }
 
 impl Embedding {
@@ -31,7 +32,29 @@ impl Embedding {
     /// A layer from its vectors.
     #[track_caller]
     pub fn from_tensor(weight: Tensor) -> Embedding {
-        Embedding { weight: Param::new(weight) }
+        Embedding { weight: Param::new(weight), padding: None }
+    }
+
+    /// A layer whose vector of one index, which fills up sequences, is 0 at first and never trained.
+    ///
+    /// ```
+    /// use gradus_nn::{Embedding, Init, Layer};
+    /// use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = Embedding::with_padding(5, 2, 1, &Init::new(0, &device));
+    /// assert_eq!(layer.forward(&Tensor::new([1], &device)).to_vec::<f32>()?, [0.0, 0.0]);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn with_padding(things: usize, width: usize, padding: usize, init: &Init) -> Embedding {
+        let weight = init.tensor([things, width], Initializer::Normal { mean: 0.0, std: 1.0 });
+        let is_padding = Tensor::arange(things, init.device()).eq(padding).unsqueeze(1);
+        Embedding { padding: Some(padding), ..Embedding::from_tensor(is_padding.where_(0.0, weight)) }
+    }
+
+    /// The index that fills up sequences, if there is one.
+    pub fn padding(&self) -> Option<usize> {
+        self.padding
     }
 }
 
@@ -39,10 +62,16 @@ impl Layer for Embedding {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         let weight = self.weight.tensor();
-        Tensor::build(x.device(), || {
+        let y = Tensor::build(x.device(), || {
             let [_, width] = weight.dims()?;
             let rows = weight.index_select(0, &x.flatten());
+            let rows = match self.padding {
+                // No gradient reaches the vector of padding.
+                Some(padding) => x.flatten().ne(padding).unsqueeze(1).where_(&rows, rows.detach()),
+                None => rows,
+            };
             Ok(rows.reshape(x.shape().with_inserted(x.rank(), width)))
-        })
+        });
+        watch(self).output(y)
     }
 }

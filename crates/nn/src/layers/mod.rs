@@ -2,21 +2,33 @@
 
 mod activation;
 mod attention;
+mod batch_norm;
 mod convolution;
 mod dropout;
 mod embedding;
 mod linear;
 mod norm;
+mod pooling;
+mod recurrent;
+mod rotary;
 mod sequential;
+mod transformer;
 
 pub use activation::*;
-pub use attention::MultiHeadAttention;
-pub use convolution::{AvgPool, Conv1d, Conv2d, Convolution, MaxPool};
-pub use dropout::Dropout;
+pub use attention::{GroupedQueryAttention, MultiHeadAttention, padding_mask};
+pub use batch_norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm};
+pub use convolution::{Conv1d, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, Convolution};
+pub use dropout::{AlphaDropout, DropPath, Dropout, Dropout2d};
 pub use embedding::Embedding;
-pub use linear::Linear;
+pub use linear::{Bilinear, Linear};
 pub use norm::{LayerNorm, RmsNorm};
-pub use sequential::Sequential;
+pub use pooling::{AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool, Upsample};
+pub use recurrent::{Gru, GruCell, Lstm, LstmCell, LstmState, Rnn, RnnCell};
+pub use rotary::Rotary;
+pub use sequential::{Residual, Sequential};
+pub use transformer::{
+    SwiGlu, Transformer, TransformerDecoder, TransformerDecoderLayer, TransformerEncoder, TransformerEncoderLayer,
+};
 
 use crate::Module;
 use gradus_tensor::Tensor;
@@ -28,6 +40,14 @@ pub trait Layer: Module {
 }
 
 impl<L: Layer + ?Sized> Layer for Box<L> {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        (**self).forward(x)
+    }
+}
+
+impl<L: Layer + ?Sized> Layer for std::sync::Arc<L> {
+    #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         (**self).forward(x)
     }

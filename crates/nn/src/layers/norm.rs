@@ -1,6 +1,6 @@
 //! Normalisations of each example by itself.
 
-use crate::{Init, Initializer, Layer, Module, Param};
+use crate::{Init, Initializer, Layer, Module, Param, watch};
 use gradus_tensor::{Axes, Error, ErrorKind, Shape, Tensor};
 
 /// `y = (x − mean) / √(variance + ε) · weight + bias`, over the last axes (Ba et al., "Layer normalization", 2016): `x [..., shape]`,
@@ -19,8 +19,8 @@ use gradus_tensor::{Axes, Error, ErrorKind, Shape, Tensor};
 pub struct LayerNorm {
     /// Of the shape of what is normalised.
     pub weight: Param,
-    /// Of the same shape.
-    pub bias: Param,
+    /// Of the same shape, if there is one.
+    pub bias: Option<Param>,
     /// ε, 10⁻⁵ as in PyTorch.
     pub epsilon: f64,
 }
@@ -32,9 +32,19 @@ impl LayerNorm {
         let shape = shape.into();
         LayerNorm {
             weight: Param::new(init.tensor(shape.clone(), Initializer::Ones)),
-            bias: Param::new(init.tensor(shape, Initializer::Zeros)),
+            bias: Some(Param::new(init.tensor(shape, Initializer::Zeros))),
             epsilon: 1e-5,
         }
+    }
+
+    /// The same layer without its bias.
+    pub fn without_bias(self) -> LayerNorm {
+        LayerNorm { bias: None, ..self }
+    }
+
+    /// The same layer with another ε.
+    pub fn epsilon(self, epsilon: f64) -> LayerNorm {
+        LayerNorm { epsilon, ..self }
     }
 }
 
@@ -44,9 +54,12 @@ impl Layer for LayerNorm {
         let (axes, wide) = (last_axes(&self.weight), x.widened());
         let centred = &wide - wide.mean_keepdim(axes.clone());
         let scale = (centred.square().mean_keepdim(axes) + self.epsilon).rsqrt();
-        let [weight, bias] = [&self.weight, &self.bias].map(|parameter| parameter.tensor());
-        let [weight, bias] = [widened_with("layer_norm", x, &weight), widened_with("layer_norm", x, &bias)];
-        (centred * scale * weight + bias).to_dtype(x.dtype())
+        let y = centred * scale * widened_with("layer_norm", x, &self.weight.tensor());
+        let y = match &self.bias {
+            Some(bias) => y + widened_with("layer_norm", x, &bias.tensor()),
+            None => y,
+        };
+        watch(self).output(y.to_dtype(x.dtype()))
     }
 }
 
@@ -66,6 +79,11 @@ impl RmsNorm {
     pub fn new(shape: impl Into<Shape>, init: &Init) -> RmsNorm {
         RmsNorm { weight: Param::new(init.tensor(shape, Initializer::Ones)), epsilon: 1e-6 }
     }
+
+    /// The same layer with another ε.
+    pub fn epsilon(self, epsilon: f64) -> RmsNorm {
+        RmsNorm { epsilon, ..self }
+    }
 }
 
 impl Layer for RmsNorm {
@@ -73,14 +91,15 @@ impl Layer for RmsNorm {
     fn forward(&self, x: &Tensor) -> Tensor {
         let wide = x.widened();
         let scale = (wide.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
-        (wide * scale * widened_with("rms_norm", x, &self.weight.tensor())).to_dtype(x.dtype())
+        let y = (wide * scale * widened_with("rms_norm", x, &self.weight.tensor())).to_dtype(x.dtype());
+        watch(self).output(y)
     }
 }
 
 /// A parameter as what it is applied to is computed: squares of f16 soon exceed its range. Of another dtype than `x`, it
 /// becomes one that carries the error.
 #[track_caller]
-fn widened_with(op: &'static str, x: &Tensor, parameter: &Tensor) -> Tensor {
+pub(super) fn widened_with(op: &'static str, x: &Tensor, parameter: &Tensor) -> Tensor {
     let (left, right) = (x.dtype(), parameter.dtype());
     if left == right || x.error().is_some() || parameter.error().is_some() {
         return parameter.widened();

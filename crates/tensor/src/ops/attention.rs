@@ -117,6 +117,51 @@ impl Tensor {
         output.reshape(shape)
     }
 
+    /// The weights that [`attention`](Tensor::attention) gives to the keys, `[batch…, heads, queries, keys]`: to look at them, or to
+    /// change them before values are summed. They take the memory that attention itself does without.
+    ///
+    /// ```
+    /// # use gradus_tensor::{Attention, Device, Tensor};
+    /// let (query, key) = (Tensor::zeros([3, 8], &Device::cpu()), Tensor::ones([3, 8], &Device::cpu()));
+    /// let weights = query.attention_weights(&key, &Attention::new().causal());
+    /// assert_eq!(weights.slice(0, ..2).to_vec::<f32>()?, [1.0, 0.0, 0.0, 0.5, 0.5, 0.0]);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn attention_weights(&self, key: &Tensor, options: &Attention) -> Tensor {
+        let op = "attention_weights";
+        if let Some(failed) = first_failed([self, key].into_iter().chain(&options.mask)) {
+            return failed;
+        }
+        let Grouped { query, key, logits: [all, grouped], .. } = match self.grouped(key, key) {
+            Ok(grouped) => grouped,
+            Err(kind) => return self.fail(op, kind),
+        };
+        let (query, key) = (query.widened(), key.widened());
+        let width = self.shape()[self.rank() - 1];
+        let query = match options.scale {
+            Some(scale) => query * scale,
+            None => &query * query.constant(1.0 / (width as f64).sqrt()),
+        };
+        let mut bias = None;
+        if let Some(mask) = &options.mask {
+            if mask.shape().broadcast(&all) != Some(all.clone()) {
+                let (what, found) = ("the mask", mask.shape().clone());
+                return self.fail(op, ErrorKind::Shape { what, expected: all, found });
+            }
+            let mask = mask.expand_to(&all).reshape(grouped);
+            bias = Some(match mask.dtype() {
+                DType::Bool => {
+                    let none = Tensor::zeros(mask.shape(), &query);
+                    Tensor::select(&mask, &none, &none.constant(f64::NEG_INFINITY))
+                }
+                _ => mask.widened(),
+            });
+        }
+        let weights = weights(&query, &key, bias.as_ref(), options.causal);
+        weights.reshape(if self.rank() == 2 { all.without(&[0]) } else { all }).to_dtype(self.dtype())
+    }
+
     fn grouped(&self, key: &Tensor, value: &Tensor) -> Result<Grouped, ErrorKind> {
         let rank = self.rank();
         if rank < 2 {
@@ -159,21 +204,31 @@ fn attend(operands: &[&Tensor], causal: bool) -> Tensor {
 /// Attention with logits that something is added to.
 #[track_caller]
 fn with_bias(query: &Tensor, key: &Tensor, value: &Tensor, bias: &Tensor, causal: bool) -> Tensor {
+    let weights = weights(query, key, Some(bias), causal);
+    Tensor::record(Op::Contract { batch: key.rank() - 2, contracted: 1 }, &[&weights, &value.t()], None)
+}
+
+/// The weights of all keys for each query, with logits that something is added to.
+#[track_caller]
+fn weights(query: &Tensor, key: &Tensor, bias: Option<&Tensor>, causal: bool) -> Tensor {
     let batch = key.rank() - 2;
-    let logits = Tensor::record(Op::Contract { batch, contracted: 1 }, &[query, key], None) + bias;
-    let logits = if causal {
-        let (queries, keys) = (bias.shape()[batch + 1], bias.shape()[batch + 2]);
+    let mut logits = Tensor::record(Op::Contract { batch, contracted: 1 }, &[query, key], None);
+    if let Some(bias) = bias {
+        logits = logits + bias;
+    }
+    if logits.error().is_some() {
+        return logits;
+    }
+    if causal {
+        let (queries, keys) = (logits.shape()[batch + 1], logits.shape()[batch + 2]);
         let last = Tensor::arange(queries, query.device()) + (keys as i64 - queries as i64);
         let visible = Tensor::arange(keys, query.device()).unsqueeze(0).le(last.unsqueeze(1));
-        visible.where_(&logits, logits.constant(f64::NEG_INFINITY))
-    } else {
-        logits
-    };
+        logits = visible.where_(&logits, logits.constant(f64::NEG_INFINITY));
+    }
     // As it is, softmax has no answer where there is nothing to look at.
     let largest = logits.max_keepdim(-1).detach();
     let nothing = largest.eq(f64::NEG_INFINITY);
     let weights = (logits - nothing.where_(largest.zeros_like(), &largest)).exp();
     let total = weights.sum_keepdim(-1);
-    let weights = weights / nothing.where_(total.ones_like(), &total);
-    Tensor::record(Op::Contract { batch, contracted: 1 }, &[&weights, &value.t()], None)
+    weights / nothing.where_(total.ones_like(), &total)
 }

@@ -64,7 +64,9 @@ impl Gpt {
         let norm = || LayerNorm::new(WIDTH, &init);
         let block = |seed: u32| -> Result<Block> {
             let attention = MultiHeadAttention::new(WIDTH, HEADS, &init).with(Attention::new().causal());
-            attention.in_proj_weight.set(linear(WIDTH, 3 * WIDTH, seed, device).weight.tensor())?;
+            if let Some(weight) = &attention.in_proj_weight {
+                weight.set(linear(WIDTH, 3 * WIDTH, seed, device).weight.tensor())?;
+            }
             attention.out_proj.weight.set(linear(WIDTH, WIDTH, seed + 1, device).weight.tensor())?;
             Ok(Block {
                 attention_norm: norm(),

@@ -1,5 +1,11 @@
 //! Initialisation: what new parameters start as.
 
+mod lsuv;
+mod orthogonal;
+mod truncated;
+
+pub use lsuv::lsuv;
+
 use gradus_tensor::{DType, Device, Error, ErrorKind, Key, Placement, Rng, Shape, Tensor};
 
 /// Where new layers live and where their first weights come from: a device, a dtype and a source of keys.
@@ -30,6 +36,11 @@ impl Init {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// The float dtype.
+    pub fn float_dtype(&self) -> DType {
+        self.dtype
     }
 
     /// A new tensor.
@@ -63,6 +74,24 @@ pub enum Initializer {
         /// The standard deviation.
         std: f64,
     },
+    /// Normal, drawn again until it lies in low ..= high. The standard deviation is that of the normal distribution; what is
+    /// left of it has a smaller one (0.88 times, between ±2 deviations).
+    TruncatedNormal {
+        /// The mean.
+        mean: f64,
+        /// The standard deviation.
+        std: f64,
+        /// The least number.
+        low: f64,
+        /// The largest number.
+        high: f64,
+    },
+    /// Rows (or columns, if there are more rows than columns) that are orthogonal and of length gain, all such matrices equally
+    /// likely (Saxe et al. 2014). A weight `[out, in, …]` counts as a matrix of `out` rows. It is computed on the CPU, in f64, now.
+    Orthogonal {
+        /// √2 for ReLU.
+        gain: f64,
+    },
     /// Uniform in ±gain √(6 / (fan-in + fan-out)) (Glorot, Bengio 2010).
     XavierUniform {
         /// 1 for linear layers, 5/3 for tanh.
@@ -83,9 +112,61 @@ pub enum Initializer {
         /// √2 for ReLU.
         gain: f64,
     },
+    /// Uniform in ±gain √(3 / fan-out): keeps the variance of gradients instead of that of outputs.
+    KaimingUniformFanOut {
+        /// √2 for ReLU.
+        gain: f64,
+    },
+    /// Normal with standard deviation gain / √fan-out.
+    KaimingNormalFanOut {
+        /// √2 for ReLU.
+        gain: f64,
+    },
+}
+
+/// What follows a layer, for the gain of its weights: how much larger they are to be, so that variances stay.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Nonlinearity {
+    /// Nothing, or sigmoid: 1.
+    Linear,
+    /// tanh: 5/3.
+    Tanh,
+    /// ReLU: √2.
+    Relu,
+    /// Leaky ReLU: √(2 / (1 + slope²)).
+    LeakyRelu {
+        /// The slope below zero.
+        slope: f64,
+    },
+    /// SELU: 3/4.
+    Selu,
+}
+
+impl Nonlinearity {
+    /// The gain, as PyTorch's `calculate_gain` gives it.
+    ///
+    /// ```
+    /// use gradus_nn::{Initializer, Nonlinearity};
+    /// let he = Initializer::KaimingNormal { gain: Nonlinearity::Relu.gain() };
+    /// assert_eq!(he, Initializer::KaimingNormal { gain: 2f64.sqrt() });
+    /// ```
+    pub fn gain(self) -> f64 {
+        match self {
+            Nonlinearity::Linear => 1.0,
+            Nonlinearity::Tanh => 5.0 / 3.0,
+            Nonlinearity::Relu => 2f64.sqrt(),
+            Nonlinearity::LeakyRelu { slope } => (2.0 / (1.0 + slope * slope)).sqrt(),
+            Nonlinearity::Selu => 0.75,
+        }
+    }
 }
 
 impl Initializer {
+    /// Normal of mean 0, without what lies more than two standard deviations away: what transformers start from.
+    pub fn truncated_normal(std: f64) -> Initializer {
+        Initializer::TruncatedNormal { mean: 0.0, std, low: -2.0 * std, high: 2.0 * std }
+    }
+
     /// A new tensor, random where it is random by `key`.
     ///
     /// ```
@@ -107,6 +188,7 @@ impl Initializer {
                 | Initializer::Constant(_)
                 | Initializer::Uniform { .. }
                 | Initializer::Normal { .. }
+                | Initializer::TruncatedNormal { .. }
         );
         if scaled_by_fans && shape.len() < 2 {
             let kind =
@@ -122,6 +204,10 @@ impl Initializer {
             Initializer::Constant(value) => Tensor::full(shape, value, on),
             Initializer::Uniform { low, high } => Tensor::rand(shape, key, on) * (high - low) + low,
             Initializer::Normal { mean, std } => Tensor::randn(shape, key, on) * std + mean,
+            Initializer::TruncatedNormal { mean, std, low, high } => {
+                truncated::tensor(shape, key, on, [mean, std], [low, high])
+            }
+            Initializer::Orthogonal { gain } => orthogonal::tensor(shape, key, on, gain),
             Initializer::XavierUniform { gain } => {
                 uniform(gain * (6.0 / (fan_in + fan_out)).sqrt()).tensor(shape, key, on)
             }
@@ -130,6 +216,8 @@ impl Initializer {
             }
             Initializer::KaimingUniform { gain } => uniform(gain * (3.0 / fan_in).sqrt()).tensor(shape, key, on),
             Initializer::KaimingNormal { gain } => normal(gain / fan_in.sqrt()).tensor(shape, key, on),
+            Initializer::KaimingUniformFanOut { gain } => uniform(gain * (3.0 / fan_out).sqrt()).tensor(shape, key, on),
+            Initializer::KaimingNormalFanOut { gain } => normal(gain / fan_out.sqrt()).tensor(shape, key, on),
         }
     }
 }

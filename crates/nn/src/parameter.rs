@@ -1,0 +1,179 @@
+//! What modules are made of: parameters, buffers, and the mode.
+
+use crate::{Module, Walk};
+use gradus_tensor::{Cell, Error, Operand, Result, Shape, Tensor};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A trained tensor. Cloning shares it, which ties weights.
+#[derive(Clone, Debug)]
+pub struct Param {
+    cell: Cell,
+    frozen: Arc<AtomicBool>,
+}
+
+impl Param {
+    /// A parameter with an initial value.
+    #[track_caller]
+    pub fn new(tensor: Tensor) -> Param {
+        Param { cell: Cell::parameter(tensor), frozen: Arc::default() }
+    }
+
+    /// The present value; constant to gradients if the parameter is frozen.
+    #[track_caller]
+    pub fn tensor(&self) -> Tensor {
+        let tensor = self.cell.tensor();
+        if self.is_frozen() { tensor.detach() } else { tensor }
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> Shape {
+        self.cell.shape()
+    }
+
+    /// From now on the parameter is constant: no gradient is computed for it, nor for what leads to nothing else that is trained,
+    /// and it is not among the [trainable](Module::trainable_parameters) ones. An optimiser trains what was trainable when it
+    /// was made, so freeze before that.
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Layer, Linear, Module};
+    /// use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let layer = Linear::new(2, 1, &Init::new(0, &device));
+    /// layer.bias.as_ref().unwrap().freeze();
+    /// assert_eq!(layer.trainable_parameters().len(), 1);
+    /// ```
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+    }
+
+    /// Trains the parameter again.
+    pub fn unfreeze(&self) {
+        self.frozen.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// If shape, dtype or device differ.
+    #[track_caller]
+    pub fn set(&self, tensor: Tensor) -> Result<()> {
+        self.cell.set(tensor)
+    }
+
+    /// The cell behind it.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+impl From<&Param> for Operand {
+    fn from(parameter: &Param) -> Operand {
+        Operand::Tensor(parameter.tensor())
+    }
+}
+
+impl Module for Param {
+    fn visit(&self, walk: &mut Walk<'_>) {
+        walk.visitor.parameter(&walk.path, self);
+    }
+}
+
+/// A tensor that belongs to a module's state but is not trained, such as running statistics.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    cell: Cell,
+    /// What the value that waits to be computed was made of.
+    seen: Arc<Mutex<Option<Tensor>>>,
+    updates: Arc<AtomicUsize>,
+}
+
+/// After so many updates a buffer is computed, if nothing else did so: each update may hold a batch.
+const MOST_UPDATES: usize = 16;
+
+impl Buffer {
+    /// A buffer with an initial value.
+    #[track_caller]
+    pub fn new(tensor: Tensor) -> Buffer {
+        Buffer { cell: Cell::buffer(tensor), seen: Arc::default(), updates: Arc::default() }
+    }
+
+    /// The present value.
+    pub fn tensor(&self) -> Tensor {
+        self.cell.tensor()
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> Shape {
+        self.cell.shape()
+    }
+
+    /// Replaces the value.
+    ///
+    /// # Errors
+    /// If shape, dtype or device differ.
+    #[track_caller]
+    pub fn set(&self, tensor: Tensor) -> Result<()> {
+        self.cell.set(tensor)
+    }
+
+    /// Replaces the value from inside of a forward pass, by one that depends on the batch through `seen` (such as its mean): it
+    /// is computed with the next step of an optimiser, in the same run, or when it is read. Gradients do not flow through it.
+    ///
+    /// # Errors
+    /// If shape, dtype or device differ; in a compiled function, which can assign nothing; and inside of `vmap`, where there is
+    /// no value to keep.
+    #[track_caller]
+    pub fn update(&self, value: &Tensor, seen: &Tensor) -> Result<(), Error> {
+        if self.updates.fetch_add(1, Ordering::Relaxed) % MOST_UPDATES == MOST_UPDATES - 1 {
+            self.cell.tensor().eval()?;
+        }
+        self.cell.set_lazily(value.detach())?;
+        // What is held is kept when the loss is computed, so that the update need not compute it again.
+        *self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(seen.clone());
+        Ok(())
+    }
+
+    /// The cell behind it.
+    pub fn cell(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+impl Module for Buffer {
+    fn visit(&self, walk: &mut Walk<'_>) {
+        walk.visitor.buffer(&walk.path, self);
+    }
+}
+
+/// Whether a layer behaves as in training or as in use. It starts in training.
+#[derive(Clone, Debug)]
+pub struct Mode(Arc<AtomicBool>);
+
+impl Mode {
+    /// The mode of training.
+    pub fn training() -> Mode {
+        Mode(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Whether the layer behaves as in training.
+    pub fn is_training(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets it; [`Module::train`] and [`Module::eval`] do so for a whole model.
+    pub fn set_training(&self, training: bool) {
+        self.0.store(training, Ordering::Relaxed);
+    }
+}
+
+impl Module for Mode {
+    fn visit(&self, walk: &mut Walk<'_>) {
+        walk.visitor.mode(self);
+    }
+}

@@ -1,0 +1,71 @@
+//! The parts of a model, and which of them forward passes belong to.
+
+use crate::module::Identity;
+use crate::watch::{Call, watched};
+use crate::{Mode, Module, Param, Visitor, Walk};
+use std::collections::HashMap;
+
+/// The parts of a model.
+#[derive(Default)]
+pub(crate) struct Parts {
+    /// Paths and types, in the order of a walk; the model itself is the first.
+    pub(crate) paths: Vec<(String, &'static str)>,
+    /// The places of an object in this list: several, if it is shared, or of no size.
+    places: HashMap<Identity, Vec<usize>>,
+    /// With the paths of all places where they are used.
+    pub(crate) parameters: Vec<(String, Param)>,
+    modes: Vec<Mode>,
+}
+
+impl Parts {
+    pub(crate) fn of(model: &(impl Module + ?Sized)) -> Parts {
+        let mut parts = Parts::default();
+        parts.part("", model.identity());
+        model.visit(&mut Walk::new(&mut parts));
+        parts
+    }
+
+    /// What `body` gives and the forward passes in it, with all parts behaving as in use; then they behave as before.
+    pub(crate) fn watched_in_use<R>(&self, body: impl FnOnce() -> R) -> (R, Vec<Call>) {
+        struct Restore<'a>(&'a [Mode], Vec<bool>);
+        impl Drop for Restore<'_> {
+            fn drop(&mut self) {
+                self.0.iter().zip(&self.1).for_each(|(mode, &training)| mode.set_training(training));
+            }
+        }
+        let _restore = Restore(&self.modes, self.modes.iter().map(Mode::is_training).collect());
+        self.modes.iter().for_each(|mode| mode.set_training(false));
+        watched(body)
+    }
+
+    /// The place of each forward pass in the list of paths. That of a layer that a walk does not show (one that was made on the way)
+    /// is the model's.
+    pub(crate) fn places_of(&self, calls: &[Call]) -> Vec<usize> {
+        let mut turns: HashMap<Identity, usize> = HashMap::new();
+        let place = |call: &Call| match self.places.get(&call.layer) {
+            // Of several that look the same, each in turn.
+            Some(places) => {
+                let turn = turns.entry(call.layer).or_default();
+                *turn += 1;
+                places[(*turn - 1) % places.len()]
+            }
+            None => 0,
+        };
+        calls.iter().map(place).collect()
+    }
+}
+
+impl Visitor for Parts {
+    fn part(&mut self, path: &str, part: Identity) {
+        self.places.entry(part).or_default().push(self.paths.len());
+        self.paths.push((path.to_string(), part.type_name));
+    }
+
+    fn parameter(&mut self, path: &str, parameter: &Param) {
+        self.parameters.push((path.to_string(), parameter.clone()));
+    }
+
+    fn mode(&mut self, mode: &Mode) {
+        self.modes.push(mode.clone());
+    }
+}
