@@ -147,7 +147,7 @@ impl<D: Dataset + 'static, B: Send + 'static> Loader<D, B> {
 
     /// The batches of an epoch.
     pub fn epoch(&self, epoch: u64) -> Epoch<B> {
-        self.start_at(epoch, 0)
+        self.epoch_from(epoch, 0)
     }
 
     /// The batches that are left from a state on.
@@ -161,10 +161,12 @@ impl<D: Dataset + 'static, B: Send + 'static> Loader<D, B> {
             let expected = format!("at most {} of {items} items, {batch_size} each", self.len());
             return Err(DataError::State { found, expected });
         }
-        Ok(self.start_at(state.epoch, state.batch))
+        Ok(self.epoch_from(state.epoch, state.batch))
     }
 
-    fn start_at(&self, epoch: u64, first: usize) -> Epoch<B> {
+    /// The batches of an epoch from number `first` on; none if there are not so many.
+    pub fn epoch_from(&self, epoch: u64, first: usize) -> Epoch<B> {
+        let first = first.min(self.len());
         let order = self.sampler.order(epoch);
         let (data, collate, batch_size) = (self.data.clone(), self.collate.clone(), self.batch_size);
         let batches = self.len();

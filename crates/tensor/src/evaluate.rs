@@ -2,7 +2,7 @@
 
 use crate::cell::stale_cell;
 use crate::compile::is_recording;
-use crate::debug::{DEBUG, check_for_nan, looks_for_nan};
+use crate::debug::{check_for_nan, looks_for_nan};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::extract::{Extraction, Flag, Marks};

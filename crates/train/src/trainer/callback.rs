@@ -1,0 +1,77 @@
+//! What a program wants to do in the course of training.
+
+use super::EpochRecord;
+use crate::Optimiser;
+use gradus_nn::Module;
+use std::error::Error;
+
+/// What a callback may fail with: it ends the run.
+pub type CallbackError = Box<dyn Error + Send + Sync>;
+
+/// Whether to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// End the run, for this reason.
+    Stop(String),
+}
+
+/// What a callback sees and may change.
+pub struct Moment<'a> {
+    /// The model.
+    pub model: &'a dyn Module,
+    /// The optimiser: its learning rate can be changed.
+    pub optimiser: &'a mut Optimiser,
+    /// The epoch that is running, from 1.
+    pub epoch: u64,
+    /// How many steps were taken.
+    pub step: u64,
+    /// How many steps there are in all.
+    pub steps: u64,
+    /// Lines for the user, shown beside the progress.
+    pub notes: &'a mut Vec<String>,
+}
+
+/// Something that is done in the course of training. Nothing needs to be implemented but a name.
+pub trait Callback {
+    /// What errors and saved states call it.
+    fn name(&self) -> &str;
+
+    /// After losses were read: every so many steps. `loss` is their mean since the last time.
+    ///
+    /// # Errors
+    /// Whatever goes wrong; it ends the run.
+    fn on_losses(&mut self, _moment: &mut Moment<'_>, _loss: f64) -> Result<Flow, CallbackError> {
+        Ok(Flow::Continue)
+    }
+
+    /// After an epoch and its validation.
+    ///
+    /// # Errors
+    /// Whatever goes wrong; it ends the run.
+    fn on_epoch(&mut self, _moment: &mut Moment<'_>, _epoch: &EpochRecord) -> Result<Flow, CallbackError> {
+        Ok(Flow::Continue)
+    }
+
+    /// At the end of the run, also of one that was stopped or interrupted.
+    ///
+    /// # Errors
+    /// Whatever goes wrong; it ends the run.
+    fn on_end(&mut self, _moment: &mut Moment<'_>) -> Result<(), CallbackError> {
+        Ok(())
+    }
+
+    /// What has to be saved so that a run that goes on from a checkpoint is the same as one that was not interrupted.
+    fn state(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Goes back to a state.
+    ///
+    /// # Errors
+    /// If it is none of this callback's.
+    fn load_state(&mut self, _state: &serde_json::Value) -> Result<(), CallbackError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! The training loop: what it computes, what it saves, and that a run that was killed ends as one that was not.
+
+use anyhow::{Context, Result, ensure};
+use gradus::nn::Buffer;
+use gradus::prelude::*;
+use gradus::train::{
+    Batch, Better, Callback, CallbackError, EpochRecord, Flow, History, Moment, Outcome, TrainError, batches_from,
+    load_weights, save_weights,
+};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+type Rows = [Tensor; 2];
+
+/// A perceptron with dropout, and a running mean of its inputs.
+#[derive(Module)]
+struct Net {
+    mean: Buffer,
+    layers: Sequential,
+}
+
+impl Net {
+    fn new(device: &Device) -> Net {
+        let init = Init::new(3, device);
+        let layers = Sequential::new()
+            .then(Linear::new(4, 16, &init))
+            .then(Relu)
+            .then(Dropout::new(0.2, &init))
+            .then(Linear::new(16, 3, &init));
+        Net { mean: Buffer::new(Tensor::zeros([4], device)), layers }
+    }
+
+    fn loss(&self, [x, y]: &Rows) -> Tensor {
+        cross_entropy(&self.layers.forward(&(x - self.mean.tensor())), y)
+    }
+}
+
+/// Points in three clusters.
+fn points(rows: usize, device: &Device) -> Rows {
+    let y = Tensor::arange(rows, device) % 3;
+    let x = Tensor::randn([rows, 4], Key::new(5), device) + y.to_dtype(DType::F32).unsqueeze(1) * 2.0;
+    [x, y]
+}
+
+fn batches(rows: usize, size: usize, device: &Device) -> TensorBatches<2> {
+    TensorBatches::new(TensorDataset::new(points(rows, device)).unwrap(), size).shuffled(Key::new(9))
+}
+
+fn values(model: &impl Module) -> Vec<Vec<f32>> {
+    model.parameters().iter().map(|(_, p)| p.tensor().to_vec().unwrap()).collect()
+}
+
+/// Follows the inputs' mean, and counts.
+struct FollowMean {
+    told: u64,
+}
+
+impl Callback for FollowMean {
+    fn name(&self) -> &str {
+        "follow_mean"
+    }
+
+    fn on_losses(&mut self, moment: &mut Moment<'_>, _loss: f64) -> Result<Flow, CallbackError> {
+        self.told += 1;
+        for (_, buffer) in moment.model.buffers() {
+            buffer.cell().set(buffer.tensor() * 0.9 + 0.01 * self.told as f64)?;
+        }
+        moment.optimiser.set_learning_rate(1e-2 / (1.0 + self.told as f64 / 10.0));
+        Ok(Flow::Continue)
+    }
+
+    fn state(&self) -> serde_json::Value {
+        self.told.into()
+    }
+
+    fn load_state(&mut self, state: &serde_json::Value) -> Result<(), CallbackError> {
+        self.told = state.as_u64().ok_or("not a number of times")?;
+        Ok(())
+    }
+}
+
+/// Trains in a folder until it is done; the weights and the history are then in files there.
+fn train_in(folder: &Path) -> Result<()> {
+    let device = Device::cpu();
+    let model = Net::new(&device);
+    let (train, test) = (batches(200, 16, &device), batches(50, 50, &device));
+    let checkpoints = Checkpoints::new(folder.join("checkpoints"))
+        .every_steps(3)
+        .every(Duration::from_millis(7))
+        .best_by("accuracy", Better::Higher)
+        .resume(true);
+    let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss)
+        .metric("accuracy", |model, [x, y]| {
+            model.layers.forward(x).argmax(1).equal(y).to_dtype(DType::F32).mean(..)
+        })
+        .epochs(20)
+        .log_every(4)
+        .callback(FollowMean { told: 0 })
+        .checkpoints(checkpoints)
+        .quiet();
+    ensure!(trainer.fit(&train, Some(&test))? == Outcome::Finished);
+    save_weights(&model, folder.join("final.safetensors"))?;
+    std::fs::write(folder.join("history.json"), serde_json::to_string(trainer.history())?)?;
+    Ok(())
+}
+
+const CHILD: &str = "GRADUS_TRAINS_IN";
+
+/// What the test below kills: nothing, unless it is told a folder.
+#[test]
+fn child() {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        train_in(Path::new(&folder)).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_ends_with_the_same_bits() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let started = Instant::now();
+    train_in(whole.path()).unwrap();
+    let (took, mut kills) = (started.elapsed(), 0);
+    // Later and later, so that every part of the run is met, and it ends.
+    for attempt in 0u32.. {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child"]).env(CHILD, killed.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let share = f64::from(attempt.wrapping_mul(2_654_435_769) >> 8) / f64::from(1 << 24);
+        let patience = took.mul_f64(if attempt < 24 { 0.25 * share } else { 20.0 });
+        let until = Instant::now() + patience;
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() >= until => break None,
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let Some(status) = status else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            continue;
+        };
+        assert!(status.success());
+        if kills >= 20 {
+            break;
+        }
+        // It was done before it was killed often enough: the rest of the kills meet a run from the start.
+        std::fs::remove_dir_all(killed.path().join("checkpoints")).unwrap();
+        std::fs::remove_file(killed.path().join("final.safetensors")).unwrap();
+    }
+    for file in ["final.safetensors", "history.json", "checkpoints/best.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert!(read(whole.path()) == read(killed.path()), "{file} differs after {kills} kills");
+    }
+    println!("{kills} kills");
+}
+
+#[test]
+fn gradients_of_several_batches_are_those_of_a_large_one() {
+    let device = Device::cpu();
+    let fit = |size: usize, accumulate: usize| {
+        let model = Linear::new(4, 3, &Init::new(1, &device));
+        let data = TensorBatches::new(TensorDataset::new(points(50, &device)).unwrap(), size);
+        let mut trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), |model: &Linear, [x, y]: &Rows| {
+            cross_entropy(&model.forward(x), y)
+        });
+        trainer = trainer.accumulate(accumulate).epochs(3).log_every(1).quiet();
+        trainer.fit(&data, None).unwrap();
+        (values(&model), trainer.history().clone())
+    };
+    // 20 + 20 + 10 rows: weighted by rows, as in one batch of 50.
+    let ((large, of_large), (small, of_small)) = (fit(50, 1), fit(20, 3));
+    for (a, b) in large.concat().iter().zip(small.concat()) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+    assert_eq!(of_large.epochs.len(), 3);
+    for (a, b) in of_large.epochs.iter().zip(&of_small.epochs) {
+        assert_eq!((a.step, a.epoch), (b.step, b.epoch));
+        assert!((a.train_loss - b.train_loss).abs() < 1e-6, "{a} {b}");
+    }
+    let (uneven, _) = fit(20, 2);
+    assert!(large.concat().iter().zip(uneven.concat()).any(|(a, b)| (a - b).abs() > 1e-3));
+}
+
+#[test]
+fn the_means_of_an_evaluation_are_those_over_all_rows() {
+    let device = Device::cpu();
+    let model = Linear::new(4, 3, &Init::new(1, &device));
+    let right = |model: &Linear, [x, y]: &Rows| model.forward(x).argmax(1).equal(y).to_dtype(DType::F32).mean(..);
+    let loss = |model: &Linear, [x, y]: &Rows| cross_entropy(&model.forward(x), y);
+    let trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), loss).metric("accuracy", right);
+    let all = points(50, &device);
+    let (mean, metrics) = trainer.evaluate(&batches(50, 16, &device)).unwrap();
+    assert!((mean - f64::from(loss(&model, &all).item::<f32>().unwrap())).abs() < 1e-6);
+    let accuracy = f64::from(right(&model, &all).item::<f32>().unwrap());
+    assert!(metrics.len() == 1 && metrics[0].0 == "accuracy" && (metrics[0].1 - accuracy).abs() < 1e-6);
+    assert!(!trainer.optimiser().parameters().is_empty());
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_before_it_is_saved() {
+    let device = Device::cpu();
+    let folder = tempfile::tempdir().unwrap();
+    let model = Linear::new(4, 1, &Init::new(1, &device));
+    let diverges = |model: &Linear, [x, _]: &Rows| model.forward(x).exp().exp().mean(..);
+    let data = batches(64, 16, &device);
+    let path = folder.path().join("run");
+    let mut trainer = Trainer::new(&model, Sgd::new(1e3).of(&model), diverges)
+        .epochs(50)
+        .checkpoints(Checkpoints::new(&path).every_steps(1).keep(1000))
+        .quiet();
+    let error = trainer.fit(&data, None).unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+    for entry in std::fs::read_dir(&path).unwrap() {
+        let model = Linear::new(4, 1, &Init::new(1, &device));
+        load_weights(&model, entry.unwrap().path().join("model.safetensors")).unwrap();
+        assert!(values(&model).concat().iter().all(|x| x.is_finite()));
+    }
+
+    let model = Linear::new(4, 1, &Init::new(1, &device));
+    let line = line!() + 1;
+    let takes_logarithm = |model: &Linear, [x, _]: &Rows| (model.forward(x) - 1e3).log().mean(..);
+    let mut trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), takes_logarithm).find_nan().quiet();
+    let error = trainer.fit(&data, None).unwrap_err().to_string();
+    assert!(error.starts_with("log") && error.contains(&format!("trainer.rs:{line}")), "{error}");
+}
+
+struct StopAt(u64);
+
+impl Callback for StopAt {
+    fn name(&self) -> &str {
+        "stop_at"
+    }
+
+    fn on_epoch(&mut self, moment: &mut Moment<'_>, epoch: &EpochRecord) -> Result<Flow, CallbackError> {
+        moment.notes.push("a note".into());
+        Ok(if epoch.epoch == self.0 { Flow::Stop("enough".into()) } else { Flow::Continue })
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on() {
+    let device = Device::cpu();
+    let train = batches(100, 16, &device);
+    let fit = |stop: Option<u64>| -> (Vec<Vec<f32>>, History) {
+        let model = Net::new(&device);
+        let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss).epochs(4).quiet();
+        if let Some(epoch) = stop {
+            trainer = trainer.callback(StopAt(epoch));
+            assert_eq!(trainer.fit(&train, None).unwrap(), Outcome::Stopped("enough".into()));
+            assert_eq!(trainer.history().epochs.len() as u64, epoch);
+        }
+        assert_eq!(trainer.fit(&train, None).unwrap(), Outcome::Finished);
+        (values(&model), trainer.history().clone())
+    };
+    assert!(fit(None) == fit(Some(2)));
+}
+
+#[test]
+fn checkpoints_that_do_not_fit_are_refused() {
+    let device = Device::cpu();
+    let folder = tempfile::tempdir().unwrap();
+    let train = batches(40, 16, &device);
+    let fit = |inputs: usize, resume: bool| {
+        let init = Init::new(1, &device);
+        let model = Sequential::new().then(Linear::new(inputs, 3, &init));
+        let checkpoints = Checkpoints::new(folder.path()).resume(resume);
+        let loss = |model: &Sequential, [x, y]: &Rows| cross_entropy(&model.forward(x), y);
+        let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), loss).checkpoints(checkpoints).quiet();
+        trainer.fit(&train, None)
+    };
+    fit(4, false).unwrap();
+    // Another run must not take it for its own.
+    assert!(matches!(fit(4, false).unwrap_err(), TrainError::Checkpoint { .. }));
+    // Already done: nothing is left to do.
+    assert_eq!(fit(4, true).unwrap(), Outcome::Finished);
+    assert!(fit(5, true).is_err());
+
+    let checkpoint = |folder: &Path| -> Result<PathBuf> {
+        let entries = std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        entries.into_iter().find(|path| path.is_dir()).context("no checkpoint")
+    };
+    let state = checkpoint(folder.path()).unwrap().join("state.json");
+    let text = std::fs::read_to_string(&state).unwrap();
+    for broken in [&text[..text.len() / 2], "", "[]", "{\"format\": 7}", &text.replace("\"format\": 1", "\"format\": 2")] {
+        std::fs::write(&state, broken).unwrap();
+        let error = fit(4, true).unwrap_err();
+        assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");
+    }
+    std::fs::write(&state, &text).unwrap();
+    for name in ["model.safetensors", "optimiser.safetensors"] {
+        let file = checkpoint(folder.path()).unwrap().join(name);
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(matches!(fit(4, true).unwrap_err(), TrainError::Data(_)));
+        std::fs::write(&file, bytes).unwrap();
+    }
+    assert_eq!(fit(4, true).unwrap(), Outcome::Finished);
+}
+
+#[test]
+fn what_a_source_fails_with_says_where() {
+    let device = Device::cpu();
+    let model = Linear::new(4, 3, &Init::new(1, &device));
+    let loss = |model: &Linear, [x, y]: &Rows| cross_entropy(&model.forward(x), y);
+    let source = batches_from(5, |epoch, batch| match (epoch, batch) {
+        (1, 2) => Err("the disk is gone".into()),
+        _ => Ok(points(8, &device)),
+    });
+    let mut trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), loss).epochs(3).quiet();
+    let error = trainer.fit(&source, None).unwrap_err().to_string();
+    assert_eq!(error, "batch 2 of epoch 1: the disk is gone");
+    let nothing = batches_from(0, |_, _| Ok(points(8, &device)));
+    assert!(matches!(trainer.fit(&nothing, None).unwrap_err(), TrainError::NoBatches));
+    assert_eq!(points(8, &device).rows(), 8);
+}
+
+#[test]
+fn from_the_third_step_on_nothing_is_made() {
+    let device = Device::cpu();
+    let model = Net::new(&device);
+    let train = batches(64, 16, &device);
+    let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss).log_every(2).quiet().epochs(2);
+    trainer.fit(&train, Some(&train)).unwrap();
+    let before = device.stats();
+    trainer = trainer.epochs(10);
+    trainer.fit(&train, Some(&train)).unwrap();
+    assert_eq!(device.stats().plans, before.plans);
+}
