@@ -207,7 +207,10 @@ fn item<D: Dataset>(data: &D, index: usize) -> Result<D::Item, DataError> {
 }
 
 /// What code of the user gives, a panic as an error.
-fn guarded<T>(what: impl FnOnce() -> String, run: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
+pub(crate) fn guarded<T>(
+    what: impl FnOnce() -> String,
+    run: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
     let text = |panic: Box<dyn Any + Send>| {
         let message = panic.downcast_ref::<&str>().map(|text| text.to_string());
         message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or("no text".into())

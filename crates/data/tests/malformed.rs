@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// What each format is tried with in a run of all tests.
-const CASES: u64 = 300;
+const CASES: u64 = 2000;
 /// No file here is larger than a few kilobytes, so that no reading should take long or need much.
 const LONGEST: Duration = Duration::from_secs(5);
 const MOST_MEMORY: u64 = 256 << 20;
