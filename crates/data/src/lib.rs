@@ -62,7 +62,7 @@ pub use preprocessor::{Features, Preprocessor};
 pub use read_csv::CsvOptions;
 pub use read_frame::{ColumnKind, FrameOptions};
 pub use safetensors::{FloatStorage, Safetensors, SafetensorsOptions};
-pub use sampler::{ClassBalanced, Sampler, Sequential, Shuffled, Weighted};
+pub use sampler::{ClassBalanced, InOrder, Sampler, Shuffled, Weighted};
 pub use split::{
     Fold, Parts, k_fold, k_fold_grouped, k_fold_stratified, split_by_time, split_grouped, split_random,
     split_stratified,
