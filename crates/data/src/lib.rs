@@ -14,6 +14,7 @@ pub mod augment;
 
 mod array;
 mod array_file;
+mod byte_text;
 mod char_text;
 mod cifar;
 mod column_plan;
@@ -21,6 +22,8 @@ mod dataset;
 mod elements;
 mod error;
 mod frame;
+#[cfg(feature = "parquet")]
+mod frame_arrow;
 mod gzip;
 mod idx;
 mod images;
@@ -39,9 +42,13 @@ mod standardise;
 mod statistics;
 mod table;
 mod tensor_dataset;
+#[cfg(feature = "tokenizers")]
+mod tokeniser;
+mod windows;
 
 pub use array::Array;
 pub use array_file::ArrayFile;
+pub use byte_text::ByteText;
 pub use char_text::CharText;
 pub use cifar::{Cifar, CifarFile, CifarKind};
 pub use column_plan::{CategoryOptions, ColumnPlan, Encode, Impute, MissingCategory, NumberOptions, Scale, Unseen};
@@ -55,7 +62,7 @@ pub use preprocessor::{Features, Preprocessor};
 pub use read_csv::CsvOptions;
 pub use read_frame::{ColumnKind, FrameOptions};
 pub use safetensors::{FloatStorage, Safetensors, SafetensorsOptions};
-pub use sampler::{ClassBalanced, Sampler, Sequential, Shuffled, Weighted};
+pub use sampler::{ClassBalanced, InOrder, Sampler, Shuffled, Weighted};
 pub use split::{
     Fold, Parts, k_fold, k_fold_grouped, k_fold_stratified, split_by_time, split_grouped, split_random,
     split_stratified,
@@ -64,3 +71,6 @@ pub use stack::Stack;
 pub use standardise::Standardiser;
 pub use table::Table;
 pub use tensor_dataset::{Batches, TensorDataset};
+#[cfg(feature = "tokenizers")]
+pub use tokeniser::Tokeniser;
+pub use windows::Windows;

@@ -91,9 +91,9 @@ impl<D: Dataset + 'static, B: Send + 'static> Loader<D, B> {
     /// Batches that `collate` makes of items: to pad texts of different lengths, or to put tensors onto a device.
     ///
     /// ```
-    /// use gradus_data::{InMemory, Loader, Sequential};
+    /// use gradus_data::{InMemory, Loader, InOrder};
     /// let words = InMemory::new(["mind", "the", "gap"]);
-    /// let loader = Loader::with_collate(words, Sequential::new(3), 2, |words| Ok(words.join(" ")))?;
+    /// let loader = Loader::with_collate(words, InOrder::new(3), 2, |words| Ok(words.join(" ")))?;
     /// assert_eq!(loader.epoch(0).collect::<Result<Vec<_>, _>>()?, ["mind the", "gap"]);
     /// # Ok::<(), gradus_data::DataError>(())
     /// ```
@@ -209,7 +209,10 @@ fn item<D: Dataset>(data: &D, index: usize) -> Result<D::Item, DataError> {
 }
 
 /// What code of the user gives, a panic as an error.
-fn guarded<T>(what: impl FnOnce() -> String, run: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
+pub(crate) fn guarded<T>(
+    what: impl FnOnce() -> String,
+    run: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
     let text = |panic: Box<dyn Any + Send>| {
         let message = panic.downcast_ref::<&str>().map(|text| text.to_string());
         message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or("no text".into())
@@ -363,7 +366,7 @@ impl<B> fmt::Debug for Epoch<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{InMemory, Sequential, Shuffled};
+    use crate::{InMemory, InOrder, Shuffled};
     use gradus_tensor::Key;
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -438,7 +441,7 @@ mod tests {
 
     #[test]
     fn foreign_states_are_refused() {
-        let loader = Loader::new(InMemory::new(0..10u32), Sequential::new(10), 4).unwrap();
+        let loader = Loader::new(InMemory::new(0..10u32), InOrder::new(10), 4).unwrap();
         let state = loader.epoch(0).state();
         for wrong in [
             LoaderState { batch: 4, ..state.clone() },
@@ -448,10 +451,10 @@ mod tests {
             assert!(matches!(loader.resume(&wrong), Err(DataError::State { .. })));
         }
         assert!(loader.resume(&LoaderState { epoch: u64::MAX, ..state }).is_ok());
-        assert!(Loader::new(InMemory::new(0..10u32), Sequential::new(10), 0).is_err());
-        let beyond = Loader::new(InMemory::new(0..3u32), Sequential::new(4), 4).unwrap();
+        assert!(Loader::new(InMemory::new(0..10u32), InOrder::new(10), 0).is_err());
+        let beyond = Loader::new(InMemory::new(0..3u32), InOrder::new(4), 4).unwrap();
         assert!(beyond.epoch(0).next().unwrap().unwrap_err().to_string().contains("there is no row 3"));
-        let panicking = Loader::with_collate(InMemory::new(0..3u32), Sequential::new(3), 2, |items| -> Result<(), _> {
+        let panicking = Loader::with_collate(InMemory::new(0..3u32), InOrder::new(3), 2, |items| -> Result<(), _> {
             panic!("{} items", items.len())
         });
         let error = panicking.unwrap().workers(1).epoch(0).nth(1).unwrap().unwrap_err().to_string();
@@ -490,7 +493,7 @@ mod tests {
     fn memory_is_bounded_and_threads_end() {
         let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let data = Counting { alive: alive.clone(), most: most.clone() };
-        let loader = Loader::with_collate(data, Sequential::new(1_000_000), 10, Ok).unwrap().workers(4).prefetch(6);
+        let loader = Loader::with_collate(data, InOrder::new(1_000_000), 10, Ok).unwrap().workers(4).prefetch(6);
         let mut epoch = loader.epoch(0);
         for _ in 0..20 {
             let batch = epoch.next().unwrap().unwrap();

@@ -37,16 +37,16 @@ sampler_behind!(&S Box<S> Arc<S>);
 
 /// All items in order, each epoch: to evaluate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sequential(usize);
+pub struct InOrder(usize);
 
-impl Sequential {
+impl InOrder {
     /// Items 0 … `len` − 1.
-    pub fn new(len: usize) -> Sequential {
-        Sequential(len)
+    pub fn new(len: usize) -> InOrder {
+        InOrder(len)
     }
 }
 
-impl Sampler for Sequential {
+impl Sampler for InOrder {
     fn len(&self) -> usize {
         self.0
     }
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(orders[2], sampler.order(2));
             assert!(orders.iter().all(|order| order.len() == sampler.len() && order.iter().all(|&row| row < 50)));
         }
-        assert_eq!(Sequential::new(3).order(9), [0, 1, 2]);
+        assert_eq!(InOrder::new(3).order(9), [0, 1, 2]);
         assert!(Shuffled::new(0, key).is_empty());
     }
 

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 /// What each format is tried with in a run of all tests.
-const CASES: u64 = 300;
+const CASES: u64 = 2000;
 /// No file here is larger than a few kilobytes, so that no reading should take long or need much.
 const LONGEST: Duration = Duration::from_secs(5);
 const MOST_MEMORY: u64 = 256 << 20;
@@ -250,7 +250,7 @@ fn texts_and_saved_states() {
 
     let state = LoaderState { epoch: 3, batch: 2, batch_size: 4, items: 10 };
     let loader =
-        gradus_data::Loader::new(gradus_data::InMemory::new(0..10), gradus_data::Sequential::new(10), 4).unwrap();
+        gradus_data::Loader::new(gradus_data::InMemory::new(0..10), gradus_data::InOrder::new(10), 4).unwrap();
     fuzz("loader's state", &[serde_json::to_vec(&state).unwrap()], |bytes| {
         let Ok(state) = serde_json::from_slice::<LoaderState>(bytes) else { return false };
         loader.resume(&state).is_ok_and(|epoch| epoch.len() <= 3)

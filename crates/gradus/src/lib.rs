@@ -39,7 +39,9 @@ pub use gradus_tensor::{
 
 /// What most programs use: `use gradus::prelude::*`.
 pub mod prelude {
-    pub use crate::data::{CsvOptions, Standardiser, Table, TensorDataset};
+    pub use crate::data::{
+        CsvOptions, Dataset, Frame, FrameOptions, InMemory, Loader, Shuffled, Standardiser, Table, TensorDataset,
+    };
     pub use crate::nn::*;
     pub use crate::train::{Adam, Checkpoints, Optimiser, Progress, Sgd, TensorBatches, Trainer};
     pub use crate::{
