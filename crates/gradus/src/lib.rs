@@ -41,7 +41,7 @@ pub use gradus_tensor::{
 pub mod prelude {
     pub use crate::data::{CsvOptions, Standardiser, Table, TensorDataset};
     pub use crate::nn::*;
-    pub use crate::train::{Adam, Optimiser, Progress, Sgd};
+    pub use crate::train::{Adam, AdamW, Muon, Optimiser, Progress, Schedule, Sgd};
     pub use crate::{
         Attention, Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, einsum, eval, grad, no_grad,
         stack, value_and_grad, vmap,

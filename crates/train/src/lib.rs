@@ -1,11 +1,22 @@
-//! Optimisers, schedules, metrics, progress and pictures: what a training loop needs.
+//! Optimisers, schedules, metrics, tools against over-fitting, pruning, logs, progress and pictures: what a training loop needs.
 
+mod early_stopping;
+pub mod log;
 pub mod metrics;
 mod optimiser;
+mod over_fitting;
 pub mod picture;
 mod progress;
+mod prune;
+mod range_test;
 mod schedule;
+mod snapshot;
 
+pub use early_stopping::{EarlyStopping, EarlyStoppingState};
 pub use optimiser::*;
+pub use over_fitting::{OverFitting, OverFittingWarning};
 pub use progress::Progress;
+pub use prune::{Masks, Pruned, StructuredPruning};
+pub use range_test::{RangeCurve, RangePoint, RangeTest};
 pub use schedule::*;
+pub use snapshot::Snapshot;
