@@ -17,7 +17,7 @@ use gradus::train::{
 };
 use gradus::{Error, Result};
 
-/// An optimiser by name: with a rate, and what divides the number of steps that it takes to learn.
+/// An optimiser by name.
 struct Named {
     name: &'static str,
     of: fn(Vec<(String, Param)>) -> Optimiser,
@@ -25,45 +25,45 @@ struct Named {
 
 /// All of them, with rates that suit a small network on digits.
 const ALL: &[Named] = &[
-    Named { name: "sgd", of: |p| Sgd::new(0.3).of_parameters(p) },
-    Named { name: "momentum", of: |p| Sgd::new(0.05).momentum(0.9).dampening(0.1).weight_decay(1e-4).of_parameters(p) },
-    Named { name: "nesterov", of: |p| Sgd::new(0.05).momentum(0.9).nesterov().clip_norm(5.0).of_parameters(p) },
+    Named { name: "sgd", of: |p| Sgd::new(0.5).of_parameters(p) },
+    Named { name: "momentum", of: |p| Sgd::new(0.1).momentum(0.9).dampening(0.1).weight_decay(1e-4).of_parameters(p) },
+    Named { name: "nesterov", of: |p| Sgd::new(0.1).momentum(0.9).nesterov().clip_norm(5.0).of_parameters(p) },
     Named { name: "adam", of: |p| Adam::new(5e-3).of_parameters(p) },
     Named { name: "amsgrad", of: |p| Adam::new(5e-3).amsgrad().weight_decay(1e-4).of_parameters(p) },
     Named { name: "adam, nesterov", of: |p| Adam::new(5e-3).nesterov().clip_value(0.5).of_parameters(p) },
     Named { name: "adamw", of: |p| AdamW::new(5e-3).of_parameters(p) },
     Named { name: "nadam", of: |p| NAdam::new(5e-3).of_parameters(p) },
-    Named { name: "radam", of: |p| RAdam::new(1e-2).of_parameters(p) },
+    Named { name: "radam", of: |p| RAdam::new(2e-2).of_parameters(p) },
     Named { name: "adamax", of: |p| Adamax::new(1e-2).of_parameters(p) },
     Named { name: "adabelief", of: |p| AdaBelief::new(5e-3).of_parameters(p) },
     Named { name: "yogi", of: |p| Yogi::new(1e-2).of_parameters(p) },
-    Named { name: "rmsprop", of: |p| RmsProp::new(2e-3).of_parameters(p) },
+    Named { name: "rmsprop", of: |p| RmsProp::new(3e-3).of_parameters(p) },
     Named { name: "rmsprop, centred", of: |p| RmsProp::new(5e-4).centred().momentum(0.9).of_parameters(p) },
     Named { name: "adagrad", of: |p| Adagrad::new(5e-2).rate_decay(1e-4).of_parameters(p) },
-    Named { name: "adadelta", of: |p| Adadelta::new(1.0).of_parameters(p) },
+    Named { name: "adadelta", of: |p| Adadelta::new(3.0).of_parameters(p) },
     Named { name: "adafactor", of: |p| Adafactor::new(5e-2).weight_decay(1e-3).of_parameters(p) },
-    Named { name: "lion", of: |p| Lion::new(1e-3).weight_decay(1e-2).of_parameters(p) },
-    Named { name: "lamb", of: |p| Lamb::new(2e-2).weight_decay(1e-3).of_parameters(p) },
-    Named { name: "lars", of: |p| Lars::new(1.0).trust(2e-2).weight_decay(1e-4).of_parameters(p) },
+    Named { name: "lion", of: |p| Lion::new(2e-3).weight_decay(1e-2).of_parameters(p) },
+    Named { name: "lamb", of: |p| Lamb::new(1e-2).weight_decay(1e-3).of_parameters(p) },
+    Named { name: "lars", of: |p| Lars::new(1.0).trust(5e-3).weight_decay(1e-4).of_parameters(p) },
     Named { name: "muon", of: |p| Muon::new(2e-2).adam(AdamW::new(5e-3)).of_parameters(p) },
     Named { name: "muon, like adam", of: |p| like_adam().of_parameters(p) },
     Named { name: "schedule-free", of: |p| ScheduleFreeAdamW::new(1e-2).of_parameters(p) },
-    Named { name: "look-ahead", of: |p| Adam::new(5e-3).lookahead(5, 0.5).of_parameters(p) },
-    Named { name: "agc", of: |p| Sgd::new(0.1).momentum(0.9).clip_adaptively(0.05).of_parameters(p) },
+    Named { name: "look-ahead", of: |p| Adam::new(1e-2).lookahead(5, 0.5).of_parameters(p) },
+    Named { name: "agc", of: |p| Sgd::new(0.2).momentum(0.9).clip_adaptively(0.1).of_parameters(p) },
     Named { name: "own chain", of: own_chain },
     Named { name: "groups", of: in_groups },
     Named { name: "rprop", of: |p| Rprop::new(1e-3).of_parameters(p) },
 ];
 
 fn like_adam() -> Muon {
-    Muon::new(5e-3).rate_of_matrix(RateOfMatrix::LikeAdam).corrected().weight_decay(1e-2).adam_for("2.*")
+    Muon::new(2e-2).rate_of_matrix(RateOfMatrix::LikeAdam).corrected().weight_decay(1e-2).adam_for("2.*")
 }
 
 fn own_chain(parameters: Vec<(String, Param)>) -> Optimiser {
     let decay = AddDecayedWeights { rate: Schedule::linear(1e-3, 0.0, 50) };
     Optimiser::of_parameters(
         parameters,
-        0.5,
+        1.0,
         vec![
             Box::new(ClipByNorm { limit: 2.0 }),
             Box::new(ClipByValue { limit: 0.5 }),
@@ -89,19 +89,40 @@ struct Setting {
 }
 
 impl Setting {
+    /// A plain network.
     fn new(seed: u64, device: &Device) -> Result<Setting> {
         let init = Init::new(seed, device);
-        let model = Sequential::new().then(Linear::new(64, 32, &init)).then(Relu).then(Linear::new(32, 10, &init));
+        Setting::of(
+            Sequential::new().then(Linear::new(64, 64, &init)).then(Relu).then(Linear::new(64, 10, &init)),
+            device,
+        )
+    }
+
+    /// One with dropout, which generalises better.
+    fn with_dropout(seed: u64, device: &Device) -> Result<Setting> {
+        let init = Init::new(seed, device);
+        let hidden = Sequential::new().then(Dropout::new(0.1, &init)).then(Linear::new(64, 128, &init));
+        let output = Sequential::new().then(Dropout::new(0.3, &init)).then(Linear::new(128, 10, &init));
+        Setting::of(Sequential::new().then(hidden).then(Relu).then(output), device)
+    }
+
+    fn of(model: Sequential, device: &Device) -> Result<Setting> {
         let data = digits(device, DType::F32)?;
         let [x, y] = data.tensors();
-        // The rows are shuffled already; a fifth is for the test.
-        let part = |range: std::ops::Range<isize>| [x.slice(0, range.clone()), y.slice(0, range)];
-        let rows = x.shape()[0] as isize;
-        Ok(Setting { model, train: TensorDataset::new(part(rows / 5..rows))?, test: part(0..rows / 5) })
+        // Every fifth row is for the test.
+        let rows: Vec<i32> = (0..x.shape()[0] as i32).collect();
+        let part = |of_test: bool| -> Result<[Tensor; 2]> {
+            let rows: Vec<i32> = rows.iter().copied().filter(|row| (row % 5 == 4) == of_test).collect();
+            let index = Tensor::from_vec(rows.clone(), [rows.len()], device);
+            let part = [x.index_select(0, &index), y.index_select(0, &index)];
+            eval(&part)?;
+            Ok(part)
+        };
+        Ok(Setting { model, train: TensorDataset::new(part(false)?)?, test: part(true)? })
     }
 
     fn loss(&self, [x, y]: &[Tensor; 2]) -> Tensor {
-        cross_entropy(&self.model.forward(x), y)
+        CrossEntropy::new().label_smoothing(0.1).loss(&self.model.forward(x), y)
     }
 
     /// Some steps on one batch.
@@ -115,8 +136,10 @@ impl Setting {
     /// The percentage of digits to test on that are told right.
     fn accuracy(&self) -> Result<f32> {
         let [x, y] = &self.test;
-        let right = no_grad(|| self.model.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..)).item::<f32>()?;
-        Ok(100.0 * right)
+        self.model.eval();
+        let right = no_grad(|| self.model.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..)).item::<f32>();
+        self.model.train();
+        Ok(100.0 * right?)
     }
 
     fn weights(&self) -> Result<Vec<f32>> {
@@ -141,7 +164,7 @@ fn each_learns_digits() -> Result<()> {
     let mut failed = Vec::new();
     println!("{:<18} {:>8} {:>10}", "optimiser", "steps", "accuracy");
     for Named { name, of } in ALL {
-        let setting = Setting::new(1, &Device::cpu())?;
+        let setting = Setting::with_dropout(1, &Device::cpu())?;
         let mut optimiser = of(setting.model.parameters());
         if *name == "rprop" {
             // It compares the signs of gradients of the same examples.
@@ -149,8 +172,9 @@ fn each_learns_digits() -> Result<()> {
                 optimiser.step(&setting.loss(setting.train.tensors()))?;
             }
         } else {
-            for epoch in 0..14 {
-                for batch in setting.train.batches(32).shuffled(Key::new(epoch)) {
+            optimiser.set_schedule(Schedule::cosine(24 * 23, 0.05));
+            for epoch in 0..24 {
+                for batch in setting.train.batches(64).shuffled(Key::new(epoch)) {
                     optimiser.step(&setting.loss(&batch))?;
                 }
             }
@@ -167,10 +191,11 @@ fn each_learns_digits() -> Result<()> {
 
 #[test]
 fn sam_and_lbfgs_learn_digits() -> Result<()> {
-    let setting = Setting::new(1, &Device::cpu())?;
-    let mut sam = Sam::new(Sgd::new(0.1).momentum(0.9).of(&setting.model), 0.05);
-    for epoch in 0..10 {
-        for batch in setting.train.batches(32).shuffled(Key::new(epoch)) {
+    let setting = Setting::with_dropout(1, &Device::cpu())?;
+    let mut sam =
+        Sam::new(Sgd::new(0.1).momentum(0.9).schedule(Schedule::cosine(24 * 23, 0.05)).of(&setting.model), 0.05);
+    for epoch in 0..24 {
+        for batch in setting.train.batches(64).shuffled(Key::new(epoch)) {
             sam.step(|| setting.loss(&batch))?;
         }
     }
@@ -201,10 +226,7 @@ fn steps_of_each_make_no_plans_and_few_kernels() -> Result<()> {
             let after = device.stats();
             let made = (after.plans - before.plans, after.pipelines - before.pipelines);
             assert_eq!(made, (0, 0), "plans and pipelines made by {name} on {device}");
-            if !is_cpu(&device) {
-                let made = (after.buffers - before.buffers, after.bind_groups - before.bind_groups);
-                assert_eq!(made, (0, 0), "buffers and bind groups made by {name}");
-            }
+            assert_eq!(after.buffers - before.buffers, 0, "buffers made by {name} on {device}");
             let launches = (after.launches - before.launches) / steps as u64;
             // Four parameters: forward and backward take about ten, orthogonal momenta fifteen products each.
             let most = if name.starts_with("muon") { 75 } else { 36 };
