@@ -4,7 +4,7 @@ use crate::case::{Case, Check, Tolerance};
 use crate::json;
 use anyhow::{Context, Result, bail};
 use gradus::Device;
-use gradus::train::metrics::{ConfusionMatrix, log_loss, roc_auc};
+use gradus::train::metrics::{ConfusionMatrix, average_precision, log_loss, roc_auc};
 use serde_json::Value;
 
 pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
@@ -34,7 +34,9 @@ fn metric(file: &Value, task: &str, name: &str, case: &Value) -> Result<()> {
             let (predicted, truth) = (classes(&mut p.iter().map(|&p| p >= 0.5)), classes(&mut labels.iter().copied()));
             match name {
                 "roc_auc" => vec![roc_auc(&p, &labels)?],
+                "average_precision" => vec![average_precision(&p, &labels)?],
                 "log_loss" => vec![log_loss(&p, &labels)?],
+                "mcc" => vec![ConfusionMatrix::from_predictions(&predicted, &truth, 2)?.matthews_correlation()?],
                 "f1" => vec![ConfusionMatrix::from_predictions(&predicted, &truth, 2)?.per_class()[1].f1],
                 _ => bail!("no metric of two classes is called {name:?}"),
             }
@@ -49,9 +51,11 @@ fn metric(file: &Value, task: &str, name: &str, case: &Value) -> Result<()> {
             match name {
                 "confusion_rows_true" => matrix.counts().iter().map(|&count| count as f64).collect(),
                 "f1_macro" => vec![matrix.macro_average()?.f1],
-                // With one label each, pooling all classes gives the accuracy.
-                "f1_micro" => vec![matrix.accuracy()?],
-                "balanced_accuracy" => vec![matrix.macro_average()?.recall],
+                "f1_micro" => vec![matrix.micro_average()?.f1],
+                "f1_weighted" => vec![matrix.weighted_average()?.f1],
+                "balanced_accuracy" => vec![matrix.balanced_accuracy()?],
+                "cohen_kappa" => vec![matrix.cohen_kappa()?],
+                "mcc" => vec![matrix.matthews_correlation()?],
                 _ => bail!("no metric of several classes is called {name:?}"),
             }
         }

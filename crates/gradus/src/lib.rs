@@ -43,7 +43,9 @@ pub mod prelude {
         CsvOptions, Dataset, Frame, FrameOptions, InMemory, Loader, Shuffled, Standardiser, Table, TensorDataset,
     };
     pub use crate::nn::*;
-    pub use crate::train::{Adam, Checkpoints, Optimiser, Progress, Sgd, TensorBatches, Trainer};
+    pub use crate::train::{
+        Adam, AdamW, Checkpoints, Muon, Optimiser, Progress, Schedule, Sgd, TensorBatches, Trainer,
+    };
     pub use crate::{
         Attention, Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, einsum, eval, grad, no_grad,
         stack, value_and_grad, vmap,

@@ -1,13 +1,25 @@
-//! The training loop and what it needs: optimisers, schedules, metrics, checkpoints, progress and pictures.
+//! The training loop and what it needs: optimisers, schedules, metrics, checkpoints, tools against over-fitting, pruning, logs,
+//! progress and pictures.
 
+mod early_stopping;
+pub mod log;
 pub mod metrics;
 mod optimiser;
+mod over_fitting;
 pub mod picture;
 mod progress;
+mod prune;
+mod range_test;
 mod schedule;
+mod snapshot;
 mod trainer;
 
+pub use early_stopping::{EarlyStopping, EarlyStoppingState};
 pub use optimiser::*;
+pub use over_fitting::{OverFitting, OverFittingWarning};
 pub use progress::Progress;
+pub use prune::{Masks, Pruned, StructuredPruning};
+pub use range_test::{RangeCurve, RangePoint, RangeTest};
 pub use schedule::*;
+pub use snapshot::Snapshot;
 pub use trainer::*;

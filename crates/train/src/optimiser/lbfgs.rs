@@ -72,7 +72,9 @@ impl Lbfgs {
 
     /// The optimiser of some parameters, given with their paths: all of one device, and of one dtype.
     pub fn of_parameters(self, parameters: Vec<(String, Param)>) -> LbfgsOptimiser {
-        LbfgsOptimiser { settings: self, parameters, pairs: VecDeque::new(), steps: 0, last: None }
+        let mut optimiser = LbfgsOptimiser { settings: self, parameters, pairs: VecDeque::new(), steps: 0, last: None };
+        optimiser.forget();
+        optimiser
     }
 }
 
@@ -80,7 +82,7 @@ impl Lbfgs {
 pub struct LbfgsOptimiser {
     settings: Lbfgs,
     parameters: Vec<(String, Param)>,
-    /// The oldest first.
+    /// As many as the history has, the oldest first. Those that are not there yet are blank, so that all steps share their plan.
     pairs: VecDeque<Pair>,
     steps: u64,
     /// What is known of the point where the last step ended, and the versions of the parameters there.
@@ -88,13 +90,19 @@ pub struct LbfgsOptimiser {
 }
 
 /// A step, the change of the gradient that it made, and their product.
-#[derive(Clone)]
 struct Pair {
     step: Tensor,
     change: Tensor,
+    /// Infinite for a blank pair, which then has no share in anything.
     product: f64,
     /// The square of the change.
     square: f64,
+}
+
+impl Pair {
+    fn is_blank(&self) -> bool {
+        self.product.is_infinite()
+    }
 }
 
 /// The loss and its gradient, flat.
@@ -182,13 +190,13 @@ impl LbfgsOptimiser {
         let mut slope = self.slope(&start.gradient, &direction)?;
         if slope.is_nan() || slope >= 0.0 {
             // What the history says is of no use.
-            self.pairs.clear();
+            self.forget();
             direction = -&start.gradient;
             direction.eval()?;
             slope = self.slope(&start.gradient, &direction)?;
         }
         // Without a history the gradient's length says nothing.
-        let first = match self.pairs.is_empty() {
+        let first = match self.is_blank() {
             true => (1.0 / numbers(&start.gradient.abs().sum(..))?[0]).min(1.0),
             false => 1.0,
         };
@@ -215,8 +223,8 @@ impl LbfgsOptimiser {
         })?
         else {
             // From the gradient alone there may be a way.
-            let state = if self.pairs.is_empty() { LbfgsStatus::Stalled } else { LbfgsStatus::Descending };
-            self.pairs.clear();
+            let state = if self.is_blank() { LbfgsStatus::Stalled } else { LbfgsStatus::Descending };
+            self.forget();
             return stop(state, evaluations);
         };
         self.remember(&start, &point, &direction)?;
@@ -228,25 +236,47 @@ impl LbfgsOptimiser {
         Ok(LbfgsProgress { loss: point.value, evaluations, state })
     }
 
-    /// Where to go: minus the gradient times the estimated inverse Hessian, by the two-loop recursion. A short history is filled
-    /// up with pairs that change nothing, so that all steps share their plan.
+    /// Where to go: minus the gradient times the estimated inverse Hessian, by the two-loop recursion.
     fn direction(&self, gradient: &Tensor) -> Tensor {
-        let missing = self.settings.history - self.pairs.len();
-        let none = Pair { step: gradient.clone(), change: gradient.clone(), product: f64::INFINITY, square: 1.0 };
-        let pairs: Vec<&Pair> = std::iter::repeat_n(&none, missing).chain(&self.pairs).collect();
         let mut direction = -gradient;
-        let mut shares = Vec::with_capacity(pairs.len());
-        for pair in pairs.iter().rev() {
+        let mut shares = Vec::with_capacity(self.pairs.len());
+        for pair in self.pairs.iter().rev() {
             let share = pair.step.dot(&direction) * (1.0 / pair.product);
             direction = direction - &pair.change * &share;
             shares.push(share);
         }
-        direction = direction * self.pairs.back().map_or(1.0, |last| last.product / last.square);
-        for (pair, share) in pairs.iter().zip(shares.iter().rev()) {
+        let last = self.pairs.back().filter(|last| !last.is_blank());
+        direction = direction * last.map_or(1.0, |last| last.product / last.square);
+        for (pair, share) in self.pairs.iter().zip(shares.iter().rev()) {
             let back = pair.change.dot(&direction) * (1.0 / pair.product);
             direction = direction + &pair.step * (share - back);
         }
         direction
+    }
+
+    /// Whether nothing is known of the curvature.
+    fn is_blank(&self) -> bool {
+        self.pairs.iter().all(Pair::is_blank)
+    }
+
+    /// Makes all pairs blank.
+    fn forget(&mut self) {
+        self.pairs.clear();
+        self.fill_up();
+    }
+
+    /// Puts blank pairs in front of those that are there, each with buffers of its own: a plan knows which of its inputs are one.
+    fn fill_up(&mut self) {
+        let like = self.flat(&self.tensors());
+        let zeros = || {
+            let zeros = like.zeros_like();
+            // One at a time. An error travels on in the tensor.
+            let _ = zeros.eval();
+            zeros
+        };
+        while self.pairs.len() < self.settings.history {
+            self.pairs.push_front(Pair { step: zeros(), change: zeros(), product: f64::INFINITY, square: 1.0 });
+        }
     }
 
     fn slope(&self, gradient: &Tensor, direction: &Tensor) -> Result<f64> {
@@ -262,9 +292,7 @@ impl LbfgsOptimiser {
             return Ok(());
         };
         if product > f64::EPSILON * square && product.is_finite() {
-            if self.pairs.len() == self.settings.history {
-                self.pairs.pop_front();
-            }
+            self.pairs.pop_front();
             self.pairs.push_back(Pair { step, change, product, square });
         }
         Ok(())
@@ -320,7 +348,8 @@ impl LbfgsOptimiser {
         let named = |(index, pair): (usize, &Pair)| {
             [(format!("{index}.step"), pair.step.clone()), (format!("{index}.change"), pair.change.clone())]
         };
-        LbfgsState { steps: self.steps, tensors: self.pairs.iter().enumerate().flat_map(named).collect() }
+        let known = self.pairs.iter().filter(|pair| !pair.is_blank());
+        LbfgsState { steps: self.steps, tensors: known.enumerate().flat_map(named).collect() }
     }
 
     /// Goes back (or on) to a state, whose history may be no longer than this one's.
@@ -345,6 +374,7 @@ impl LbfgsOptimiser {
             pairs.push_back(Pair { step, change, product: products[0], square: products[1] });
         }
         (self.pairs, self.steps, self.last) = (pairs, state.steps, None);
+        self.fill_up();
         Ok(())
     }
 }

@@ -18,10 +18,12 @@ pub use named::*;
 pub use sam::Sam;
 pub use select::Select;
 pub use state::OptimiserState;
+pub(crate) use state::matched;
 pub use step::Step;
 pub use transform::*;
 
 use crate::Schedule;
+use crate::prune::masked;
 use gradus_autograd::Grad;
 use gradus_nn::{Module, Param};
 use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign};
@@ -55,6 +57,8 @@ pub struct Optimiser {
     shared: Vec<Link>,
     /// None of them is empty.
     groups: Vec<Group>,
+    /// Which elements of each parameter are not pruned, where some are.
+    kept: Vec<Option<Tensor>>,
     steps: u64,
 }
 
@@ -118,7 +122,7 @@ impl Optimiser {
             let own: Vec<Tensor> = members.iter().map(|&member| tensors[member].clone()).collect();
             chain.iter_mut().for_each(|link| link.transform.init(&own));
         }
-        Optimiser { parameters: kept, shared, groups, steps: 0 }
+        Optimiser { kept: vec![None; kept.len()], parameters: kept, shared, groups, steps: 0 }
     }
 
     /// The parameters that it updates, with their paths.
@@ -182,8 +186,13 @@ impl Optimiser {
                 updates[member] = update;
             }
         }
-        for (((_, parameter), old), update) in self.parameters.iter().zip(&parameters).zip(updates) {
+        let all = self.parameters.iter().zip(&parameters).zip(&self.kept).zip(updates);
+        for ((((_, parameter), old), kept), update) in all {
             let new = (old.widened() + update).to_dtype(old.dtype());
+            let new = match kept {
+                Some(kept) => masked(kept, new),
+                None => new,
+            };
             assignments.push((parameter.cell().clone(), new));
         }
         // No handle may hold the old values, or they could not be updated in place.
@@ -237,6 +246,21 @@ impl Optimiser {
     pub fn set_schedule(&mut self, schedule: impl Into<Schedule>) {
         let schedule = schedule.into();
         self.groups.iter_mut().for_each(|group| group.schedule = Some(schedule.clone()));
+    }
+
+    /// Leaves elements that are not kept at zero from now on.
+    pub(crate) fn set_kept(&mut self, kept: Vec<Option<Tensor>>) {
+        self.kept = kept;
+    }
+
+    /// The schedules of all groups, which then have none.
+    pub(crate) fn take_schedules(&mut self) -> Vec<Option<Schedule>> {
+        self.groups.iter_mut().map(|group| group.schedule.take()).collect()
+    }
+
+    /// Gives groups back what was taken.
+    pub(crate) fn put_schedules(&mut self, schedules: Vec<Option<Schedule>>) {
+        self.groups.iter_mut().zip(schedules).for_each(|(group, schedule)| group.schedule = schedule);
     }
 
     /// Runs `body` with the weights to evaluate with in the parameters' place, and puts the parameters back. For most

@@ -1,59 +1,7 @@
-//! How good predictions are, from plain slices.
-//!
-//! The numbers agree with scikit-learn's functions of the same names.
+//! Metrics of predicted classes.
 
+use super::{MetricError, check_lengths, check_values};
 use std::fmt;
-
-use thiserror::Error;
-
-/// Why a metric has no value.
-#[derive(Debug, Clone, PartialEq, Error)]
-#[non_exhaustive]
-pub enum MetricError {
-    /// There are not as many predictions as labels or targets.
-    #[error("found {predictions} predictions for {labels} labels, expected as many")]
-    LengthMismatch {
-        /// The number of predictions, scores or probabilities.
-        predictions: usize,
-        /// The number of labels or targets.
-        labels: usize,
-    },
-
-    /// There is nothing to average over.
-    #[error("found no predictions, expected at least one")]
-    Empty,
-
-    /// A predicted class or a label is not below the number of classes.
-    #[error("found class {class}, expected one below {classes}")]
-    ClassOutOfRange {
-        /// The class that was found.
-        class: usize,
-        /// The number of classes.
-        classes: usize,
-    },
-
-    /// All labels are alike, but the metric compares two classes.
-    #[error("found no label that is {class}, expected both classes")]
-    MissingClass {
-        /// The class that no label has.
-        class: bool,
-    },
-
-    /// A score, a probability or a target is NaN, or a probability is outside 0 to 1.
-    #[error("found {value} at index {index}, expected {expected}")]
-    InvalidValue {
-        /// Where it is in its slice, from 0.
-        index: usize,
-        /// The value.
-        value: f64,
-        /// What would be valid.
-        expected: &'static str,
-    },
-
-    /// All targets are alike, so that there is no variance to explain.
-    #[error("found only equal targets, expected some variance")]
-    ConstantTargets,
-}
 
 /// The share of predicted classes that equal their labels.
 ///
@@ -71,6 +19,38 @@ pub fn accuracy(predicted: &[usize], labels: &[usize]) -> Result<f64, MetricErro
     check_lengths(predicted.len(), labels.len())?;
     let correct = predicted.iter().zip(labels).filter(|(predicted, label)| predicted == label).count();
     Ok(correct as f64 / labels.len() as f64)
+}
+
+/// The share of examples whose label is among the `k` classes of the highest scores. `scores` holds a row of `classes` numbers
+/// for each label. Of equal scores those of lower classes count as higher, as in `argmax`.
+///
+/// # Errors
+///
+/// [`MetricError::NoRows`], [`MetricError::LengthMismatch`], [`MetricError::Empty`], [`MetricError::ClassOutOfRange`], or
+/// [`MetricError::InvalidValue`] if a score is NaN.
+///
+/// ```
+/// use gradus_train::metrics::top_k_accuracy;
+///
+/// let scores = [0.5, 0.3, 0.2, 0.1, 0.3, 0.6];
+/// assert_eq!(top_k_accuracy(&scores, 3, &[1, 0], 2)?, 0.5);
+/// # Ok::<(), gradus_train::metrics::MetricError>(())
+/// ```
+pub fn top_k_accuracy(scores: &[f64], classes: usize, labels: &[usize], k: usize) -> Result<f64, MetricError> {
+    if classes == 0 || !scores.len().is_multiple_of(classes) {
+        return Err(MetricError::NoRows { scores: scores.len(), classes });
+    }
+    check_lengths(scores.len() / classes, labels.len())?;
+    check_values(scores, "a number", |score| !score.is_nan())?;
+    let mut found = 0_usize;
+    for (row, &label) in scores.chunks(classes).zip(labels) {
+        let Some(&own) = row.get(label) else {
+            return Err(MetricError::ClassOutOfRange { class: label, classes });
+        };
+        let ahead = row.iter().enumerate().filter(|&(class, &score)| score > own || (score == own && class < label));
+        found += usize::from(ahead.count() < k);
+    }
+    Ok(found as f64 / labels.len() as f64)
 }
 
 /// How often each class was predicted for each label.
@@ -169,7 +149,7 @@ impl ConfusionMatrix {
     ///
     /// [`MetricError::Empty`] if nothing was counted.
     pub fn accuracy(&self) -> Result<f64, MetricError> {
-        let total: u64 = self.counts.iter().sum();
+        let total = self.total();
         let correct: u64 = (0..self.classes).map(|class| self.count(class, class)).sum();
         if total == 0 { Err(MetricError::Empty) } else { Ok(correct as f64 / total as f64) }
     }
@@ -207,6 +187,104 @@ impl ConfusionMatrix {
         Ok(ClassScores { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1) })
     }
 
+    /// The scores of all classes pooled: precision, recall and F1 are then all the accuracy, since each example has one label.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Empty`] if nothing was counted.
+    pub fn micro_average(&self) -> Result<ClassScores, MetricError> {
+        self.accuracy().map(|accuracy| ClassScores { precision: accuracy, recall: accuracy, f1: accuracy })
+    }
+
+    /// The mean of the scores of all classes, weighted by how many labels they have.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Empty`] if nothing was counted.
+    pub fn weighted_average(&self) -> Result<ClassScores, MetricError> {
+        let total = self.total();
+        if total == 0 {
+            return Err(MetricError::Empty);
+        }
+        let per_class = self.per_class();
+        let mean = |score: fn(&ClassScores) -> f64| {
+            let weighted = per_class.iter().enumerate().map(|(class, s)| self.label_count(class) as f64 * score(s));
+            weighted.sum::<f64>() / total as f64
+        };
+        Ok(ClassScores { precision: mean(|s| s.precision), recall: mean(|s| s.recall), f1: mean(|s| s.f1) })
+    }
+
+    /// The mean recall of the classes that have labels: what the accuracy would be if all had as many.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Empty`] if nothing was counted.
+    pub fn balanced_accuracy(&self) -> Result<f64, MetricError> {
+        let per_class = self.per_class();
+        let labelled = (0..self.classes).filter(|&class| self.label_count(class) > 0);
+        let recalls: Vec<f64> = labelled.map(|class| per_class[class].recall).collect();
+        if recalls.is_empty() {
+            return Err(MetricError::Empty);
+        }
+        Ok(recalls.iter().sum::<f64>() / recalls.len() as f64)
+    }
+
+    /// How much better than chance labels and predictions agree (Cohen 1960): 1 is always, 0 as often as by chance.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Empty`] if nothing was counted, [`MetricError::SingleClass`] if all labels and predictions are of one
+    /// class.
+    pub fn cohen_kappa(&self) -> Result<f64, MetricError> {
+        let observed = self.accuracy()?;
+        let total = self.total() as f64;
+        let by_chance = |class| (self.label_count(class) as f64 / total) * (self.predicted_count(class) as f64 / total);
+        if (0..self.classes).any(|class| u128::from(self.count(class, class)) == u128::from(self.total())) {
+            return Err(MetricError::SingleClass);
+        }
+        let expected: f64 = (0..self.classes).map(by_chance).sum();
+        Ok((observed - expected) / (1.0 - expected))
+    }
+
+    /// The correlation of labels and predictions (Matthews 1975; for several classes Gorodkin 2004): 1 is perfect. It is 0 where
+    /// all labels, or all predictions, are of one class.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::Empty`] if nothing was counted.
+    pub fn matthews_correlation(&self) -> Result<f64, MetricError> {
+        let total = self.total() as f64;
+        if total == 0.0 {
+            return Err(MetricError::Empty);
+        }
+        let sum = |term: &dyn Fn(usize) -> f64| (0..self.classes).map(term).sum::<f64>();
+        let (labels, predicted) = (|c| self.label_count(c) as f64, |c| self.predicted_count(c) as f64);
+        let covariance = sum(&|c| self.count(c, c) as f64) * total - sum(&|c| labels(c) * predicted(c));
+        let of_labels = total * total - sum(&|c| labels(c) * labels(c));
+        let of_predicted = total * total - sum(&|c| predicted(c) * predicted(c));
+        if of_labels == 0.0 || of_predicted == 0.0 {
+            return Ok(0.0);
+        }
+        Ok(covariance / (of_labels.sqrt() * of_predicted.sqrt()))
+    }
+
+    /// Adds another matrix' counts: those of another batch, or of another part of the data.
+    ///
+    /// # Errors
+    ///
+    /// [`MetricError::ClassOutOfRange`] if it has another number of classes.
+    pub fn merge(&mut self, other: &Self) -> Result<(), MetricError> {
+        if other.classes != self.classes {
+            return Err(MetricError::ClassOutOfRange { class: other.classes, classes: self.classes });
+        }
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        Ok(())
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     fn label_count(&self, class: usize) -> u64 {
         (0..self.classes).map(|predicted| self.count(predicted, class)).sum()
     }
@@ -239,126 +317,6 @@ impl fmt::Display for ConfusionMatrix {
             writeln!(f, "{:>15}{:>gap$.4}", "accuracy", accuracy)?;
         }
         Ok(())
-    }
-}
-
-/// The area under the ROC curve: how probably a positive example scores higher than a negative one, a tie counting
-/// one half. Exact, by ranks.
-///
-/// # Errors
-///
-/// [`MetricError::LengthMismatch`], [`MetricError::Empty`], [`MetricError::MissingClass`] if all labels are alike,
-/// [`MetricError::InvalidValue`] if a score is NaN.
-///
-/// ```
-/// use gradus_train::metrics::roc_auc;
-///
-/// assert_eq!(roc_auc(&[0.1, 0.4, 0.35, 0.8], &[false, false, true, true])?, 0.75);
-/// # Ok::<(), gradus_train::metrics::MetricError>(())
-/// ```
-pub fn roc_auc(scores: &[f64], labels: &[bool]) -> Result<f64, MetricError> {
-    check_lengths(scores.len(), labels.len())?;
-    check_values(scores, "a number", |score| !score.is_nan())?;
-    let mut ranked: Vec<(f64, bool)> = scores.iter().copied().zip(labels.iter().copied()).collect();
-    ranked.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-
-    // Twice the number of (positive, negative) pairs in the right order, so that half a pair is a whole number.
-    let (mut positives, mut negatives, mut twice_ordered) = (0_u128, 0_u128, 0_u128);
-    for tied in ranked.chunk_by(|a, b| a.0 == b.0) {
-        let tied_positives = tied.iter().filter(|(_, label)| *label).count() as u128;
-        let tied_negatives = tied.len() as u128 - tied_positives;
-        twice_ordered += tied_positives * (2 * negatives + tied_negatives);
-        positives += tied_positives;
-        negatives += tied_negatives;
-    }
-    match (positives, negatives) {
-        (0, _) => Err(MetricError::MissingClass { class: true }),
-        (_, 0) => Err(MetricError::MissingClass { class: false }),
-        _ => Ok(twice_ordered as f64 / (2 * positives * negatives) as f64),
-    }
-}
-
-/// The mean negative logarithm of the probability given to the right class, where `probabilities` are those of
-/// `true`. Probabilities of 0 and 1 are moved inwards by the machine epsilon, so that one error is not infinite.
-///
-/// # Errors
-///
-/// [`MetricError::LengthMismatch`], [`MetricError::Empty`], [`MetricError::InvalidValue`] if a probability is NaN or
-/// outside 0 to 1.
-///
-/// ```
-/// use gradus_train::metrics::log_loss;
-///
-/// let loss = log_loss(&[0.5, 0.25], &[true, false])?;
-/// assert!((loss - (2.0_f64.ln() + (4.0_f64 / 3.0).ln()) / 2.0).abs() < 1e-15);
-/// # Ok::<(), gradus_train::metrics::MetricError>(())
-/// ```
-pub fn log_loss(probabilities: &[f64], labels: &[bool]) -> Result<f64, MetricError> {
-    check_lengths(probabilities.len(), labels.len())?;
-    check_values(probabilities, "a probability from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
-    let loss = |(&p, &label): (&f64, &bool)| {
-        let p = p.clamp(f64::EPSILON, 1.0 - f64::EPSILON);
-        if label { -p.ln() } else { -(-p).ln_1p() }
-    };
-    Ok(probabilities.iter().zip(labels).map(loss).sum::<f64>() / labels.len() as f64)
-}
-
-/// The mean of the squared differences.
-///
-/// # Errors
-///
-/// [`MetricError::LengthMismatch`], [`MetricError::Empty`], [`MetricError::InvalidValue`] for NaN.
-///
-/// ```
-/// use gradus_train::metrics::mean_squared_error;
-///
-/// assert_eq!(mean_squared_error(&[1.0, 2.0], &[1.0, 4.0])?, 2.0);
-/// # Ok::<(), gradus_train::metrics::MetricError>(())
-/// ```
-pub fn mean_squared_error(predicted: &[f64], targets: &[f64]) -> Result<f64, MetricError> {
-    check_lengths(predicted.len(), targets.len())?;
-    check_values(predicted, "a number", |x| !x.is_nan())?;
-    check_values(targets, "a number", |x| !x.is_nan())?;
-    let squares = predicted.iter().zip(targets).map(|(predicted, target)| (predicted - target).powi(2));
-    Ok(squares.sum::<f64>() / targets.len() as f64)
-}
-
-/// The coefficient of determination: 1 is perfect, 0 is no better than always predicting the mean target.
-///
-/// # Errors
-///
-/// [`MetricError::LengthMismatch`], [`MetricError::Empty`], [`MetricError::InvalidValue`] for NaN,
-/// [`MetricError::ConstantTargets`] if there is no variance to explain.
-///
-/// ```
-/// use gradus_train::metrics::r2_score;
-///
-/// assert_eq!(r2_score(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0])?, 1.0);
-/// assert_eq!(r2_score(&[2.0, 2.0, 2.0], &[1.0, 2.0, 3.0])?, 0.0);
-/// # Ok::<(), gradus_train::metrics::MetricError>(())
-/// ```
-pub fn r2_score(predicted: &[f64], targets: &[f64]) -> Result<f64, MetricError> {
-    let unexplained = mean_squared_error(predicted, targets)?;
-    if targets.iter().all(|target| *target == targets[0]) {
-        return Err(MetricError::ConstantTargets);
-    }
-    let mean = targets.iter().sum::<f64>() / targets.len() as f64;
-    let variance = targets.iter().map(|target| (target - mean).powi(2)).sum::<f64>() / targets.len() as f64;
-    Ok(1.0 - unexplained / variance)
-}
-
-fn check_lengths(predictions: usize, labels: usize) -> Result<(), MetricError> {
-    match (predictions == labels, labels) {
-        (false, _) => Err(MetricError::LengthMismatch { predictions, labels }),
-        (true, 0) => Err(MetricError::Empty),
-        (true, _) => Ok(()),
-    }
-}
-
-fn check_values(values: &[f64], expected: &'static str, is_valid: impl Fn(f64) -> bool) -> Result<(), MetricError> {
-    match values.iter().position(|&value| !is_valid(value)) {
-        Some(index) => Err(MetricError::InvalidValue { index, value: values[index], expected }),
-        None => Ok(()),
     }
 }
 
@@ -421,63 +379,53 @@ label\\predicted   0   1   2   precision   recall       f1
     }
 
     #[test]
-    fn area_under_the_curve() {
-        let labels = [true, false, true, false, false, true];
-        // 9 pairs: 4 in order, 2 tied.
-        assert_close(roc_auc(&[0.9, 0.1, 0.5, 0.5, 0.7, 0.1], &labels).unwrap(), 5.0 / 9.0);
-        assert_eq!(roc_auc(&[1.0; 6], &labels), Ok(0.5));
-        assert_eq!(roc_auc(&[0.0, -0.0], &[false, true]), Ok(0.5));
-        assert_eq!(roc_auc(&[f64::INFINITY, f64::NEG_INFINITY], &[true, false]), Ok(1.0));
-        assert_eq!(roc_auc(&[1.0, 2.0], &[true, true]), Err(MetricError::MissingClass { class: false }));
-        assert_eq!(roc_auc(&[1.0], &[false]), Err(MetricError::MissingClass { class: true }));
-        let error = roc_auc(&[1.0, f64::NAN], &[true, false]).unwrap_err();
-        assert_eq!(error.to_string(), "found NaN at index 1, expected a number");
+    fn averages_and_agreement() {
+        // Numbers of scikit-learn for the golden predictions.
+        let matrix = ConfusionMatrix::from_predictions(&PREDICTED, &LABELS, 3).unwrap();
+        assert_close(matrix.weighted_average().unwrap().f1, 0.9017647058823529);
+        assert_close(matrix.micro_average().unwrap().f1, 0.9);
+        assert_close(matrix.balanced_accuracy().unwrap(), 0.9002849002849004);
+        assert_close(matrix.cohen_kappa().unwrap(), 0.8442064264849075);
+        assert_close(matrix.matthews_correlation().unwrap(), 0.8466813024179647);
+        let mut halves = ConfusionMatrix::from_predictions(&PREDICTED[..20], &LABELS[..20], 3).unwrap();
+        halves.merge(&ConfusionMatrix::from_predictions(&PREDICTED[20..], &LABELS[20..], 3).unwrap()).unwrap();
+        assert_eq!(halves, matrix);
+        assert!(halves.merge(&ConfusionMatrix::new(2)).is_err());
     }
 
     #[test]
-    fn area_equals_the_count_of_all_pairs() {
-        let scores: Vec<f64> = (0..200_u32).map(|i| f64::from(i * 7919 % 31)).collect();
-        let labels: Vec<bool> = (0..200_u32).map(|i| i * 104_729 % 13 < 5).collect();
-        let (mut ordered, mut pairs) = (0.0, 0.0);
-        for i in (0..200).filter(|&i| labels[i]) {
-            for j in (0..200).filter(|&j| !labels[j]) {
-                pairs += 1.0;
-                ordered +=
-                    f64::from(u8::from(scores[i] > scores[j])) + 0.5 * f64::from(u8::from(scores[i] == scores[j]));
-            }
+    fn one_class_alone() {
+        let matrix = ConfusionMatrix::from_predictions(&[0, 0], &[0, 0], 2).unwrap();
+        assert_eq!(matrix.cohen_kappa(), Err(MetricError::SingleClass));
+        assert_eq!(matrix.matthews_correlation(), Ok(0.0));
+        assert_eq!(matrix.balanced_accuracy(), Ok(1.0));
+        let constant = ConfusionMatrix::from_predictions(&[1, 1], &[0, 1], 2).unwrap();
+        assert_eq!((constant.cohen_kappa(), constant.matthews_correlation()), (Ok(0.0), Ok(0.0)));
+        let nothing = ConfusionMatrix::new(3);
+        let all = [nothing.cohen_kappa(), nothing.matthews_correlation(), nothing.balanced_accuracy()];
+        assert_eq!(all, [const { Err(MetricError::Empty) }; 3]);
+        assert_eq!(nothing.weighted_average(), Err(MetricError::Empty));
+    }
+
+    #[test]
+    fn the_best_scores() {
+        let scores = [0.1, 0.4, 0.4, 0.1, 0.0, 0.3, 0.3, 0.4];
+        for (k, expected) in [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (4, 1.0), (9, 1.0)] {
+            // Class 2 ties with class 1, and comes after it; so does class 2 of the second row.
+            assert_eq!(top_k_accuracy(&scores, 4, &[2, 2], k), Ok(expected), "k = {k}");
         }
-        assert_close(roc_auc(&scores, &labels).unwrap(), ordered / pairs);
-    }
-
-    #[test]
-    fn log_loss_is_finite_and_checked() {
-        // scikit-learn: log_loss([1, 0, 0, 1], [0.9, 0.1, 0.2, 0.65])
-        assert_close(log_loss(&[0.9, 0.1, 0.2, 0.65], &[true, false, false, true]).unwrap(), 0.21616187468057912);
-        let wrong = log_loss(&[0.0, 1.0], &[true, false]).unwrap();
-        assert_close(wrong, -f64::EPSILON.ln());
-        assert!(matches!(log_loss(&[1.5], &[true]), Err(MetricError::InvalidValue { index: 0, .. })));
-        assert!(log_loss(&[f64::NAN], &[true]).is_err());
-    }
-
-    #[test]
-    fn regression() {
-        // scikit-learn's own example of r2_score.
-        let (predicted, targets) = ([2.5, 0.0, 2.0, 8.0], [3.0, -0.5, 2.0, 7.0]);
-        assert_close(mean_squared_error(&predicted, &targets).unwrap(), 0.375);
-        assert_close(r2_score(&predicted, &targets).unwrap(), 0.9486081370449679);
-        assert_eq!(r2_score(&[1.0, 2.0], &[0.1, 0.1]), Err(MetricError::ConstantTargets));
-        assert!(mean_squared_error(&[0.0], &[f64::NAN]).is_err());
+        assert_eq!(top_k_accuracy(&scores, 3, &[0], 1), Err(MetricError::NoRows { scores: 8, classes: 3 }));
+        assert_eq!(top_k_accuracy(&[], 0, &[], 1), Err(MetricError::NoRows { scores: 0, classes: 0 }));
+        assert_eq!(top_k_accuracy(&[], 3, &[], 1), Err(MetricError::Empty));
+        assert_eq!(top_k_accuracy(&scores, 4, &[4, 0], 1), Err(MetricError::ClassOutOfRange { class: 4, classes: 4 }));
+        assert!(top_k_accuracy(&[f64::NAN, 1.0], 2, &[0], 1).is_err());
     }
 
     #[test]
     fn lengths_are_checked() {
         let mismatch = MetricError::LengthMismatch { predictions: 1, labels: 2 };
         assert_eq!(accuracy(&[0], &[0, 1]), Err(mismatch.clone()));
-        assert_eq!(ConfusionMatrix::from_predictions(&[0], &[0, 1], 2), Err(mismatch.clone()));
-        assert_eq!(roc_auc(&[0.0], &[true, false]), Err(mismatch.clone()));
-        assert_eq!(log_loss(&[0.0], &[true, false]), Err(mismatch.clone()));
-        assert_eq!(r2_score(&[0.0], &[1.0, 2.0]), Err(mismatch));
+        assert_eq!(ConfusionMatrix::from_predictions(&[0], &[0, 1], 2), Err(mismatch));
         assert_eq!(accuracy(&[], &[]), Err(MetricError::Empty));
-        assert_eq!(r2_score(&[], &[]), Err(MetricError::Empty));
     }
 }
