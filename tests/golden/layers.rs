@@ -157,7 +157,8 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
         kind @ ("conv1d" | "conv2d" | "conv_transpose2d") => {
             let conv = Conv::new().stride(given.number("stride", 1)?).padding(given.number("padding", 0)?);
             let (conv, groups) = (conv.dilation(given.number("dilation", 1)?), given.number("groups", 1)?);
-            let (x, weight, init) = (given.input("x")?.clone(), given.parameter("weight")?.shape().clone(), given.init());
+            let (x, weight, init) =
+                (given.input("x")?.clone(), given.parameter("weight")?.shape().clone(), given.init());
             let has_bias = given.parameters.contains_key("bias");
             let (kernel, more) = (weight[2..].to_vec(), given.number("output_padding", 0)?);
             match kind {
@@ -295,11 +296,13 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
         "swiglu_mlp" => {
             let (hidden, width) = (given.parameter("wg")?.shape()[0], given.parameter("wg")?.shape()[1]);
             let (x, init) = (given.input("x")?.clone(), given.init());
-            let name = |path: &str| match path {
-                "gate_proj.weight" => "wg",
-                "up_proj.weight" => "wu",
-                _ => "wd",
-            };
+            fn name(path: &str) -> &str {
+                match path {
+                    "gate_proj.weight" => "wg",
+                    "up_proj.weight" => "wu",
+                    _ => "wd",
+                }
+            }
             given.load_renamed(SwiGlu::new(width, hidden, &init), name)?.forward(&x)
         }
         "matmul_batched_broadcast" => given.input("a")?.matmul(given.input("b")?),

@@ -115,7 +115,11 @@ impl<'a> StateLoader<'a> {
     ///
     /// # Errors
     /// [`StateError`] names everything that does not fit.
-    pub fn into(self, module: &(impl Module + ?Sized), tensors: &BTreeMap<String, Tensor>) -> Result<Loaded, StateError> {
+    pub fn into(
+        self,
+        module: &(impl Module + ?Sized),
+        tensors: &BTreeMap<String, Tensor>,
+    ) -> Result<Loaded, StateError> {
         self.load(&|walk: &mut Walk<'_>| module.visit(walk), tensors)
     }
 

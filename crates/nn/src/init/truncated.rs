@@ -6,13 +6,7 @@ use gradus_tensor::{DType, Error, ErrorKind, Key, Placement, Shape, Tensor};
 const FAR: f64 = 8.0;
 
 #[track_caller]
-pub(super) fn tensor(
-    shape: Shape,
-    key: Key,
-    on: Placement,
-    [mean, std]: [f64; 2],
-    [low, high]: [f64; 2],
-) -> Tensor {
+pub(super) fn tensor(shape: Shape, key: Key, on: Placement, [mean, std]: [f64; 2], [low, high]: [f64; 2]) -> Tensor {
     let is_sound = std >= 0.0 && low <= high && mean.is_finite() && std.is_finite();
     if !is_sound || (std > 0.0 && ((low - mean) / std >= FAR || (high - mean) / std <= -FAR)) {
         let found = format!("{low} ..= {high} for mean {mean} and deviation {std}");
@@ -75,9 +69,8 @@ fn inverse_error_function(y: &Tensor) -> Tensor {
         1.001_674_06,
         2.832_976_82,
     ];
-    let horner = |x: &Tensor, terms: &[f64; 9]| {
-        terms[1..].iter().fold(x.zeros_like() + terms[0], |sum, &term| sum * x + term)
-    };
+    let horner =
+        |x: &Tensor, terms: &[f64; 9]| terms[1..].iter().fold(x.zeros_like() + terms[0], |sum, &term| sum * x + term);
     // At ±1 it is infinite; nearer than this, an f32 cannot be.
     let inside = y.clamp(-1.0 + 6e-8, 1.0 - 6e-8);
     let w = -((-&inside + 1.0) * (&inside + 1.0)).log();
