@@ -41,11 +41,11 @@ pub struct Optimiser {
 }
 
 impl Optimiser {
-    /// An optimiser of a model's parameters with a chain of transformations; the last one usually scales by the learning
-    /// rate.
+    /// An optimiser of a model's parameters (but for those that are frozen now) with a chain of transformations; the last one
+    /// usually scales by the learning rate.
     #[track_caller]
     pub fn new(model: &(impl Module + ?Sized), learning_rate: f64, chain: Vec<Box<dyn Transform>>) -> Optimiser {
-        let mut optimiser = Optimiser { parameters: model.parameters(), chain, learning_rate, steps: 0 };
+        let mut optimiser = Optimiser { parameters: model.trainable_parameters(), chain, learning_rate, steps: 0 };
         let tensors = optimiser.tensors();
         optimiser.chain.iter_mut().for_each(|link| link.init(&tensors));
         optimiser
@@ -70,7 +70,7 @@ impl Optimiser {
         self.apply(gradients)
     }
 
-    /// One step with given gradients, one per parameter in the order of [`Module::parameters`].
+    /// One step with given gradients, one per parameter in the order of [`Module::trainable_parameters`].
     ///
     /// # Errors
     /// If there is not one gradient per parameter, or the run fails.
