@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn numbers_have_the_moments_that_they_should() -> Result<()> {
-        let (fan_in, fan_out) = (96.0 * 5.0, 64.0 * 5.0);
+        let (fan_in, fan_out): (f64, f64) = (96.0 * 5.0, 64.0 * 5.0);
         let gain = Nonlinearity::LeakyRelu { slope: 0.2 }.gain();
         // A uniform distribution's bound is √3 times its deviation.
         let uniform = 3f64.sqrt();
