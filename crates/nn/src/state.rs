@@ -15,7 +15,7 @@ use std::fmt;
 /// let saved = Sequential::new().then(Linear::new(4, 8, &init)).then(Relu).then(Linear::new(8, 2, &init));
 /// let backbone = Linear::new(4, 8, &init);
 /// let loaded = StateLoader::new().rename(|path| path.strip_prefix("0.").map(String::from)).into(&backbone, &saved.state_dict())?;
-/// assert_eq!(loaded.loaded, ["bias", "weight"]);
+/// assert_eq!(loaded.loaded, ["weight", "bias"]);
 /// # Ok::<(), gradus_nn::StateError>(())
 /// ```
 #[derive(Default)]
@@ -171,7 +171,6 @@ impl<'a> StateLoader<'a> {
             return Err(StateError::Misfits(misfits));
         }
         assign(values)?;
-        loaded.loaded.sort();
         Ok(loaded)
     }
 }
