@@ -4,9 +4,10 @@ use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail, ensure};
 use gradus::nn::{
-    Activation, AdaptiveAvgPool, AvgPool, BatchNorm, Conv1d, Conv2d, ConvTranspose2d, Embedding, GroupNorm, Gru,
-    GruCell, Init, InstanceNorm, Layer, LayerNorm, Linear, Lstm, LstmCell, MaxPool, Module, MultiHeadAttention, PRelu,
-    RmsNorm, RnnCell, SwiGlu, TransformerEncoderLayer, Upsample,
+    Activation, AdaptiveAvgPool, AvgPool, BatchNorm, Bilinear, Conv1d, Conv2d, ConvTranspose2d, Embedding, GroupNorm,
+    Gru, GruCell, Init, InstanceNorm, Layer, LayerNorm, Linear, Lstm, LstmCell, LstmState, MaxPool, Module,
+    MultiHeadAttention, PRelu, RmsNorm, Rnn, RnnCell, Rotary, SwiGlu, TransformerDecoderLayer, TransformerEncoderLayer,
+    Upsample, padding_mask,
 };
 use gradus::{Attention, Conv, DType, Device, Pool, Tensor, grad};
 use serde_json::Value;
@@ -157,7 +158,8 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
         kind @ ("conv1d" | "conv2d" | "conv_transpose2d") => {
             let conv = Conv::new().stride(given.number("stride", 1)?).padding(given.number("padding", 0)?);
             let (conv, groups) = (conv.dilation(given.number("dilation", 1)?), given.number("groups", 1)?);
-            let (x, weight, init) = (given.input("x")?.clone(), given.parameter("weight")?.shape().clone(), given.init());
+            let (x, weight, init) =
+                (given.input("x")?.clone(), given.parameter("weight")?.shape().clone(), given.init());
             let has_bias = given.parameters.contains_key("bias");
             let (kernel, more) = (weight[2..].to_vec(), given.number("output_padding", 0)?);
             match kind {
@@ -199,18 +201,23 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
             given.load(PRelu::per_channel(channels, &init))?.forward(&x)
         }
         "batch_norm" => {
-            given.expect("train", true)?;
             let (x, init) = (given.input("x")?.clone(), given.init());
             let epsilon = json::number(given.attribute("eps")?)?;
-            let momentum = json::number(given.attribute("momentum")?)?;
+            let momentum = given.attribute("momentum")?.as_f64();
             let layer = given.load(BatchNorm::new(x.shape()[1], &init).epsilon(epsilon).momentum(momentum))?;
             let buffers: BTreeMap<String, _> = layer.buffers().into_iter().collect();
             for name in ["running_mean", "running_var"] {
                 let before = json::tensor(given.attribute(&format!("{name}_before"))?, (given.device, given.dtype))?;
                 buffers.get(name).context("no such buffer")?.set(before)?;
             }
+            let batches = given.number("num_batches_tracked_before", 0)? as i32;
+            buffers["num_batches_tracked"].set(Tensor::new(batches, given.device))?;
+            if given.attribute("train")? == false {
+                layer.eval();
+            }
             let y = layer.forward(&x);
-            let state = ["running_mean", "running_var"].map(|name| (name, buffers[name].tensor()));
+            let names = ["running_mean", "running_var", "num_batches_tracked"];
+            let state = names.map(|name| (name, buffers[name].tensor()));
             return Ok(Forward { outputs: vec![("y", y)], state: state.into() });
         }
         kind @ ("group_norm" | "instance_norm") => {
@@ -240,28 +247,75 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
             let (h, c) = cell.step(&x, &h, &c);
             return Forward::of(vec![("h", h), ("c", c)]);
         }
-        kind @ ("lstm" | "gru") => {
-            given.expect("bidirectional", false)?;
-            given.expect("initial_state", "zeros")?;
+        kind @ ("lstm" | "gru" | "rnn") => {
+            let is = |name: &str| given.attribute(name).is_ok_and(|value| value == true);
+            let is_not = |name: &str| given.attribute(name).is_ok_and(|value| value == false);
+            let (two_ways, time_first, without_bias) = (is("bidirectional"), is_not("batch_first"), is_not("bias"));
+            let state = match given.attribute("initial_state")?.as_str() {
+                Some("given") => Some((given.input("h_0")?.clone(), given.inputs.get("c_0").cloned())),
+                _ => None,
+            };
             let (x, init, layers) = (given.input("x")?.clone(), given.init(), given.number("layers", 1)?);
-            let time_first = given.attribute("batch_first")? == false;
             let (inputs, hidden) = (x.shape()[2], given.parameter("weight_hh_l0")?.shape()[1]);
-            if kind == "lstm" {
-                let layer = Lstm::new(inputs, hidden, &init).layers(layers, &init);
-                let (y, state) = given.load(if time_first { layer.time_first() } else { layer })?.run(&x, None);
-                return Forward::of(vec![("y", y), ("h_n", state.hidden), ("c_n", state.cell)]);
+            macro_rules! layer {
+                ($layer:ident) => {{
+                    let layer = $layer::new(inputs, hidden, &init).layers(layers, &init);
+                    let layer = if two_ways { layer.bidirectional(&init) } else { layer };
+                    let layer = if time_first { layer.time_first() } else { layer };
+                    if without_bias { layer.without_bias() } else { layer }
+                }};
             }
-            let layer = Gru::new(inputs, hidden, &init).layers(layers, &init);
-            let (y, h) = given.load(if time_first { layer.time_first() } else { layer })?.run(&x, None);
-            return Forward::of(vec![("y", y), ("h_n", h)]);
+            match kind {
+                "lstm" => {
+                    let state = state.map(|(hidden, cell)| {
+                        Ok::<_, anyhow::Error>(LstmState { hidden, cell: cell.context("no c_0")? })
+                    });
+                    let (y, state) = given.load(layer!(Lstm))?.run(&x, state.transpose()?.as_ref());
+                    return Forward::of(vec![("y", y), ("h_n", state.hidden), ("c_n", state.cell)]);
+                }
+                "gru" => {
+                    let (y, h) = given.load(layer!(Gru))?.run(&x, state.as_ref().map(|(hidden, _)| hidden));
+                    return Forward::of(vec![("y", y), ("h_n", h)]);
+                }
+                _ => {
+                    given.expect("nonlinearity", "relu")?;
+                    let (y, h) = given.load(layer!(Rnn).relu())?.run(&x, state.as_ref().map(|(hidden, _)| hidden));
+                    return Forward::of(vec![("y", y), ("h_n", h)]);
+                }
+            }
         }
-        "transformer_encoder_layer" => {
+        "bilinear" => {
+            let ([outputs, left, right], init) = (given.parameter("weight")?.dims()?, given.init());
+            let (x, z) = (given.input("x")?.clone(), given.input("z")?.clone());
+            given.load(Bilinear::new(left, right, outputs, &init))?.combine(&x, &z)
+        }
+        "rotary" => {
+            let rotary = Rotary::new().base(json::number(given.attribute("base")?)?);
+            let rotary = if given.attribute("interleaved")? == true { rotary.interleaved() } else { rotary };
+            rotary.rotate(given.input("x")?, given.number("offset", 0)?)
+        }
+        "transformer_decoder_layer" => {
             given.expect("activation", "gelu_erf")?;
             given.expect("dropout", 0)?;
+            given.expect("causal", true)?;
+            let (x, memory, init) = (given.input("x")?.clone(), given.input("memory")?.clone(), given.init());
+            let (width, hidden) = (x.shape()[2], given.number("ff", 0)?);
+            let layer = TransformerDecoderLayer::new(width, given.number("heads", 0)?, hidden, &init);
+            let layer = layer.activation(Activation::Gelu).dropout(0.0, &init);
+            let layer = if given.attribute("norm_first")? == true { layer.pre_norm() } else { layer };
+            given.load(layer)?.decode(&x, &memory, &Attention::new().causal(), &Attention::new())
+        }
+        "transformer_encoder_layer" => {
+            given.expect("dropout", 0)?;
+            let activation = match given.attribute("activation")?.as_str() {
+                Some("gelu_erf") => Activation::Gelu,
+                Some("relu") => Activation::Relu,
+                other => bail!("no activation is called {other:?}"),
+            };
             let (x, init) = (given.input("x")?.clone(), given.init());
             let (width, hidden) = (x.shape()[2], given.number("ff", 0)?);
             let layer = TransformerEncoderLayer::new(width, given.number("heads", 0)?, hidden, &init);
-            let layer = layer.activation(Activation::Gelu).dropout(0.0, &init);
+            let layer = layer.activation(activation).dropout(0.0, &init);
             let layer = layer.epsilon(json::number(given.attribute("eps")?)?);
             let layer = if given.attribute("norm_first")? == true { layer.pre_norm() } else { layer };
             let attention = Attention::new();
@@ -271,7 +325,11 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
         "embedding" => {
             let [things, width] = given.parameter("weight")?.dims()?;
             let (index, init) = (given.indices("idx")?, given.init());
-            given.load(Embedding::new(things, width, &init))?.forward(&index)
+            let layer = match given.attribute("padding_idx") {
+                Ok(_) => Embedding::with_padding(things, width, given.number("padding_idx", 0)?, &init),
+                Err(_) => Embedding::new(things, width, &init),
+            };
+            given.load(layer)?.forward(&index)
         }
         kind @ ("layer_norm" | "rms_norm") => {
             let (shape, epsilon) = (given.parameter("weight")?.shape().clone(), json::number(given.attribute("eps")?)?);
@@ -284,22 +342,41 @@ fn forward(given: &mut Given<'_>) -> Result<Forward> {
         }
         "multi_head_attention" => {
             let (x, init) = (given.input("x")?.clone(), given.init());
-            given.expect("causal", false)?;
-            given.expect("key_padding_mask_true_is_ignored", Value::Null)?;
-            let layer = given.load(MultiHeadAttention::new(x.shape()[2], given.number("heads", 0)?, &init))?;
-            let weights = layer.weights(&x, &x, &Attention::new());
-            let outputs = vec![("y", layer.forward(&x))];
+            let (width, heads) = (x.shape()[2], given.number("heads", 0)?);
+            if given.attribute("across").is_ok() {
+                given.expect("causal", false)?;
+                let (key, value) = (given.input("key")?.clone(), given.input("value")?.clone());
+                let widths = [key.shape()[2], value.shape()[2]];
+                let layer = given.load(MultiHeadAttention::across(width, heads, widths, &init))?;
+                return Forward::of(vec![("y", layer.attend_with(&x, &key, &value, &Attention::new()))]);
+            }
+            let mut attention = Attention::new();
+            if given.attribute("causal")? == true {
+                attention = attention.causal();
+            }
+            let ignored = given.attribute("key_padding_mask_true_is_ignored")?;
+            if !ignored.is_null() {
+                let ignored = json::tensor(ignored, (given.device, DType::I32))?;
+                attention = attention.mask(&padding_mask(&ignored.eq(0)));
+            }
+            let layer = MultiHeadAttention::new(width, heads, &init);
+            let without_bias = given.attribute("bias").is_ok_and(|bias| bias == false);
+            let layer = given.load(if without_bias { layer.without_bias() } else { layer })?;
+            let weights = layer.weights(&x, &x, &attention);
+            let outputs = vec![("y", layer.attend_with(&x, &x, &x, &attention))];
             return Ok(Forward { outputs, state: vec![("attn_weights_per_head", weights)] });
         }
         "glu" => given.input("x")?.glu(given.axis()?),
         "swiglu_mlp" => {
             let (hidden, width) = (given.parameter("wg")?.shape()[0], given.parameter("wg")?.shape()[1]);
             let (x, init) = (given.input("x")?.clone(), given.init());
-            let name = |path: &str| match path {
-                "gate_proj.weight" => "wg",
-                "up_proj.weight" => "wu",
-                _ => "wd",
-            };
+            fn name(path: &str) -> &str {
+                match path {
+                    "gate_proj.weight" => "wg",
+                    "up_proj.weight" => "wu",
+                    _ => "wd",
+                }
+            }
             given.load_renamed(SwiGlu::new(width, hidden, &init), name)?.forward(&x)
         }
         "matmul_batched_broadcast" => given.input("a")?.matmul(given.input("b")?),

@@ -4,10 +4,10 @@ use crate::case::{Case, Check, Tolerance, precisions};
 use crate::json;
 use anyhow::{Context, Result, bail};
 use gradus::nn::{
-    CosineEmbedding, CrossEntropy, FocalLoss, GaussianNll, KlDivergence, MultiMargin, NllLoss, PoissonNll, Reduction,
-    TripletMargin, bce_loss_reduced, bce_with_logits_reduced, hinge_loss_reduced, huber_loss_reduced, l1_loss_reduced,
-    mse_loss_reduced, smooth_l1_loss_reduced, soft_margin_loss_reduced, squared_hinge_loss_reduced,
-    weighted_mse_loss_reduced,
+    BinaryCrossEntropy, CosineEmbedding, CrossEntropy, FocalLoss, GaussianNll, KlDivergence, MultiMargin, NllLoss,
+    PoissonNll, Reduction, TripletMargin, bce_loss_reduced, bce_with_logits_reduced, hinge_loss_reduced,
+    huber_loss_reduced, l1_loss_reduced, mse_loss_reduced, smooth_l1_loss_reduced, soft_margin_loss_reduced,
+    squared_hinge_loss_reduced, weighted_mse_loss_reduced,
 };
 use gradus::{DType, Device, Tensor, grad};
 use serde_json::Value;
@@ -51,10 +51,12 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
         "huber" => &["delta"],
         "smooth_l1" => &["beta"],
         "weighted_mse" => &["weight"],
-        "cross_entropy" => &["label_smoothing", "weight", "ignore_index"],
-        "multi_margin" => &["p", "margin"],
+        "bce_with_logits" => &["pos_weight", "weight"],
+        "cross_entropy" | "cross_entropy_soft_targets" => &["label_smoothing", "weight", "ignore_index"],
+        "nll" => &["weight", "ignore_index"],
+        "multi_margin" => &["p", "margin", "weight"],
         "cosine_embedding" => &["x2", "margin"],
-        "triplet_margin" => &["negative", "margin", "p", "eps"],
+        "triplet_margin" => &["negative", "margin", "p", "eps", "swap"],
         "gaussian_nll" => &["var", "eps", "full"],
         "poisson_nll" => &["log_input", "full"],
         _ => &[],
@@ -72,20 +74,33 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
         "l1" => l1_loss_reduced(input, &target()?, reduction),
         "huber" => huber_loss_reduced(input, &target()?, number("delta")?, reduction),
         "smooth_l1" => smooth_l1_loss_reduced(input, &target()?, number("beta")?, reduction),
-        "bce_with_logits" => bce_with_logits_reduced(input, &target()?, reduction),
+        "bce_with_logits" if extra.is_empty() => bce_with_logits_reduced(input, &target()?, reduction),
+        "bce_with_logits" => BinaryCrossEntropy::new()
+            .positive_weight(&tensor("pos_weight")?)
+            .weight(&tensor("weight")?)
+            .reduction(reduction)
+            .loss(input, &target()?),
         "bce_probabilities" => bce_loss_reduced(input, &target()?, reduction),
         "focal_binary_alpha0.25_gamma2" => {
             FocalLoss::new().alpha(0.25).gamma(2.0).reduction(reduction).loss(input, &target()?)
         }
         "kl_div" => KlDivergence::new().reduction(reduction).loss(input, &target()?),
         "kl_div_log_target" => KlDivergence::new().log_target().reduction(reduction).loss(input, &target()?),
-        "nll" => NllLoss::new().reduction(reduction).loss(input, &classes()?),
+        "nll" => {
+            let mut loss = NllLoss::new().reduction(reduction);
+            if !extra.is_empty() {
+                let ignored = option("ignore_index")?.as_i64().context("an index is a whole number")?;
+                loss = loss.weight(&tensor("weight")?).ignore_index(ignored);
+            }
+            loss.loss(input, &classes()?)
+        }
         "hinge" => hinge_loss_reduced(input, &target()?, reduction),
         "squared_hinge" => squared_hinge_loss_reduced(input, &target()?, reduction),
         "soft_margin" => soft_margin_loss_reduced(input, &target()?, reduction),
         "multi_margin" => {
             let loss = MultiMargin::new().margin(number("margin")?).reduction(reduction);
             let loss = if number("p")? == 2.0 { loss.squared() } else { loss };
+            let loss = if extra.contains_key("weight") { loss.weight(&tensor("weight")?) } else { loss };
             loss.loss(input, &classes()?)
         }
         "cosine_embedding" => {
@@ -94,6 +109,7 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
         }
         "triplet_margin" => {
             let loss = TripletMargin::new().margin(number("margin")?).norm(number("p")?).epsilon(number("eps")?);
+            let loss = if extra.contains_key("swap") && is("swap")? { loss.swap() } else { loss };
             loss.reduction(reduction).loss(input, &target()?, &tensor("negative")?)
         }
         "gaussian_nll" => {
@@ -107,8 +123,7 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
             let loss = if is("full")? { loss.full() } else { loss };
             loss.loss(input, &target()?)
         }
-        "cross_entropy_soft_targets" => CrossEntropy::new().reduction(reduction).loss(input, &target()?),
-        "cross_entropy" | "cross_entropy_all_ignored" | "cross_entropy_spatial_NCHW" => {
+        "cross_entropy" | "cross_entropy_soft_targets" | "cross_entropy_all_ignored" | "cross_entropy_spatial_NCHW" => {
             let mut loss = CrossEntropy::new().reduction(reduction);
             for (option, value) in extra {
                 loss = match option.as_str() {
@@ -118,7 +133,8 @@ fn loss(case: &Value, input: &Tensor) -> Result<Tensor> {
                     _ => loss.weight(&json::tensor(value, at)?),
                 };
             }
-            loss.loss(input, &classes()?)
+            let targets = if kind == "cross_entropy_soft_targets" { target()? } else { classes()? };
+            loss.loss(input, &targets)
         }
         other => bail!("no loss is called {other:?}"),
     })

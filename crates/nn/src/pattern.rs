@@ -22,10 +22,15 @@ impl<'a> Pattern<'a> {
 
     pub(crate) fn matches(&self, path: &str) -> bool {
         let path: Vec<&str> = path.split('.').collect();
-        matches(&self.names, &path, |name| *name == "**", |pattern, name| {
-            let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-            matches(&pattern, &name, |c| *c == '*', |p, c| *p == '?' || p == c)
-        })
+        matches(
+            &self.names,
+            &path,
+            |name| *name == "**",
+            |pattern, name| {
+                let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+                matches(&pattern, &name, |c| *c == '*', |p, c| *p == '?' || p == c)
+            },
+        )
     }
 
     /// The parameters that match.

@@ -15,7 +15,7 @@ use std::fmt;
 /// let saved = Sequential::new().then(Linear::new(4, 8, &init)).then(Relu).then(Linear::new(8, 2, &init));
 /// let backbone = Linear::new(4, 8, &init);
 /// let loaded = StateLoader::new().rename(|path| path.strip_prefix("0.").map(String::from)).into(&backbone, &saved.state_dict())?;
-/// assert_eq!(loaded.loaded, ["bias", "weight"]);
+/// assert_eq!(loaded.loaded, ["weight", "bias"]);
 /// # Ok::<(), gradus_nn::StateError>(())
 /// ```
 #[derive(Default)]
@@ -115,7 +115,11 @@ impl<'a> StateLoader<'a> {
     ///
     /// # Errors
     /// [`StateError`] names everything that does not fit.
-    pub fn into(self, module: &(impl Module + ?Sized), tensors: &BTreeMap<String, Tensor>) -> Result<Loaded, StateError> {
+    pub fn into(
+        self,
+        module: &(impl Module + ?Sized),
+        tensors: &BTreeMap<String, Tensor>,
+    ) -> Result<Loaded, StateError> {
         self.load(&|walk: &mut Walk<'_>| module.visit(walk), tensors)
     }
 
@@ -167,7 +171,6 @@ impl<'a> StateLoader<'a> {
             return Err(StateError::Misfits(misfits));
         }
         assign(values)?;
-        loaded.loaded.sort();
         Ok(loaded)
     }
 }

@@ -134,9 +134,8 @@ impl Rows {
         let path = |place: usize| parts.paths[place].0.as_str();
         let has_row = |place: usize| place == 0 || used.iter().any(|&other| is_within(path(other), path(place)));
         let rows: Vec<usize> = (0..parts.paths.len()).filter(|&place| has_row(place)).collect();
-        let depth = |place: usize| {
-            rows.iter().filter(|&&other| other != place && is_within(path(place), path(other))).count()
-        };
+        let depth =
+            |place: usize| rows.iter().filter(|&&other| other != place && is_within(path(place), path(other))).count();
         let mut layers: Vec<LayerSummary> = rows
             .iter()
             .map(|&place| LayerSummary {
@@ -183,10 +182,11 @@ impl Rows {
         let earliest = calls.iter().map(|call| call.since).min().unwrap_or(0);
         let (mut seen, mut stack) = (HashSet::from([output.id()]), vec![output.clone()]);
         // Passes by where they begin: the last one that has begun, and not ended, is the innermost.
-        let by_start: BTreeMap<u64, Vec<usize>> = calls.iter().enumerate().fold(BTreeMap::new(), |mut map, (i, call)| {
-            map.entry(call.since).or_insert_with(Vec::new).push(i);
-            map
-        });
+        let by_start: BTreeMap<u64, Vec<usize>> =
+            calls.iter().enumerate().fold(BTreeMap::new(), |mut map, (i, call)| {
+                map.entry(call.since).or_insert_with(Vec::new).push(i);
+                map
+            });
         while let Some(node) = stack.pop() {
             let id = node.id();
             let operands = node.operands().unwrap_or_default();

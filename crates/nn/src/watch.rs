@@ -6,8 +6,8 @@
 
 use crate::Module;
 use crate::module::Identity;
-use gradus_tensor::graph::next_id;
 use gradus_tensor::Tensor;
+use gradus_tensor::graph::next_id;
 use std::cell::{Cell, RefCell};
 
 /// One forward pass of a layer.

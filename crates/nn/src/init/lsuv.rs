@@ -2,7 +2,7 @@
 
 use super::{Init, Initializer};
 use crate::parts::Parts;
-use crate::{Bilinear, Convolution, ConvTranspose, Layer, Linear, Param};
+use crate::{Bilinear, ConvTranspose, Convolution, Layer, Linear, Param};
 use gradus_tensor::{Result, Tensor, no_grad};
 use std::any::type_name;
 
@@ -61,7 +61,8 @@ pub fn lsuv(model: &(impl Layer + ?Sized), batch: &Tensor, init: &Init) -> Resul
             // What comes after this layer is recorded, and never computed.
             let (_, mut calls) = pass();
             let Some(output) = calls.swap_remove(call).output else { break };
-            let variance = output.to_device(&gradus_tensor::Device::cpu()).to_dtype(gradus_tensor::DType::F64).var(.., 0);
+            let variance =
+                output.to_device(&gradus_tensor::Device::cpu()).to_dtype(gradus_tensor::DType::F64).var(.., 0);
             let variance = variance.item::<f64>()?;
             if !variance.is_normal() || (variance - 1.0).abs() < TOLERANCE {
                 break;

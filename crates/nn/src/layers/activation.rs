@@ -217,6 +217,7 @@ impl PRelu {
 impl Layer for PRelu {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let weight = self.weight.tensor();
         // A weight that is no single one lies along axis 1.
         let along = if weight.numel() == 1 { 0 } else { x.rank().saturating_sub(2) };
@@ -228,6 +229,6 @@ impl Layer for PRelu {
             let error = Error::new("prelu", ErrorKind::Shape { what, expected, found });
             return Tensor::build(x.device(), || Err(error));
         }
-        watch(self).output(y)
+        call.output(y)
     }
 }

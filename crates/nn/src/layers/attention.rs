@@ -282,9 +282,8 @@ impl Layer for GroupedQueryAttention {
         call.output(Tensor::build(x.device(), || {
             let [batch, length, width] = x.dims()?;
             check_heads(width, self.heads)?;
-            let heads = |y: Tensor, count: usize| {
-                y.reshape([batch, length, count, width / self.heads]).permute([0, 2, 1, 3])
-            };
+            let heads =
+                |y: Tensor, count: usize| y.reshape([batch, length, count, width / self.heads]).permute([0, 2, 1, 3]);
             let mut query = heads(self.q_proj.forward(x), self.heads);
             let mut key = heads(self.k_proj.forward(x), self.shared);
             let value = heads(self.v_proj.forward(x), self.shared);

@@ -78,13 +78,14 @@ impl<const AXES: usize> Convolution<AXES> {
 impl<const AXES: usize> Layer for Convolution<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let weight = self.weight.tensor();
         let y = match AXES {
             1 => x.conv1d(&weight, &self.conv),
             2 => x.conv2d(&weight, &self.conv),
             _ => x.conv(&weight, &self.conv),
         };
-        watch(self).output(with_bias(y, self.bias.as_ref(), AXES))
+        call.output(with_bias(y, self.bias.as_ref(), AXES))
     }
 }
 
@@ -174,8 +175,9 @@ impl<const AXES: usize> ConvTranspose<AXES> {
 impl<const AXES: usize> Layer for ConvTranspose<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let y = x.conv_transpose(&self.weight.tensor(), &self.conv, self.output_padding.clone());
-        watch(self).output(with_bias(y, self.bias.as_ref(), AXES))
+        call.output(with_bias(y, self.bias.as_ref(), AXES))
     }
 }
 

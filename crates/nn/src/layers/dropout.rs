@@ -163,8 +163,8 @@ impl Layer for AlphaDropout {
         if x.error().is_some() {
             return x.clone();
         }
-        let plan = self.0.plan("alpha_dropout");
-        watch(self).output(match plan {
+        let call = watch(self);
+        call.output(match self.0.plan("alpha_dropout") {
             Err(error) => Tensor::build(x.device(), || Err(error)),
             Ok(Plan::Keep) => x.clone(),
             Ok(Plan::Drop) => x.zeros_like(),

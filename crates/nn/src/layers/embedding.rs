@@ -61,6 +61,7 @@ impl Embedding {
 impl Layer for Embedding {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let weight = self.weight.tensor();
         let y = Tensor::build(x.device(), || {
             let [_, width] = weight.dims()?;
@@ -72,6 +73,6 @@ impl Layer for Embedding {
             };
             Ok(rows.reshape(x.shape().with_inserted(x.rank(), width)))
         });
-        watch(self).output(y)
+        call.output(y)
     }
 }

@@ -44,8 +44,9 @@ fn bound(inputs: usize) -> Initializer {
 impl Layer for Linear {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let product = x.matmul(&self.weight.tensor().t());
-        watch(self).output(match &self.bias {
+        call.output(match &self.bias {
             Some(bias) => product + bias.tensor(),
             None => product,
         })

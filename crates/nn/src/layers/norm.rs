@@ -51,6 +51,7 @@ impl LayerNorm {
 impl Layer for LayerNorm {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let (axes, wide) = (last_axes(&self.weight), x.widened());
         let centred = &wide - wide.mean_keepdim(axes.clone());
         let scale = (centred.square().mean_keepdim(axes) + self.epsilon).rsqrt();
@@ -59,7 +60,7 @@ impl Layer for LayerNorm {
             Some(bias) => y + widened_with("layer_norm", x, &bias.tensor()),
             None => y,
         };
-        watch(self).output(y.to_dtype(x.dtype()))
+        call.output(y.to_dtype(x.dtype()))
     }
 }
 
@@ -89,10 +90,11 @@ impl RmsNorm {
 impl Layer for RmsNorm {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let wide = x.widened();
         let scale = (wide.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
         let y = (wide * scale * widened_with("rms_norm", x, &self.weight.tensor())).to_dtype(x.dtype());
-        watch(self).output(y)
+        call.output(y)
     }
 }
 

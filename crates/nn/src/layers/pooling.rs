@@ -171,6 +171,7 @@ impl Upsample {
 impl Layer for Upsample {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
+        let call = watch(self);
         let now = x.shape().get(2..).unwrap_or_default();
         let size = match &self.target {
             Target::Size(size) => size.clone(),
@@ -181,7 +182,7 @@ impl Layer for Upsample {
             // As many as there are not axes: the op says so.
             Target::Times(each) => each.clone(),
         };
-        watch(self).output(match self.mode {
+        call.output(match self.mode {
             Mode::Nearest => x.resize_nearest(size),
             Mode::Linear { align_corners } => x.resize_linear(size, align_corners),
         })

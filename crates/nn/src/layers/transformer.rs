@@ -202,8 +202,7 @@ impl TransformerDecoderLayer {
     pub fn decode(&self, x: &Tensor, memory: &Tensor, own: &Attention, across: &Attention) -> Tensor {
         let call = watch(self);
         let attend = |x: &Tensor| self.dropout1.forward(&self.self_attn.attend_with(x, x, x, own));
-        let look =
-            |x: &Tensor| self.dropout2.forward(&self.multihead_attn.attend_with(x, memory, memory, across));
+        let look = |x: &Tensor| self.dropout2.forward(&self.multihead_attn.attend_with(x, memory, memory, across));
         let feed = |x: &Tensor| {
             let hidden = self.activation.forward(&self.linear1.forward(x));
             self.dropout3.forward(&self.linear2.forward(&self.dropout.forward(&hidden)))

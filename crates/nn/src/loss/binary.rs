@@ -203,15 +203,15 @@ impl FocalLoss {
             let kind = ErrorKind::Argument { argument: "gamma", expected, found };
             return fail(logits, Error::new("focal_loss", kind));
         }
-            paired("focal_loss", [logits, targets], self.reduction, |x, t| {
-                let cross_entropy = -(-&x).log_sigmoid() - &x * &t;
-                let wrong = (-&x).sigmoid() * &t + x.sigmoid() * (1.0 - &t);
-                // The gradient of a power with an exponent below 1 is infinite at 0.
-                let losses = wrong.maximum(1e-30).pow(self.gamma) * cross_entropy;
-                match self.alpha {
-                    Some(alpha) => losses * (&t * (2.0 * alpha - 1.0) + (1.0 - alpha)),
-                    None => losses,
-                }
-            })
+        paired("focal_loss", [logits, targets], self.reduction, |x, t| {
+            let cross_entropy = -(-&x).log_sigmoid() - &x * &t;
+            let wrong = (-&x).sigmoid() * &t + x.sigmoid() * (1.0 - &t);
+            // The gradient of a power with an exponent below 1 is infinite at 0.
+            let losses = wrong.maximum(1e-30).pow(self.gamma) * cross_entropy;
+            match self.alpha {
+                Some(alpha) => losses * (&t * (2.0 * alpha - 1.0) + (1.0 - alpha)),
+                None => losses,
+            }
+        })
     }
 }

@@ -63,14 +63,14 @@ pub struct Optimiser {
 }
 
 impl Optimiser {
-    /// An optimiser of a model's parameters with a chain of transformations; the last one usually scales by the learning
-    /// rate.
+    /// An optimiser of a model's parameters (but for those that are frozen now) with a chain of transformations; the last one
+    /// usually scales by the learning rate.
     #[track_caller]
     pub fn new(model: &(impl Module + ?Sized), learning_rate: f64, chain: Vec<Box<dyn Transform>>) -> Optimiser {
-        Optimiser::of_parameters(model.parameters(), learning_rate, chain)
+        Optimiser::of_parameters(model.trainable_parameters(), learning_rate, chain)
     }
 
-    /// An optimiser of some parameters, given with their paths.
+    /// An optimiser of some parameters, given with their paths; of those that are frozen now it leaves its hands.
     #[track_caller]
     pub fn of_parameters(
         parameters: Vec<(String, Param)>,
@@ -82,7 +82,7 @@ impl Optimiser {
 
     /// An optimiser of parameters in groups. All gradients pass through the chain `shared` together (clipping by their common
     /// norm stands there), and then each through the chain of the first group that has its parameter. Parameters that are in
-    /// no group are left alone; groups without parameters do nothing.
+    /// no group, or frozen now, are left alone; groups without parameters do nothing.
     ///
     /// ```
     /// use gradus_nn::{Init, Linear, Module};
@@ -109,7 +109,7 @@ impl Optimiser {
         mut groups: Vec<Group>,
     ) -> Optimiser {
         let mut kept = Vec::with_capacity(parameters.len());
-        for (path, parameter) in parameters {
+        for (path, parameter) in parameters.into_iter().filter(|(_, parameter)| !parameter.is_frozen()) {
             if let Some(group) = groups.iter_mut().find(|group| group.has(&path, &parameter)) {
                 group.members.push(kept.len());
                 kept.push((path, parameter));

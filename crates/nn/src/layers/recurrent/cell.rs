@@ -109,8 +109,7 @@ fn step(kind: Kind, weights: &Weights, x: &Tensor, state: [&Tensor; 2]) -> [Tens
         return [input.clone(), input];
     }
     // A state of one example would broadcast to all.
-    let expected: Shape =
-        x.shape().iter().rev().skip(1).rev().copied().chain([weights.weight_hh.shape()[1]]).collect();
+    let expected: Shape = x.shape().iter().rev().skip(1).rev().copied().chain([weights.weight_hh.shape()[1]]).collect();
     for part in state {
         let misfit = (part.shape() != &expected).then(|| {
             let found = part.shape().clone();
