@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use gradus::nn::Buffer;
 use gradus::prelude::*;
 use gradus::train::{
-    Batch, Better, Callback, CallbackError, EpochRecord, Flow, History, Moment, Outcome, TrainError, batches_from,
-    load_weights, save_weights,
+    Batch, Better, Callback, CallbackError, EarlyStopping, EpochRecord, Flow, History, Logged, Moment, Outcome,
+    StopEarly, TrainError, batches_from, load_weights, save_weights,
 };
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,7 +75,12 @@ impl Callback for FollowMean {
         self.told.into()
     }
 
-    fn load_state(&mut self, state: &serde_json::Value) -> Result<(), CallbackError> {
+    fn load_state(
+        &mut self,
+        state: &serde_json::Value,
+        _: &BTreeMap<String, Tensor>,
+        _: &dyn Module,
+    ) -> Result<(), CallbackError> {
         self.told = state.as_u64().ok_or("not a number of times")?;
         Ok(())
     }
@@ -97,6 +103,7 @@ fn train_in(folder: &Path) -> Result<()> {
         .epochs(20)
         .log_every(4)
         .callback(FollowMean { told: 0 })
+        .callback(StopEarly::new("accuracy", EarlyStopping::rising(30)))
         .checkpoints(checkpoints)
         .quiet();
     ensure!(trainer.fit(&train, Some(&test))? == Outcome::Finished);
@@ -256,6 +263,36 @@ fn a_stopped_run_goes_on() {
         (values(&model), trainer.history().clone())
     };
     assert!(fit(None) == fit(Some(2)));
+}
+
+#[test]
+fn early_stopping_leaves_the_best_weights_also_after_resuming() {
+    let device = Device::cpu();
+    let (folder, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let train = batches(100, 16, &device);
+    let fit = |epochs: u64| {
+        let model = Net::new(&device);
+        let log = gradus::train::log::JsonLines::open(logs.path().join("log.jsonl")).unwrap();
+        // It soon gets worse: the rate is far too high.
+        let mut trainer = Trainer::new(&model, Sgd::new(3.0).of(&model), Net::loss)
+            .epochs(epochs)
+            .callback(StopEarly::new("validation_loss", EarlyStopping::falling(3)))
+            .callback(Logged::new(log))
+            .checkpoints(Checkpoints::new(folder.path()).resume(true))
+            .quiet();
+        let outcome = trainer.fit(&train, Some(&train)).unwrap();
+        let best = trainer.history().epochs.iter().map(|e| e.validation_loss.unwrap()).fold(f64::MAX, f64::min);
+        (outcome, best, trainer.evaluate(&train).unwrap().0, trainer.history().epochs.len())
+    };
+    let (outcome, ..) = fit(2);
+    assert_eq!(outcome, Outcome::Finished);
+    let (outcome, best, left, epochs) = fit(100);
+    assert!(matches!(outcome, Outcome::Stopped(_)) && epochs < 100, "{outcome:?} {epochs}");
+    assert_eq!(best, left);
+    // It was over then.
+    assert_eq!(fit(100), (outcome, best, left, epochs));
+    let lines = gradus::train::log::read_json_lines(logs.path().join("log.jsonl")).unwrap();
+    assert!(lines.len() > epochs);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use super::EpochRecord;
 use crate::Optimiser;
 use gradus_nn::Module;
+use gradus_tensor::Tensor;
+use std::collections::BTreeMap;
 use std::error::Error;
 
 /// What a callback may fail with: it ends the run.
@@ -38,6 +40,14 @@ pub trait Callback {
     /// What errors and saved states call it.
     fn name(&self) -> &str;
 
+    /// Before the first step, also of a run that goes on.
+    ///
+    /// # Errors
+    /// Whatever goes wrong; it ends the run.
+    fn on_start(&mut self, _moment: &mut Moment<'_>) -> Result<Flow, CallbackError> {
+        Ok(Flow::Continue)
+    }
+
     /// After losses were read: every so many steps. `loss` is their mean since the last time.
     ///
     /// # Errors
@@ -67,11 +77,21 @@ pub trait Callback {
         serde_json::Value::Null
     }
 
-    /// Goes back to a state.
+    /// The same of tensors, by name.
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        BTreeMap::new()
+    }
+
+    /// Goes back to a state. The model is as it was then.
     ///
     /// # Errors
     /// If it is none of this callback's.
-    fn load_state(&mut self, _state: &serde_json::Value) -> Result<(), CallbackError> {
+    fn load_state(
+        &mut self,
+        _state: &serde_json::Value,
+        _tensors: &BTreeMap<String, Tensor>,
+        _model: &dyn Module,
+    ) -> Result<(), CallbackError> {
         Ok(())
     }
 }

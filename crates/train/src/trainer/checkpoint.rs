@@ -2,9 +2,8 @@
 
 use super::{History, TrainError, floats, weights};
 use crate::{Optimiser, OptimiserState};
-use gradus_data::Safetensors;
 use gradus_nn::{Module, Visitor, Walk};
-use gradus_tensor::{Key, Rng, RngState};
+use gradus_tensor::{Key, Rng, RngState, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,6 +17,7 @@ const FORMAT: u32 = 1;
 const INCOMPLETE: &str = ".incomplete-";
 const MODEL: &str = "model.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
+const CALLBACKS: &str = "callbacks.safetensors";
 const STATE: &str = "state.json";
 const BEST: &str = "best.safetensors";
 
@@ -44,7 +44,7 @@ impl Better {
 /// Where and when a trainer saves checkpoints.
 ///
 /// A checkpoint is a folder, `epoch-000002-batch-000120`, with the weights (`model.safetensors`, under PyTorch's names),
-/// what the optimiser keeps (`optimiser.safetensors`), and everything else (`state.json`: where the run is, the sources
+/// what the optimiser and callbacks keep (`optimiser.safetensors`, `callbacks.safetensors`), and everything else (`state.json`: where the run is, the sources
 /// of random keys, history, states of callbacks). It is complete as soon as it has its name, whenever the program or the
 /// machine stops. One is saved at the end of every epoch and when the run ends or is interrupted; those for other
 /// moments are asked for here.
@@ -173,6 +173,7 @@ impl Checkpoints {
         &mut self,
         model: &dyn Module,
         optimiser: &Optimiser,
+        of_callbacks: BTreeMap<String, Tensor>,
         state: &mut RunState,
     ) -> Result<(), TrainError> {
         self.last = Instant::now();
@@ -182,9 +183,10 @@ impl Checkpoints {
         }
         let failed = |source| self.failed("write", &path, source);
         let incomplete = tempfile::Builder::new().prefix(INCOMPLETE).tempdir_in(&self.folder).map_err(failed)?;
-        weights::save(weights::tensors(model), &incomplete.path().join(MODEL))?;
+        weights::save_weights(model, incomplete.path().join(MODEL))?;
         let OptimiserState { steps, learning_rates, numbers, tensors } = optimiser.state();
-        weights::save(tensors.into_iter(), &incomplete.path().join(OPTIMISER))?;
+        weights::save_tensors(tensors.into_iter().collect(), &incomplete.path().join(OPTIMISER))?;
+        weights::save_tensors(of_callbacks, &incomplete.path().join(CALLBACKS))?;
         state.format = FORMAT;
         state.optimiser = SavedOptimiser { steps, learning_rates, numbers };
         state.rngs = rngs(model).into_iter().map(|(path, rng)| (path, SavedRng::of(&rng))).collect();
@@ -214,8 +216,12 @@ fn sync(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
-/// Gives model and optimiser the tensors and random keys of a checkpoint; gives the rest of it.
-pub(super) fn load(path: &Path, model: &dyn Module, optimiser: &mut Optimiser) -> Result<RunState, TrainError> {
+/// Gives model and optimiser the tensors and random keys of a checkpoint; gives the rest of it, and the callbacks' tensors.
+pub(super) fn load(
+    path: &Path,
+    model: &dyn Module,
+    optimiser: &mut Optimiser,
+) -> Result<(RunState, BTreeMap<String, Tensor>), TrainError> {
     let file = path.join(STATE);
     let wrong = |problem: String| TrainError::Checkpoint { path: file.clone(), problem };
     let text = fs::read(&file).map_err(|source| TrainError::Io { action: "read", path: file.clone(), source })?;
@@ -230,11 +236,7 @@ pub(super) fn load(path: &Path, model: &dyn Module, optimiser: &mut Optimiser) -
         return Err(wrong(format!("random keys for [{found}], but the model has [{expected}]")));
     }
     // The optimiser first: what does not fit leaves the model as it was.
-    let device = model.parameters().first().map(|(_, parameter)| parameter.tensor().device().clone());
-    let tensors = match device {
-        Some(device) => Safetensors::read(path.join(OPTIMISER), &device)?.tensors.into_iter().collect(),
-        None => Vec::new(),
-    };
+    let tensors = weights::read_tensors(model, &path.join(OPTIMISER))?.into_iter().collect();
     let SavedOptimiser { steps, learning_rates, numbers } = state.optimiser.clone();
     let before = optimiser.state();
     optimiser.load_state(&OptimiserState { steps, learning_rates, numbers, tensors })?;
@@ -243,7 +245,7 @@ pub(super) fn load(path: &Path, model: &dyn Module, optimiser: &mut Optimiser) -
         return Err(error);
     }
     rngs.iter().zip(state.rngs.values()).for_each(|((_, rng), saved)| saved.give(rng));
-    Ok(state)
+    Ok((state, weights::read_tensors(model, &path.join(CALLBACKS))?))
 }
 
 /// The sources of random keys of a model.

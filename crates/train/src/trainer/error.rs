@@ -72,13 +72,13 @@ pub enum TrainError {
         problem: String,
     },
 
-    /// Saved tensors are not those of the model: all differences.
-    #[error("{} does not fit: {}", path.display(), problems.join("; "))]
+    /// Saved tensors are not those of the model.
+    #[error("{}: {source}", path.display())]
     Misfit {
         /// The file.
         path: PathBuf,
-        /// What is missing, unexpected, or of another shape or dtype; one entry each.
-        problems: Vec<String>,
+        /// What is missing, unexpected, or of another shape or dtype.
+        source: gradus_nn::StateError,
     },
 
     /// A callback failed.

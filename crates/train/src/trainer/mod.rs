@@ -2,6 +2,7 @@
 
 mod batches;
 mod callback;
+mod callbacks;
 mod checkpoint;
 mod error;
 mod floats;
@@ -11,15 +12,18 @@ mod weights;
 
 pub use batches::{Batch, BatchError, BatchSource, FromFn, MapBatches, TensorBatches, batches_from};
 pub use callback::{Callback, CallbackError, Flow, Moment};
+pub use callbacks::{Logged, StopEarly};
 pub use checkpoint::{Better, Checkpoints};
 pub use error::TrainError;
 pub use history::{EpochRecord, History};
 pub use weights::{load_weights, save_weights};
 
-use crate::{Optimiser, Progress};
+use crate::{Optimiser, OverFitting, Progress};
 use checkpoint::RunState;
 use gradus_nn::Module;
 use gradus_tensor::{DType, Tensor, eval, find_nan, no_grad, stack};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 /// What a batch means for a model: a loss, or a metric.
@@ -76,6 +80,7 @@ pub struct Trainer<'a, M, B> {
     quiet: bool,
     stops_on_signals: bool,
     finds_nan: bool,
+    over_fitting: OverFitting,
     state: RunState,
     /// Losses that were not read yet, with their numbers of rows.
     unread: Vec<(usize, Tensor)>,
@@ -97,6 +102,7 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             quiet: false,
             stops_on_signals: false,
             finds_nan: false,
+            over_fitting: OverFitting::new(),
             state: RunState::default(),
             unread: Vec::new(),
         }
@@ -187,14 +193,7 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         if let Some(checkpoints) = &mut self.checkpoints
             && let Some(path) = checkpoints.open(self.state.step > 0)?
         {
-            self.state = checkpoint::load(&path, self.model, &mut self.optimiser)?;
-            for callback in &mut self.callbacks {
-                if let Some(state) = self.state.callbacks.get(callback.name()) {
-                    let name = callback.name().to_string();
-                    let failed = |source| TrainError::Callback { callback: name, source };
-                    callback.load_state(state).map_err(failed)?;
-                }
-            }
+            self.resume(&path)?;
         }
         let per_epoch = batches.div_ceil(self.accumulate) as u64;
         let mut run = Run::new(self.quiet, per_epoch * self.epochs, self.state.step);
@@ -207,6 +206,25 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         outcome
     }
 
+    /// Goes on from a checkpoint.
+    fn resume(&mut self, path: &Path) -> Result<(), TrainError> {
+        let (state, tensors) = checkpoint::load(path, self.model, &mut self.optimiser)?;
+        self.state = state;
+        for callback in &mut self.callbacks {
+            let name = callback.name().to_string();
+            let Some(state) = self.state.callbacks.get(&name) else { continue };
+            let own = |(path, tensor): (&String, &Tensor)| {
+                Some((path.strip_prefix(&name)?.strip_prefix('/')?.to_string(), tensor.clone()))
+            };
+            let own: BTreeMap<String, Tensor> = tensors.iter().filter_map(own).collect();
+            let loaded = callback.load_state(state, &own, self.model);
+            loaded.map_err(|source| TrainError::Callback { callback: name, source })?;
+        }
+        let pairs = self.state.history.epochs.iter().filter_map(|e| Some((e.train_loss, e.validation_loss?)));
+        self.over_fitting.load_losses(&pairs.collect::<Vec<_>>());
+        Ok(())
+    }
+
     fn run(
         &mut self,
         train: &dyn BatchSource<Batch = B>,
@@ -214,6 +232,9 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         batches: usize,
         run: &mut Run,
     ) -> Result<Outcome, TrainError> {
+        if let Flow::Stop(reason) = self.each(run, |callback, moment| callback.on_start(moment))? {
+            return Ok(Outcome::Stopped(reason));
+        }
         while self.state.epoch < self.epochs {
             self.model.train();
             let mut epoch = train.epoch(self.state.epoch, self.state.batch);
@@ -350,6 +371,8 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             learning_rate: self.optimiser.next_learning_rates().last().copied().unwrap_or(0.0),
         };
         run.note(record.to_string());
+        let warning = validation_loss.and_then(|loss| self.over_fitting.observe(train_loss, loss));
+        warning.into_iter().for_each(|warning| run.note(warning.to_string()));
         self.state.history.epochs.push(record.clone());
         (self.state.epoch, self.state.batch) = (self.state.epoch + 1, 0);
         if let Some(checkpoints) = &self.checkpoints
@@ -399,8 +422,13 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         self.read_losses()?;
         let states = self.callbacks.iter().map(|callback| (callback.name().to_string(), callback.state()));
         self.state.callbacks = states.collect();
+        let named = |callback: &dyn Callback| {
+            let name = callback.name().to_string();
+            callback.tensors().into_iter().map(move |(path, tensor)| (format!("{name}/{path}"), tensor))
+        };
+        let tensors = self.callbacks.iter().flat_map(|callback| named(&**callback)).collect();
         match &mut self.checkpoints {
-            Some(checkpoints) => checkpoints.save(self.model, &self.optimiser, &mut self.state),
+            Some(checkpoints) => checkpoints.save(self.model, &self.optimiser, tensors, &mut self.state),
             None => Ok(()),
         }
     }
