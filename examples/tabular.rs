@@ -111,8 +111,8 @@ fn train(
 ) -> Result<()> {
     let [rows, watched] = parts;
     let steps = arguments.epochs * rows.len().div_ceil(arguments.batch) as u64;
-    let mut optimiser = Adam::new(3e-3).decoupled_weight_decay(1e-2).of(model);
-    optimiser.set_schedule(gradus::train::CosineAnnealing::new(steps));
+    let mut optimiser = AdamW::new(3e-3).of(model);
+    optimiser.set_schedule(Schedule::cosine(steps, 0.0));
     let order = Key::new(arguments.seed).fold_in(1);
     let rows = TensorBatches::new(rows, arguments.batch).shuffled(order);
     let watched = TensorBatches::new(watched, 1024);

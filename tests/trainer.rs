@@ -98,7 +98,7 @@ fn train_in(folder: &Path) -> Result<()> {
         .resume(true);
     let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss)
         .metric("accuracy", |model, [x, y]| {
-            model.layers.forward(x).argmax(1).equal(y).to_dtype(DType::F32).mean(..)
+            model.layers.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..)
         })
         .epochs(20)
         .log_every(4)
@@ -195,7 +195,7 @@ fn gradients_of_several_batches_are_those_of_a_large_one() {
 fn the_means_of_an_evaluation_are_those_over_all_rows() {
     let device = Device::cpu();
     let model = Linear::new(4, 3, &Init::new(1, &device));
-    let right = |model: &Linear, [x, y]: &Rows| model.forward(x).argmax(1).equal(y).to_dtype(DType::F32).mean(..);
+    let right = |model: &Linear, [x, y]: &Rows| model.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..);
     let loss = |model: &Linear, [x, y]: &Rows| cross_entropy(&model.forward(x), y);
     let trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), loss).metric("accuracy", right);
     let all = points(50, &device);
@@ -356,7 +356,8 @@ fn what_a_source_fails_with_says_where() {
 
 #[test]
 fn from_the_third_step_on_nothing_is_made() {
-    let device = Device::cpu();
+    // Tests beside this one make plans, too.
+    let device = Device::cpu_with(1, None).unwrap();
     let model = Net::new(&device);
     let train = batches(64, 16, &device);
     let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss).log_every(2).quiet().epochs(2);

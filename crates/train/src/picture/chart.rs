@@ -33,12 +33,18 @@ const DASHES: [&str; 3] = ["", "7 3", "2 3"];
 pub struct Chart {
     title: String,
     panels: Vec<Panel>,
+    columns: usize,
 }
 
 impl Chart {
     /// A chart without panels yet; the title may be empty.
     pub fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), panels: Vec::new() }
+        Self { title: title.into(), panels: Vec::new(), columns: usize::MAX }
+    }
+
+    /// At most so many panels side by side (at least 1); the next ones stand below.
+    pub fn columns(self, columns: usize) -> Self {
+        Self { columns: columns.max(1), ..self }
     }
 
     /// Adds a panel at the right.
@@ -50,24 +56,34 @@ impl Chart {
     /// The picture as SVG text.
     pub fn to_svg(&self) -> String {
         let top = MARGIN + if self.title.is_empty() { 0.0 } else { 26.0 };
-        let mut widths: Vec<f64> = self.panels.iter().map(Panel::width).collect();
-        let needed: f64 = widths.iter().sum();
+        let rows: Vec<&[Panel]> = self.panels.chunks(self.columns).collect();
+        // Below each other all are equally wide.
+        let widest = self.panels.iter().map(Panel::width).fold(0.0, f64::max);
+        let own = |panel: &Panel| if rows.len() > 1 { widest } else { panel.width() };
+        let needed = rows.iter().map(|row| row.iter().map(own).sum()).fold(0.0, f64::max);
         let width = needed.max(Font::TITLE.width(&self.title));
         // A long title widens all panels.
-        widths.iter_mut().for_each(|panel| *panel *= width / needed);
-        let width = width + 2.0 * MARGIN;
-        // One height for all, so that axes side by side are level.
-        let legends = self.panels.iter().zip(&widths).map(|(panel, width)| panel.legend_height(*width));
-        let legend = legends.fold(0.0, f64::max);
-        let plot = self.panels.iter().map(Panel::plot_height).fold(PLOT_HEIGHT, f64::max);
-        let height = top + 22.0 + legend + plot + 44.0 + MARGIN;
+        let stretch = width / needed;
+        // One height for all of a row, so that axes side by side are level.
+        let heights = rows.iter().map(|row| {
+            let legends = row.iter().map(|panel| panel.legend_height(own(panel) * stretch));
+            let plots = row.iter().map(Panel::plot_height);
+            (legends.fold(0.0, f64::max), plots.fold(PLOT_HEIGHT, f64::max))
+        });
+        let heights: Vec<(f64, f64)> = heights.collect();
+        let whole = |(legend, plot): (f64, f64)| 22.0 + legend + plot + 44.0 + MARGIN;
+        let height = top + heights.iter().copied().map(whole).sum::<f64>();
 
-        let mut svg = Svg::new(width, height, &self.title);
-        svg.text((width / 2.0, MARGIN + 14.0), &self.title, &Font::TITLE);
-        let mut x = MARGIN;
-        for (panel, width) in self.panels.iter().zip(widths) {
-            panel.draw(&mut svg, (x, top), width, legend, plot);
-            x += width;
+        let mut svg = Svg::new(width + 2.0 * MARGIN, height, &self.title);
+        svg.text((width / 2.0 + MARGIN, MARGIN + 14.0), &self.title, &Font::TITLE);
+        let mut y = top;
+        for (row, &(legend, plot)) in rows.iter().zip(&heights) {
+            let mut x = MARGIN;
+            for panel in *row {
+                panel.draw(&mut svg, (x, y), own(panel) * stretch, legend, plot);
+                x += own(panel) * stretch;
+            }
+            y += whole((legend, plot));
         }
         svg.finish()
     }

@@ -281,6 +281,10 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         let gradients = match group {
             [batch] => {
                 let loss = (self.loss)(self.model, batch);
+                if finds_nan {
+                    // A NaN of the loss may be none of its gradients.
+                    checked(&mut || eval([&loss]))?;
+                }
                 let gradients = self.optimiser.gradients(&loss)?;
                 self.unread.push((batch.rows(), loss));
                 gradients
