@@ -79,6 +79,16 @@ const LSTM: &str = "\
     weight_ih_l1 [16, 8] weight_hh_l1 [16, 4] bias_ih_l1 [16] bias_hh_l1 [16] \
     weight_ih_l1_reverse [16, 8] weight_hh_l1_reverse [16, 4] bias_ih_l1_reverse [16] bias_hh_l1_reverse [16]";
 
+fn weight_normed(layer: Linear) -> Linear {
+    weight_norm(&layer.weight).unwrap();
+    layer
+}
+
+fn spectral_normed(layer: Conv1d, init: &Init) -> Conv1d {
+    spectral_norm(&layer.weight, init).unwrap();
+    layer
+}
+
 /// Every layer with parameters; those with kernels that others do not have come first.
 fn layers(device: &Device) -> Vec<Made> {
     let init = init(device);
@@ -121,6 +131,19 @@ fn layers(device: &Device) -> Vec<Made> {
             DECODER_LAYER,
         ),
         of("PRelu", PRelu::per_channel(4, &init), images.clone(), "weight [4]"),
+        of(
+            "Linear, weight norm",
+            weight_normed(Linear::new(3, 5, &init)),
+            rows.clone(),
+            "bias [5] parametrizations.weight.original0 [5, 1] parametrizations.weight.original1 [5, 3]",
+        ),
+        of(
+            "Conv1d, spectral norm",
+            spectral_normed(Conv1d::new(4, 6, 3, &init), &init),
+            signal.clone(),
+            "bias [6] parametrizations.weight.original [6, 4, 3] parametrizations.weight.0._u [6] \
+             parametrizations.weight.0._v [12]",
+        ),
         of("Linear", Linear::new(3, 5, &init), rows.clone(), "weight [5, 3] bias [5]"),
         with(
             "Bilinear",
@@ -651,12 +674,12 @@ fn a_summary_counts_what_each_layer_does() -> Result<()> {
     assert_eq!(summary.layers[6].output.as_ref().map(|shape| shape.to_vec()), Some(vec![2, 8, 4, 4]));
     let text = summary.to_string();
     let shown = [
-        "Net                                 [2, 10]",
-        "├─ stem: Convolution<2>             [2, 8, 8, 8]    224 (frozen)         27,648",
-        "│  ├─ 3: Residual<Convolution<2>>   [2, 8, 4, 4]",
-        "│  │  └─ 0: Convolution<2>          [2, 8, 4, 4]             584         18,432",
-        "│  └─ out_proj: Linear              [2, 16, 8]",
-        "└─ head: Linear                     [2, 10]                   90            160",
+        "Net                                [2, 10]                  –              –",
+        "├─ stem: Convolution<2>            [2, 8, 8, 8]  224 (frozen)         27,648",
+        "│  ├─ 3: Residual<Convolution<2>>  [2, 8, 4, 4]             –              –",
+        "│  │  └─ 0: Convolution<2>         [2, 8, 4, 4]           584         18,432",
+        "│  └─ out_proj: Linear             [2, 16, 8]              72          2,048",
+        "└─ head: Linear                    [2, 10]                 90            160",
     ];
     for line in shown {
         assert!(text.contains(line), "{line}\nin\n{text}");
@@ -668,6 +691,47 @@ fn a_summary_counts_what_each_layer_does() -> Result<()> {
     assert_eq!(summary.parameters, 20);
     assert_eq!(summary.layers.iter().map(|row| row.uses).collect::<Vec<_>>(), [1; 5]);
     assert!(gradus::nn::summary(&twice, [1, 5]).is_err());
+    Ok(())
+}
+
+#[test]
+fn normed_weights_are_as_long_as_they_should_be() -> Result<()> {
+    for device in devices() {
+        let init = init(&device);
+        let layer = Linear::new(3, 5, &init);
+        let before = values(&layer.weight.tensor());
+        weight_norm(&layer.weight)?;
+        near(&values(&layer.weight.tensor()), &before, 1e-6);
+        assert!(weight_norm(&layer.weight).is_err());
+        let parameters = layer.parameters();
+        let [g, v] = [0, 1].map(|i| parameters[i].1.tensor());
+        // The length of a direction does not matter, so its gradient is orthogonal to it; that of a length is along the weight.
+        let loss = weighted(&layer.forward(&normal([4, 3], &device)));
+        let gradients = grad(&loss, [&g, &v])?;
+        near(&values(&(&gradients[1] * &v).sum(1)), &[0.0; 5], 1e-5);
+        layer.parameters()[1].1.set(&v * 3.0)?;
+        near(&values(&layer.weight.tensor()), &before, 1e-6);
+        layer.parameters()[0].1.set(g.ones_like() * 2.0)?;
+        near(&values(&layer.weight.tensor().norm(1)), &[2.0; 5], 1e-6);
+        layer.weight.freeze();
+        assert_eq!(layer.trainable_parameters().len(), 1);
+
+        let layer = Conv1d::new(4, 6, 3, &init);
+        spectral_norm(&layer.weight, &init)?;
+        (0..30).for_each(|_| drop(layer.weight.tensor()));
+        layer.eval();
+        let matrix = layer.weight.tensor().flatten_range(1, -1);
+        // The largest eigenvalue of W Wᵀ, as the limit of its powers' growth.
+        let square = matrix.matmul(&matrix.t());
+        let mut x = Tensor::ones([6, 1], &device);
+        for _ in 0..60 {
+            x = square.matmul(&x);
+            x = &x / x.norm(..);
+        }
+        near(&values(&square.matmul(&x).norm(..)), &[1.0], 1e-3);
+        // In use, nothing moves.
+        assert_eq!(values(&layer.weight.tensor()), values(&layer.weight.tensor()));
+    }
     Ok(())
 }
 

@@ -187,7 +187,8 @@ impl CosineEmbedding {
         }
         let cosine = recorded_at(Location::caller(), || {
             let (x, y) = (left.widened(), right.widened());
-            let [xx, yy] = [&x, &y].map(|x| x.square().sum(-1) + 1e-12);
+            // PyTorch has this number as an f32, also in f64.
+            let [xx, yy] = [&x, &y].map(|x| x.square().sum(-1) + f64::from(1e-12f32));
             // The roots apart: their product does not overflow where that of squares would.
             (x * y).sum(-1) / (xx.sqrt() * yy.sqrt())
         });
