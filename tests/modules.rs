@@ -695,6 +695,69 @@ fn a_summary_counts_what_each_layer_does() -> Result<()> {
 }
 
 #[test]
+fn misuse_is_an_error_that_says_what_is_wrong() {
+    let device = Device::cpu();
+    let init = init(&device);
+    let (rows, images, sequence) = (normal([4, 3], &device), normal([2, 4, 5, 6], &device), normal([2, 5, 4], &device));
+    let lstm = Lstm::new(4, 3, &init);
+    let state = |batch| {
+        let hidden = normal([1, batch, 3], &device);
+        LstmState { cell: hidden.clone(), hidden }
+    };
+    let (memory, wide) = (normal([2, 3, 5], &device), normal([2, 5, 5], &device));
+    let bad_init = Initializer::TruncatedNormal { mean: 0.0, std: f64::NAN, low: -1.0, high: 1.0 };
+    let errors: Vec<(Tensor, &str)> = vec![
+        (lstm.forward(&rows), "rank 3"),
+        (lstm.forward(&wide), "matrix product"),
+        (lstm.run(&sequence, Some(&state(3))).0, "the state has shape [1, 3, 3], expected [1, 2, 3]"),
+        (lstm.run(&sequence.slice(1, ..0), None).1.hidden, "at least one step"),
+        (Gru::new(4, 3, &init).layers(0, &init).forward(&sequence), "one layer"),
+        (RnnCell::new(3, 2, &init).step(&rows, &normal([1, 2], &device)), "expected [4, 2]"),
+        (MultiHeadAttention::new(4, 3, &init).forward(&sequence), "3 heads of width 4"),
+        (MultiHeadAttention::new(4, 0, &init).forward(&sequence), "0 heads of width 4"),
+        (MultiHeadAttention::new(4, 2, &init).attend(&sequence, &memory), "matrix product"),
+        (GroupedQueryAttention::new(4, 2, 0, &init).forward(&sequence), "share 0"),
+        (Rotary::new().rotate(&rows, 0), "even width"),
+        (GroupNorm::new(3, 4, &init).forward(&images), "4 channels in 3 groups"),
+        (InstanceNorm::new(3).forward(&images), "3 channels"),
+        (LayerNorm::new(5, &init).forward(&images), "do not broadcast"),
+        (PRelu::per_channel(3, &init).forward(&images), "do not broadcast"),
+        (PRelu::per_channel(4, &init).forward(&normal([2, 1, 3], &device)), "prelu"),
+        (Residual(Linear::new(3, 1, &init)).forward(&rows), "what the layer gives has shape [4, 1]"),
+        (Bilinear::new(3, 3, 2, &init).combine(&rows, &rows.slice(0, ..2)), "all axes but the last"),
+        (Dropout2d::new(-0.5, &init).forward(&images), "a probability"),
+        (AlphaDropout::new(f64::NAN, &init).forward(&images), "a probability"),
+        (DropPath::new(2.0, &init).forward(&images), "a probability"),
+        (GlobalAvgPool.forward(&rows), "spatial"),
+        (AdaptiveAvgPool::new([1, 2, 3]).forward(&images), "spatial"),
+        (Upsample::nearest([2, 2, 2]).forward(&images), "spatial"),
+        (Upsample::linear(0).forward(&images), "at least 1"),
+        (ConvTranspose2d::new(3, 2, 3, &init).forward(&images), "4 channels"),
+        (Conv1d::new(4, 2, 3, &init).forward(&images), "rank 3"),
+        (init.tensor([2], bad_init), "within 8 deviations"),
+        (init.tensor([2], Initializer::Orthogonal { gain: 1.0 }), "rank 2"),
+        (huber_loss(&rows, &rows, -1.0), "greater than 0"),
+        (FocalLoss::new().gamma(f64::NAN).loss(&rows, &rows), "at least 0"),
+        (TripletMargin::new().norm(0.5).loss(&rows, &rows, &rows), "at least 1"),
+        (TripletMargin::new().loss(&rows, &rows, &rows.slice(0, ..1)), "the negative has shape [1, 3]"),
+        (MultiMargin::new().loss(&rows, &Tensor::zeros([3], (&device, DType::I32))), "expected [4]"),
+        (CrossEntropy::new().weight(&Tensor::ones([2], &device)).loss(&rows, &rows), "the weight has shape [2]"),
+        (CosineEmbedding::new().loss(&rows, &rows, &rows), "the targets has shape [4, 3], expected [4]"),
+        (BinaryCrossEntropy::new().weight(&Tensor::ones([2, 4, 3], &device)).loss(&rows, &rows), "the weight"),
+        (l1_loss(&rows, &rows.to_dtype(DType::F64)), "differ"),
+    ];
+    for (tensor, expected) in errors {
+        let error = tensor.eval().expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}, expected {expected}");
+    }
+    let weight = Param::new(rows.clone());
+    assert!(max_norm([&weight], 0.0).is_err() && max_norm([&weight], f64::NAN).is_err());
+    assert!(spectral_norm(&Param::new(normal([3], &device)), &init).is_err());
+    let embedding = Embedding::new(3, 2, &init).forward(&Tensor::new([3], &device)).eval().unwrap_err();
+    assert!(matches!(embedding.kind(), ErrorKind::Index { .. }), "{embedding}");
+}
+
+#[test]
 fn normed_weights_are_as_long_as_they_should_be() -> Result<()> {
     for device in devices() {
         let init = init(&device);

@@ -51,8 +51,8 @@ pub fn soft_margin_loss_reduced(scores: &Tensor, targets: &Tensor, reduction: Re
     paired("soft_margin_loss", [scores, targets], reduction, |x, t| -(x * t).log_sigmoid())
 }
 
-/// The hinge loss of several classes: Σ max(0, margin − x[y] + x[j])^p / classes, over all classes j but the target y (Crammer,
-/// Singer 2001, in their sum's form).
+/// The hinge loss of several classes: Σ max(0, margin − s + o)^p / classes, where s is the target's score, over the scores o of all
+/// other classes (Weston, Watkins 1999).
 ///
 /// ```
 /// use gradus_nn::MultiMargin;
