@@ -79,6 +79,16 @@ const LSTM: &str = "\
     weight_ih_l1 [16, 8] weight_hh_l1 [16, 4] bias_ih_l1 [16] bias_hh_l1 [16] \
     weight_ih_l1_reverse [16, 8] weight_hh_l1_reverse [16, 4] bias_ih_l1_reverse [16] bias_hh_l1_reverse [16]";
 
+fn weight_normed(layer: Linear) -> Linear {
+    weight_norm(&layer.weight).unwrap();
+    layer
+}
+
+fn spectral_normed(layer: Conv1d, init: &Init) -> Conv1d {
+    spectral_norm(&layer.weight, init).unwrap();
+    layer
+}
+
 /// Every layer with parameters; those with kernels that others do not have come first.
 fn layers(device: &Device) -> Vec<Made> {
     let init = init(device);
@@ -121,6 +131,19 @@ fn layers(device: &Device) -> Vec<Made> {
             DECODER_LAYER,
         ),
         of("PRelu", PRelu::per_channel(4, &init), images.clone(), "weight [4]"),
+        of(
+            "Linear, weight norm",
+            weight_normed(Linear::new(3, 5, &init)),
+            rows.clone(),
+            "bias [5] parametrizations.weight.original0 [5, 1] parametrizations.weight.original1 [5, 3]",
+        ),
+        of(
+            "Conv1d, spectral norm",
+            spectral_normed(Conv1d::new(4, 6, 3, &init), &init),
+            signal.clone(),
+            "bias [6] parametrizations.weight.original [6, 4, 3] parametrizations.weight.0._u [6] \
+             parametrizations.weight.0._v [12]",
+        ),
         of("Linear", Linear::new(3, 5, &init), rows.clone(), "weight [5, 3] bias [5]"),
         with(
             "Bilinear",
@@ -651,12 +674,12 @@ fn a_summary_counts_what_each_layer_does() -> Result<()> {
     assert_eq!(summary.layers[6].output.as_ref().map(|shape| shape.to_vec()), Some(vec![2, 8, 4, 4]));
     let text = summary.to_string();
     let shown = [
-        "Net                                 [2, 10]",
-        "├─ stem: Convolution<2>             [2, 8, 8, 8]    224 (frozen)         27,648",
-        "│  ├─ 3: Residual<Convolution<2>>   [2, 8, 4, 4]",
-        "│  │  └─ 0: Convolution<2>          [2, 8, 4, 4]             584         18,432",
-        "│  └─ out_proj: Linear              [2, 16, 8]",
-        "└─ head: Linear                     [2, 10]                   90            160",
+        "Net                                [2, 10]                  –              –",
+        "├─ stem: Convolution<2>            [2, 8, 8, 8]  224 (frozen)         27,648",
+        "│  ├─ 3: Residual<Convolution<2>>  [2, 8, 4, 4]             –              –",
+        "│  │  └─ 0: Convolution<2>         [2, 8, 4, 4]           584         18,432",
+        "│  └─ out_proj: Linear             [2, 16, 8]              72          2,048",
+        "└─ head: Linear                    [2, 10]                 90            160",
     ];
     for line in shown {
         assert!(text.contains(line), "{line}\nin\n{text}");
@@ -668,6 +691,110 @@ fn a_summary_counts_what_each_layer_does() -> Result<()> {
     assert_eq!(summary.parameters, 20);
     assert_eq!(summary.layers.iter().map(|row| row.uses).collect::<Vec<_>>(), [1; 5]);
     assert!(gradus::nn::summary(&twice, [1, 5]).is_err());
+    Ok(())
+}
+
+#[test]
+fn misuse_is_an_error_that_says_what_is_wrong() {
+    let device = Device::cpu();
+    let init = init(&device);
+    let (rows, images, sequence) = (normal([4, 3], &device), normal([2, 4, 5, 6], &device), normal([2, 5, 4], &device));
+    let lstm = Lstm::new(4, 3, &init);
+    let state = |batch| {
+        let hidden = normal([1, batch, 3], &device);
+        LstmState { cell: hidden.clone(), hidden }
+    };
+    let (memory, wide) = (normal([2, 3, 5], &device), normal([2, 5, 5], &device));
+    let bad_init = Initializer::TruncatedNormal { mean: 0.0, std: f64::NAN, low: -1.0, high: 1.0 };
+    let errors: Vec<(Tensor, &str)> = vec![
+        (lstm.forward(&rows), "rank 3"),
+        (lstm.forward(&wide), "matrix product"),
+        (lstm.run(&sequence, Some(&state(3))).0, "the state has shape [1, 3, 3], expected [1, 2, 3]"),
+        (lstm.run(&sequence.slice(1, ..0), None).1.hidden, "at least one step"),
+        (Gru::new(4, 3, &init).layers(0, &init).forward(&sequence), "one layer"),
+        (RnnCell::new(3, 2, &init).step(&rows, &normal([1, 2], &device)), "expected [4, 2]"),
+        (MultiHeadAttention::new(4, 3, &init).forward(&sequence), "3 heads of width 4"),
+        (MultiHeadAttention::new(4, 0, &init).forward(&sequence), "0 heads of width 4"),
+        (MultiHeadAttention::new(4, 2, &init).attend(&sequence, &memory), "matrix product"),
+        (GroupedQueryAttention::new(4, 2, 0, &init).forward(&sequence), "share 0"),
+        (Rotary::new().rotate(&rows, 0), "even width"),
+        (GroupNorm::new(3, 4, &init).forward(&images), "4 channels in 3 groups"),
+        (InstanceNorm::new(3).forward(&images), "3 channels"),
+        (LayerNorm::new(5, &init).forward(&images), "do not broadcast"),
+        (PRelu::per_channel(3, &init).forward(&images), "do not broadcast"),
+        (PRelu::per_channel(4, &init).forward(&normal([2, 1, 3], &device)), "prelu"),
+        (Residual(Linear::new(3, 1, &init)).forward(&rows), "what the layer gives has shape [4, 1]"),
+        (Bilinear::new(3, 3, 2, &init).combine(&rows, &rows.slice(0, ..2)), "all axes but the last"),
+        (Dropout2d::new(-0.5, &init).forward(&images), "a probability"),
+        (AlphaDropout::new(f64::NAN, &init).forward(&images), "a probability"),
+        (DropPath::new(2.0, &init).forward(&images), "a probability"),
+        (GlobalAvgPool.forward(&rows), "spatial"),
+        (AdaptiveAvgPool::new([1, 2, 3]).forward(&images), "spatial"),
+        (Upsample::nearest([2, 2, 2]).forward(&images), "spatial"),
+        (Upsample::linear(0).forward(&images), "at least 1"),
+        (ConvTranspose2d::new(3, 2, 3, &init).forward(&images), "4 channels"),
+        (Conv1d::new(4, 2, 3, &init).forward(&images), "rank 3"),
+        (init.tensor([2], bad_init), "within 8 deviations"),
+        (init.tensor([2], Initializer::Orthogonal { gain: 1.0 }), "rank 2"),
+        (huber_loss(&rows, &rows, -1.0), "greater than 0"),
+        (FocalLoss::new().gamma(f64::NAN).loss(&rows, &rows), "at least 0"),
+        (TripletMargin::new().norm(0.5).loss(&rows, &rows, &rows), "at least 1"),
+        (TripletMargin::new().loss(&rows, &rows, &rows.slice(0, ..1)), "the negative has shape [1, 3]"),
+        (MultiMargin::new().loss(&rows, &Tensor::zeros([3], (&device, DType::I32))), "expected [4]"),
+        (CrossEntropy::new().weight(&Tensor::ones([2], &device)).loss(&rows, &rows), "the weight has shape [2]"),
+        (CosineEmbedding::new().loss(&rows, &rows, &rows), "the targets has shape [4, 3], expected [4]"),
+        (BinaryCrossEntropy::new().weight(&Tensor::ones([2, 4, 3], &device)).loss(&rows, &rows), "the weight"),
+        (l1_loss(&rows, &rows.to_dtype(DType::F64)), "differ"),
+    ];
+    for (tensor, expected) in errors {
+        let error = tensor.eval().expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}, expected {expected}");
+    }
+    let weight = Param::new(rows.clone());
+    assert!(max_norm([&weight], 0.0).is_err() && max_norm([&weight], f64::NAN).is_err());
+    assert!(spectral_norm(&Param::new(normal([3], &device)), &init).is_err());
+    let embedding = Embedding::new(3, 2, &init).forward(&Tensor::new([3], &device)).eval().unwrap_err();
+    assert!(matches!(embedding.kind(), ErrorKind::Index { .. }), "{embedding}");
+}
+
+#[test]
+fn normed_weights_are_as_long_as_they_should_be() -> Result<()> {
+    for device in devices() {
+        let init = init(&device);
+        let layer = Linear::new(3, 5, &init);
+        let before = values(&layer.weight.tensor());
+        weight_norm(&layer.weight)?;
+        near(&values(&layer.weight.tensor()), &before, 1e-6);
+        assert!(weight_norm(&layer.weight).is_err());
+        let parameters = layer.parameters();
+        let [g, v] = [0, 1].map(|i| parameters[i].1.tensor());
+        // The length of a direction does not matter, so its gradient is orthogonal to it; that of a length is along the weight.
+        let loss = weighted(&layer.forward(&normal([4, 3], &device)));
+        let gradients = grad(&loss, [&g, &v])?;
+        near(&values(&(&gradients[1] * &v).sum(1)), &[0.0; 5], 1e-5);
+        layer.parameters()[1].1.set(&v * 3.0)?;
+        near(&values(&layer.weight.tensor()), &before, 1e-6);
+        layer.parameters()[0].1.set(g.ones_like() * 2.0)?;
+        near(&values(&layer.weight.tensor().norm(1)), &[2.0; 5], 1e-6);
+        layer.weight.freeze();
+        assert_eq!(layer.trainable_parameters().len(), 1);
+
+        let layer = Conv1d::new(4, 6, 3, &init);
+        spectral_norm(&layer.weight, &init)?;
+        (0..30).for_each(|_| drop(layer.weight.tensor()));
+        layer.eval();
+        let matrix = layer.weight.tensor().flatten_range(1, -1);
+        // The largest eigenvalue of W Wᵀ, as the limit of its powers' growth.
+        let square = matrix.matmul(&matrix.t());
+        let mut x = Tensor::ones([6, 1], &device);
+        for _ in 0..60 {
+            x = square.matmul(&x);
+            x = &x / x.norm(..);
+        }
+        near(&values(&square.matmul(&x).norm(..)), &[1.0], 1e-3);
+        // In use, nothing moves.
+        assert_eq!(values(&layer.weight.tensor()), values(&layer.weight.tensor()));
+    }
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod parameter;
 mod parts;
 mod pattern;
 mod penalty;
+mod reparametrise;
 mod state;
 mod summary;
 mod watch;
@@ -39,6 +40,7 @@ pub use loss::{
 pub use module::{Identity as ModuleIdentity, Module, Visitor, Walk};
 pub use parameter::{Buffer, Mode, Param};
 pub use penalty::{elastic_net_penalty, l1_penalty, l2_penalty, max_norm};
+pub use reparametrise::{spectral_norm, weight_norm};
 pub use state::{Loaded, Misfits, StateError, StateLoader};
 pub use summary::{LayerSummary, Summary, summary};
 pub use watch::{Watched, watch};

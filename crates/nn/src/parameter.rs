@@ -2,26 +2,51 @@
 
 use crate::{Module, Walk};
 use gradus_tensor::{Cell, Error, Operand, Result, Shape, Tensor};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A trained tensor. Cloning shares it, which ties weights.
 #[derive(Clone, Debug)]
 pub struct Param {
     cell: Cell,
     frozen: Arc<AtomicBool>,
+    form: Arc<OnceLock<Box<dyn Form>>>,
+}
+
+/// How a parameter's value is made of others, which are trained in its place.
+pub(crate) trait Form: Send + Sync + fmt::Debug {
+    /// The value now.
+    fn value(&self) -> Tensor;
+    /// What is trained.
+    fn original(&self) -> Vec<&Param>;
+    /// Shows what it is made of.
+    fn visit(&self, walk: &mut Walk<'_>);
 }
 
 impl Param {
     /// A parameter with an initial value.
     #[track_caller]
     pub fn new(tensor: Tensor) -> Param {
-        Param { cell: Cell::parameter(tensor), frozen: Arc::default() }
+        Param { cell: Cell::parameter(tensor), frozen: Arc::default(), form: Arc::default() }
+    }
+
+    /// From now on the value is made of others; says whether it was not so before.
+    pub(crate) fn take_form(&self, form: impl Form + 'static) -> bool {
+        self.form.set(Box::new(form)).is_ok()
+    }
+
+    /// Whether the value is made of others.
+    pub(crate) fn has_form(&self) -> bool {
+        self.form.get().is_some()
     }
 
     /// The present value; constant to gradients if the parameter is frozen.
     #[track_caller]
     pub fn tensor(&self) -> Tensor {
+        if let Some(form) = self.form.get() {
+            return form.value();
+        }
         let tensor = self.cell.tensor();
         if self.is_frozen() { tensor.detach() } else { tensor }
     }
@@ -44,12 +69,19 @@ impl Param {
     /// assert_eq!(layer.trainable_parameters().len(), 1);
     /// ```
     pub fn freeze(&self) {
-        self.frozen.store(true, Ordering::Relaxed);
+        self.set_frozen(true);
+    }
+
+    fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
+        if let Some(form) = self.form.get() {
+            form.original().into_iter().for_each(|original| original.set_frozen(frozen));
+        }
     }
 
     /// Trains the parameter again.
     pub fn unfreeze(&self) {
-        self.frozen.store(false, Ordering::Relaxed);
+        self.set_frozen(false);
     }
 
     /// Whether it is frozen.
@@ -57,7 +89,7 @@ impl Param {
         self.frozen.load(Ordering::Relaxed)
     }
 
-    /// Replaces the value.
+    /// Replaces the value (of a parameter that is made of others, what it was before).
     ///
     /// # Errors
     /// If shape, dtype or device differ.
@@ -80,7 +112,16 @@ impl From<&Param> for Operand {
 
 impl Module for Param {
     fn visit(&self, walk: &mut Walk<'_>) {
-        walk.visitor.parameter(&walk.path, self);
+        let Some(form) = self.form.get() else {
+            return walk.visitor.parameter(&walk.path, self);
+        };
+        // PyTorch's path for what `layer.weight` is made of: `layer.parametrizations.weight`.
+        let (layer, name) = walk.path.rsplit_once('.').unwrap_or(("", &walk.path));
+        let dot = if layer.is_empty() { "" } else { "." };
+        let path = format!("{layer}{dot}parametrizations.{name}");
+        let before = std::mem::replace(&mut walk.path, path);
+        form.visit(walk);
+        walk.path = before;
     }
 }
 

@@ -22,8 +22,11 @@ use std::fmt;
 pub struct StateLoader<'a> {
     lenient: bool,
     prefix: String,
-    rename: Option<Box<dyn Fn(&str) -> Option<String> + 'a>>,
+    rename: Option<Rename<'a>>,
 }
+
+/// The path for a tensor's name.
+type Rename<'a> = Box<dyn Fn(&str) -> Option<String> + 'a>;
 
 /// What a load did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

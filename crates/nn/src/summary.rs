@@ -127,12 +127,18 @@ struct Rows {
 }
 
 impl Rows {
-    /// A row for the model, for each part that was used, and for those that such parts are in.
+    /// A row for the model, for each part that was used or has parameters, and for those that such parts are in.
     fn new(parts: &Parts, calls: &[Call]) -> Rows {
         let places = parts.places_of(calls);
         let used: HashSet<usize> = places.iter().copied().collect();
         let path = |place: usize| parts.paths[place].0.as_str();
-        let has_row = |place: usize| place == 0 || used.iter().any(|&other| is_within(path(other), path(place)));
+        // Also for layers that are not used, or do not say so: those that hold parameters themselves.
+        let owners: HashSet<&str> =
+            parts.parameters.iter().filter_map(|(path, _)| Some(path.rsplit_once('.')?.0)).collect();
+        let has_row = |place: usize| {
+            let is_owner = || owners.contains(path(place));
+            place == 0 || is_owner() || used.iter().any(|&other| is_within(path(other), path(place)))
+        };
         let rows: Vec<usize> = (0..parts.paths.len()).filter(|&place| has_row(place)).collect();
         let depth =
             |place: usize| rows.iter().filter(|&&other| other != place && is_within(path(place), path(other))).count();

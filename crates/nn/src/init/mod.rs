@@ -305,6 +305,37 @@ mod tests {
         Ok(())
     }
 
+    /// What PyTorch's layers start from.
+    #[test]
+    fn layers_start_uniform_within_the_bounds_that_they_state() -> Result<()> {
+        use crate::{Bilinear, Conv2d, ConvTranspose2d, GruCell, Linear, Module, MultiHeadAttention};
+        let init = Init::new(1, &Device::cpu());
+        let bound = |fan: usize| 1.0 / (fan as f64).sqrt();
+        let xavier = (6.0 / (4 * 64) as f64).sqrt();
+        let attention = MultiHeadAttention::new(64, 4, &init);
+        let layers: Vec<(Box<dyn Module>, f64)> = vec![
+            (Box::new(Linear::new(50, 200, &init)), bound(50)),
+            (Box::new(Bilinear::new(30, 20, 100, &init)), bound(30)),
+            (Box::new(Conv2d::grouped(8, 100, 3, 2, &init)), bound(4 * 9)),
+            (Box::new(ConvTranspose2d::grouped(10, 100, 3, 2, &init)), bound(50 * 9)),
+            (Box::new(GruCell::new(50, 100, &init)), bound(100)),
+            (Box::new(attention.out_proj.weight.clone()), bound(64)),
+            (Box::new(attention.in_proj_weight.clone()), xavier),
+        ];
+        for (layer, bound) in layers {
+            for (path, parameter) in layer.parameters() {
+                let w = parameter.tensor();
+                let largest = f64::from(w.abs().max(..).item::<f32>()?);
+                assert!(largest <= bound * 1.000_001 && largest > 0.9 * bound, "{path}: {largest} of {bound}");
+            }
+        }
+        assert_eq!(
+            attention.in_proj_bias.map(|bias| bias.tensor().abs().max(..).item::<f32>()).transpose()?,
+            Some(0.0)
+        );
+        Ok(())
+    }
+
     #[test]
     fn orthogonal_weights_are_orthogonal() -> Result<()> {
         let orthogonal = Initializer::Orthogonal { gain: 3.0 };

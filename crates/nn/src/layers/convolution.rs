@@ -30,6 +30,8 @@ pub struct Convolution<const AXES: usize> {
 pub type Conv1d = Convolution<1>;
 /// A convolution over two spatial axes.
 pub type Conv2d = Convolution<2>;
+/// A convolution over three spatial axes.
+pub type Conv3d = Convolution<3>;
 
 impl<const AXES: usize> Convolution<AXES> {
     /// A layer with bias and kernels of a size, at every position, without padding.
@@ -126,6 +128,8 @@ pub struct ConvTranspose<const AXES: usize> {
 pub type ConvTranspose1d = ConvTranspose<1>;
 /// A transposed convolution over two spatial axes.
 pub type ConvTranspose2d = ConvTranspose<2>;
+/// A transposed convolution over three spatial axes.
+pub type ConvTranspose3d = ConvTranspose<3>;
 
 impl<const AXES: usize> ConvTranspose<AXES> {
     /// A layer with bias and kernels of a size, at every position, without padding.

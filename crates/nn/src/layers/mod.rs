@@ -17,7 +17,9 @@ mod transformer;
 pub use activation::*;
 pub use attention::{GroupedQueryAttention, MultiHeadAttention, padding_mask};
 pub use batch_norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm};
-pub use convolution::{Conv1d, Conv2d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, Convolution};
+pub use convolution::{
+    Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Convolution,
+};
 pub use dropout::{AlphaDropout, DropPath, Dropout, Dropout2d};
 pub use embedding::Embedding;
 pub use linear::{Bilinear, Linear};

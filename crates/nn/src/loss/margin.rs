@@ -51,8 +51,8 @@ pub fn soft_margin_loss_reduced(scores: &Tensor, targets: &Tensor, reduction: Re
     paired("soft_margin_loss", [scores, targets], reduction, |x, t| -(x * t).log_sigmoid())
 }
 
-/// The hinge loss of several classes: Σ max(0, margin − x[y] + x[j])^p / classes, over all classes j but the target y (Crammer,
-/// Singer 2001, in their sum's form).
+/// The hinge loss of several classes: Σ max(0, margin − s + o)^p / classes, where s is the target's score, over the scores o of all
+/// other classes (Weston, Watkins 1999).
 ///
 /// ```
 /// use gradus_nn::MultiMargin;
@@ -187,7 +187,8 @@ impl CosineEmbedding {
         }
         let cosine = recorded_at(Location::caller(), || {
             let (x, y) = (left.widened(), right.widened());
-            let [xx, yy] = [&x, &y].map(|x| x.square().sum(-1) + 1e-12);
+            // PyTorch has this number as an f32, also in f64.
+            let [xx, yy] = [&x, &y].map(|x| x.square().sum(-1) + f64::from(1e-12f32));
             // The roots apart: their product does not overflow where that of squares would.
             (x * y).sum(-1) / (xx.sqrt() * yy.sqrt())
         });
