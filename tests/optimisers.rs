@@ -2,6 +2,7 @@
 //! averages, SAM and L-BFGS.
 
 #[path = "support/demos.rs"]
+#[allow(dead_code)]
 mod demos;
 #[path = "support/devices.rs"]
 mod devices;

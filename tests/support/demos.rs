@@ -1,8 +1,5 @@
 //! The training of the demos, on any device and without their pictures.
 
-// Each test file uses a part of this.
-#![allow(dead_code)]
-
 use gradus::Result;
 use gradus::prelude::*;
 use gradus::train::Optimiser;

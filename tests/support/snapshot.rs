@@ -31,7 +31,8 @@ pub(crate) struct Snapshot {
     rngs: Vec<RngState>,
     moments: Vec<HostCopy>,
     steps: u64,
-    learning_rate: f64,
+    learning_rates: Vec<f64>,
+    numbers: Vec<(String, f64)>,
 }
 
 impl Snapshot {
@@ -43,7 +44,8 @@ impl Snapshot {
             rngs: rngs(model).iter().map(Rng::state).collect(),
             moments: state.tensors.into_iter().map(|(name, t)| HostCopy::of(name, &t)).collect::<Result<_>>()?,
             steps: state.steps,
-            learning_rate: state.learning_rate,
+            learning_rates: state.learning_rates,
+            numbers: state.numbers,
         })
     }
 
@@ -61,7 +63,8 @@ impl Snapshot {
             rng.set_state(state);
         }
         let tensors = self.moments.iter().map(|copy| (copy.name.clone(), copy.tensor(device))).collect();
-        optimiser.load_state(&OptimiserState { steps: self.steps, learning_rate: self.learning_rate, tensors })
+        let (learning_rates, numbers) = (self.learning_rates.clone(), self.numbers.clone());
+        optimiser.load_state(&OptimiserState { steps: self.steps, learning_rates, numbers, tensors })
     }
 }
 

@@ -50,7 +50,7 @@ impl Snapshot {
     #[track_caller]
     pub fn restore(&self) -> Result<()> {
         self.restore_tensors()?;
-        self.states.iter().for_each(|(rng, state)| rng.set_state(state.clone()));
+        self.states.iter().for_each(|(rng, state)| rng.set_state(*state));
         Ok(())
     }
 

@@ -37,11 +37,14 @@ pub(super) fn frame(data: &[u8]) -> Vec<u8> {
     record
 }
 
+/// A record's data, and the bytes after the record.
+pub(super) type Unframed<'a> = (&'a [u8], &'a [u8]);
+
 /// The first record of some bytes, and what follows it. `None` if they end before it does.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn unframe(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, &'static str> {
+pub(super) fn unframe(bytes: &[u8]) -> Result<Option<Unframed<'_>>, &'static str> {
     let Some((head, rest)) = bytes.split_at_checked(12) else {
         return Ok(None);
     };

@@ -10,13 +10,16 @@ use gradus_tensor::Tensor;
 /// [`Optimiser::with_groups`](super::Optimiser::with_groups) takes several; named optimisers make them by their method
 /// `group`.
 pub struct Group {
-    selects: Box<dyn Fn(&str, &Param) -> bool + Send>,
+    selects: Box<Selects>,
     pub(super) chain: Vec<Link>,
     pub(super) learning_rate: f64,
     pub(super) schedule: Option<Schedule>,
     /// Which of the optimiser's parameters are in the group.
     pub(super) members: Vec<usize>,
 }
+
+/// Whether a parameter with its path is in a group.
+type Selects = dyn Fn(&str, &Param) -> bool + Send;
 
 /// A link of a chain, with the numbers that it remembers.
 pub(super) struct Link {

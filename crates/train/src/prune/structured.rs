@@ -148,7 +148,7 @@ impl StructuredPruning {
         for consumer in &cut.consumers {
             let (path, weight) = weight_of(consumer)?;
             let inputs = weight.shape()[1];
-            let each = if units == 0 { 0 } else { inputs / units };
+            let each = inputs.checked_div(units).unwrap_or(0);
             let fits = each > 0 && each * units == inputs && (each == 1 || weight.rank() == 2);
             if !fits {
                 let found = format!("{path} of {} behind {units} units", weight.shape());
