@@ -68,7 +68,7 @@ fn remedies(examples: usize) -> Vec<Remedy> {
     vec![
         none(),
         Remedy { name: "ten times the data", examples: 10 * examples, ..none() },
-        Remedy { name: "a simpler model", hidden: 12, ..none() },
+        Remedy { name: "a simpler model", hidden: 32, ..none() },
         Remedy { name: "weight decay", weight_decay: 1.0, ..none() },
         Remedy { name: "dropout", dropout: 0.6, ..none() },
         Remedy { name: "label smoothing", label_smoothing: 0.1, ..none() },

@@ -1,8 +1,9 @@
-//! Transfer: a network that has learned the digits 0 to 4 is given a new head for 5 to 9, of which there are few examples.
+//! Transfer: a network that tells digits apart is given another question, to which there are few answers: has a digit a hole,
+//! as 0, 6, 8 and 9 have?
 //!
-//! `cargo run --release --example transfer` trains on plenty of one half, saves the weights, loads the body into a new
-//! network, and fine-tunes it on a few digits of the other half: with the body frozen, with all of it, and, to compare, from
-//! the start. Draws the learning curves.
+//! `cargo run --release --example transfer` trains on plenty of digits, saves the weights, loads the body into a new network
+//! with another head, and fine-tunes it on a few answers: with the body frozen, with all of it, and, to compare, from the
+//! start. Draws the learning curves.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -20,11 +21,11 @@ struct Arguments {
     /// The same seed on the same device gives the same networks.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Passes over the few digits.
+    /// Passes over the few answers.
     #[arg(long, default_value_t = 60)]
     epochs: u64,
-    /// How many examples of each new digit there are.
-    #[arg(long, default_value_t = 10)]
+    /// How many digits there are with an answer.
+    #[arg(long, default_value_t = 20)]
     examples: usize,
     /// The folder for the picture and the weights.
     #[arg(long, default_value = "out/transfer")]
@@ -39,14 +40,14 @@ struct Net {
 }
 
 impl Net {
-    fn new(init: &Init) -> Net {
+    fn new(classes: usize, init: &Init) -> Net {
         let body = Sequential::new()
             .then(Linear::new(64, 128, init))
             .then(Relu)
             .then(Dropout::new(0.2, init))
             .then(Linear::new(128, 64, init))
             .then(Relu);
-        Net { body, head: Linear::new(64, 5, init) }
+        Net { body, head: Linear::new(64, classes, init) }
     }
 }
 
@@ -80,35 +81,34 @@ fn main() -> Result<()> {
     let table = Table::read(path, &CsvOptions { has_header: false, ..CsvOptions::default() })?;
     let (pixels, labels) = table.split_column(64);
     let labels: Vec<i32> = labels.into_iter().map(|label| label as i32).collect();
-    let rows = |chosen: &[usize], first: i32| -> Result<Rows> {
+    let rows = |chosen: &[usize], question: &dyn Fn(i32) -> i32| -> Result<Rows> {
         let index = Tensor::from_vec(chosen.iter().map(|&row| row as u32).collect(), [chosen.len()], &device);
         let x = pixels.to_tensor(&device).index_select(0, &index) / 16.0;
-        let y = chosen.iter().map(|&row| labels[row] - first).collect();
+        let y = chosen.iter().map(|&row| question(labels[row])).collect();
         Ok([x, Tensor::from_vec(y, [chosen.len()], &device)])
     };
-    let of = |digits: std::ops::Range<i32>, test: bool| -> Vec<usize> {
-        (0..labels.len()).filter(|&row| digits.contains(&labels[row]) && (row % 5 == 4) == test).collect()
+    let every_fifth = |from: std::ops::Range<usize>| -> Vec<usize> {
+        (0..labels.len()).filter(|row| from.contains(&(row % 5))).collect()
     };
+    let (which, has_hole) = (|digit: i32| digit, |digit: i32| i32::from([0, 6, 8, 9].contains(&digit)));
 
-    let old = Net::new(&Init::new(seed, &device));
-    let curve = train(&old, 3e-3, 30, rows(&of(0..5, false), 0)?, &rows(&of(0..5, true), 0)?, seed)?;
-    println!("0 to 4, all examples: accuracy {:.1} %", curve.last().context("no epoch")?);
-    let weights = out.join("old.safetensors");
+    let old = Net::new(10, &Init::new(seed, &device));
+    let test = every_fifth(4..5);
+    let curve = train(&old, 3e-3, 30, rows(&every_fifth(0..3), &which)?, &rows(&test, &which)?, seed)?;
+    println!("which digit? accuracy {:.1} %", curve.last().context("no epoch")?);
+    let weights = out.join("digits.safetensors");
     std::fs::create_dir_all(&out)?;
     save_weights(&old, &weights)?;
 
-    // The first few of each new digit.
-    let mut few = Vec::new();
-    for digit in 5..10 {
-        few.extend(of(digit..digit + 1, false).into_iter().take(examples));
-    }
-    let test = rows(&of(5..10, true), 5)?;
-    println!("5 to 9, {} examples, tested on {}:", few.len(), test[1].numel());
-    let mut panel = Panel::new(format!("Digits 5 to 9 from {examples} examples each")).labels("epoch", "accuracy, %");
+    // Digits that the body has not seen.
+    let few: Vec<usize> = every_fifth(3..4).into_iter().take(examples).collect();
+    let test = rows(&test, &has_hole)?;
+    println!("a hole? {} answers, tested on {}:", few.len(), test[1].numel());
+    let mut panel = Panel::new(format!("Has it a hole? From {} answers", few.len())).labels("epoch", "accuracy, %");
     for (name, loads, freezes) in
         [("from the start", false, false), ("body loaded", true, false), ("body loaded and frozen", true, true)]
     {
-        let net = Net::new(&Init::new(seed + 1, &device));
+        let net = Net::new(2, &Init::new(seed + 1, &device));
         if loads {
             let saved = Safetensors::read(&weights, &device)?.tensors;
             StateLoader::new().prefix("body.").into(&net.body, &saved)?;
@@ -117,7 +117,7 @@ fn main() -> Result<()> {
             net.body.freeze();
         }
         let trained: usize = net.trainable_parameters().iter().map(|(_, p)| p.shape().numel()).sum();
-        let curve = train(&net, 3e-3, epochs, rows(&few, 5)?, &test, seed)?;
+        let curve = train(&net, 3e-3, epochs, rows(&few, &has_hole)?, &test, seed)?;
         println!("  {name:<24} {trained:>6} numbers trained, accuracy {:.1} %", curve.last().context("no epoch")?);
         panel = panel.line(name, curve.into_iter().enumerate().map(|(i, accuracy)| (i as f64 + 1.0, accuracy)));
     }
