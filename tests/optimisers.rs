@@ -538,3 +538,59 @@ fn clipping_by_norm_of_units() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn steps_without_finite_gradients_are_skipped() -> Result<()> {
+    for device in devices() {
+        let mut all = ALL.iter().map(|named| (named.name, named.of));
+        // On GPUs kernels take long to make.
+        let count = if is_cpu(&device) { ALL.len() } else { 4 };
+        for (name, of) in all.by_ref().take(count) {
+            let setting = Setting::new(1, &device)?;
+            let mut optimiser = of(setting.model.parameters());
+            optimiser.skip_non_finite(true);
+            setting.steps(&mut optimiser, 3)?;
+            let (weights, state) = (setting.weights()?, optimiser.state());
+            for bad in [f64::NAN, f64::INFINITY] {
+                optimiser.step(&(setting.loss(&setting.test) * bad))?;
+                assert!(setting.weights()? == weights, "{name} on {device}");
+                for ((path, before), (_, after)) in state.tensors.iter().zip(optimiser.state().tensors) {
+                    assert!(before.to_vec::<f32>()? == after.to_vec::<f32>()?, "{name}: {path}");
+                }
+            }
+            setting.steps(&mut optimiser, 1)?;
+            assert!(setting.weights()? != weights, "{name} on {device}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_whole() -> Result<()> {
+    for device in own_devices(None) {
+        let (whole, parts) = (Setting::new(1, &device)?, Setting::new(1, &device)?);
+        let (mut first, mut second) = (Adam::new(1e-2).of(&whole.model), Adam::new(1e-2).of(&parts.model));
+        let batch = |setting: &Setting, range: std::ops::Range<isize>| {
+            let [x, y] = setting.train.tensors();
+            [x.slice(0, range.clone()), y.slice(0, range)]
+        };
+        assert!(second.step_accumulated().is_err());
+        let mut before = device.stats().plans;
+        for step in 0..6 {
+            first.step(&whole.loss(&batch(&whole, 0..64)))?;
+            for part in 0..4 {
+                second.accumulate(&parts.loss(&batch(&parts, part * 16..(part + 1) * 16)))?;
+            }
+            second.step_accumulated()?;
+            if step > 2 {
+                assert_eq!(device.stats().plans, before, "plans made by step {step} on {device}");
+            }
+            before = device.stats().plans;
+        }
+        let (expected, found) = (whole.weights()?, parts.weights()?);
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "on {device}");
+        assert!(second.step_accumulated().is_err(), "nothing is left");
+        assert_eq!(second.steps(), 6);
+    }
+    Ok(())
+}
