@@ -13,8 +13,9 @@ use gradus::nn::Param;
 use gradus::prelude::*;
 use gradus::train::{
     AdaBelief, Adadelta, Adafactor, Adagrad, Adamax, AddDecayedWeights, ClipByNorm, ClipByValue, Cyclic, Ema, Group,
-    Lamb, Lars, Lbfgs, LbfgsStatus, Lion, Momentum, NAdam, OneCycle, OptimiserState, Plateau, RAdam, RateOfMatrix,
-    RmsProp, Rprop, Sam, ScaleBy, ScaleByLearningRate, ScheduleFreeAdamW, WeightAverage, Yogi,
+    Lamb, Lars, Lbfgs, LbfgsStatus, Lion, Lookahead, Momentum, NAdam, OneCycle, OptimiserState, Orthogonalise, Plateau,
+    RAdam, RateOfMatrix, RmsProp, Rprop, Sam, ScaleBy, ScaleByLearningRate, ScheduleFree, ScheduleFreeAdamW,
+    WeightAverage, Yogi,
 };
 use gradus::{Error, Result};
 
@@ -591,6 +592,78 @@ fn accumulated_gradients_are_those_of_the_whole() -> Result<()> {
         assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "on {device}");
         assert!(second.step_accumulated().is_err(), "nothing is left");
         assert_eq!(second.steps(), 6);
+    }
+    Ok(())
+}
+
+#[test]
+fn links_without_golden_numbers_are_what_their_formulas_say() -> Result<()> {
+    fn is_send<T: Send>() {}
+    is_send::<Optimiser>();
+    for device in devices() {
+        let chain = |link: Box<dyn gradus::train::Transform>, rate: f64| {
+            let parameter = Param::new(Tensor::new([8.0, -8.0], &device));
+            let optimiser = Optimiser::new(&parameter, rate, vec![Box::new(ScaleByLearningRate), link]);
+            (parameter, optimiser)
+        };
+        let near = |tensor: Tensor, expected: f64, what: &str| -> Result<()> {
+            let found = tensor.to_vec::<f32>()?;
+            assert!(
+                (f64::from(found[0]) - expected).abs() < 1e-5,
+                "{what}: {found:?}, expected {expected}, on {device}"
+            );
+            assert_eq!(found[1], -found[0], "{what} on {device}");
+            Ok(())
+        };
+        // Gradients that grow by one at each step.
+        let gradient = |step: u32| Tensor::new([f64::from(step), -f64::from(step)], &device);
+
+        let (parameter, mut optimiser) = chain(Box::new(Lookahead::new(3, 0.25)), 0.1);
+        let (mut fast, mut slow) = (8.0, 8.0);
+        for step in 1..=7 {
+            optimiser.apply(vec![gradient(step)])?;
+            fast -= 0.1 * f64::from(step);
+            if step % 3 == 0 {
+                slow += 0.25 * (fast - slow);
+                fast = slow;
+            }
+            near(parameter.tensor(), fast, "look-ahead")?;
+            optimiser.evaluate(|| near(parameter.tensor(), slow, "slow weights"))?;
+            near(parameter.tensor(), fast, "look-ahead after evaluation")?;
+        }
+
+        let (parameter, mut optimiser) = chain(Box::new(ScheduleFree::new(0.75, 2.0)), 0.1);
+        // At a constant rate the average is the plain mean of z.
+        let (mut z, mut sum) = (8.0, 0.0);
+        for step in 1..=6 {
+            optimiser.apply(vec![gradient(step)])?;
+            z -= 0.1 * f64::from(step);
+            sum += z;
+            let average = sum / f64::from(step);
+            near(parameter.tensor(), 0.75 * average + 0.25 * z, "schedule-free")?;
+            optimiser.evaluate(|| near(parameter.tensor(), average, "average"))?;
+        }
+
+        let (parameter, mut optimiser) = chain(Box::new(Ema::new(0.5)), 1.0);
+        let (mut weight, mut mean) = (8.0, 0.0);
+        for step in 1..=4 {
+            optimiser.apply(vec![gradient(step)])?;
+            mean = 0.5 * mean - 0.5 * f64::from(step);
+            weight += mean / (1.0 - 0.5_f64.powi(step as i32));
+            near(parameter.tensor(), weight, "mean of updates")?;
+        }
+
+        // An orthogonal momentum has singular values near 1, whatever the gradient's.
+        let matrix = Param::new(Tensor::zeros([6, 3], &device));
+        let link = Orthogonalise::new(0.9).rate(RateOfMatrix::LikeAdam).iterations(8);
+        let mut optimiser = Optimiser::new(&matrix, 1.0, vec![Box::new(link)]);
+        optimiser.apply(vec![Tensor::randn([6, 3], Key::new(3), &device)])?;
+        let update = matrix.tensor() / (0.2 * 6.0_f64.sqrt());
+        let gram = update.t().matmul(&update).to_vec::<f32>()?;
+        for (place, value) in gram.into_iter().enumerate() {
+            let range = if place % 4 == 0 { 0.4..1.5 } else { -0.3..0.3 };
+            assert!(range.contains(&value), "{value} at {place} of the Gram matrix on {device}");
+        }
     }
     Ok(())
 }
