@@ -13,8 +13,9 @@ use gradus::nn::Param;
 use gradus::prelude::*;
 use gradus::train::{
     AdaBelief, Adadelta, Adafactor, Adagrad, Adamax, AddDecayedWeights, ClipByNorm, ClipByValue, Cyclic, Ema, Group,
-    Lamb, Lars, Lbfgs, LbfgsStatus, Lion, Momentum, NAdam, OneCycle, OptimiserState, Plateau, RAdam, RateOfMatrix,
-    RmsProp, Rprop, Sam, ScaleBy, ScaleByLearningRate, ScheduleFreeAdamW, WeightAverage, Yogi,
+    Lamb, Lars, Lbfgs, LbfgsStatus, Lion, Lookahead, Momentum, NAdam, OneCycle, OptimiserState, Orthogonalise, Plateau,
+    RAdam, RateOfMatrix, RmsProp, Rprop, Sam, ScaleBy, ScaleByLearningRate, ScheduleFree, ScheduleFreeAdamW,
+    WeightAverage, Yogi,
 };
 use gradus::{Error, Result};
 
@@ -535,6 +536,134 @@ fn clipping_by_norm_of_units() -> Result<()> {
         let mut momentum = Optimiser::new(&layer, 1.0, vec![Box::new(Momentum::new(0.5, 0.0, false))]);
         momentum.apply(vec![Tensor::zeros([2, 2], &device)])?;
         assert_eq!(layer.weight.tensor().to_vec::<f32>()?, found);
+    }
+    Ok(())
+}
+
+#[test]
+fn steps_without_finite_gradients_are_skipped() -> Result<()> {
+    for device in devices() {
+        let mut all = ALL.iter().map(|named| (named.name, named.of));
+        // On GPUs kernels take long to make.
+        let count = if is_cpu(&device) { ALL.len() } else { 4 };
+        for (name, of) in all.by_ref().take(count) {
+            let setting = Setting::new(1, &device)?;
+            let mut optimiser = of(setting.model.parameters());
+            optimiser.skip_non_finite(true);
+            setting.steps(&mut optimiser, 3)?;
+            let (weights, state) = (setting.weights()?, optimiser.state());
+            for bad in [f64::NAN, f64::INFINITY] {
+                optimiser.step(&(setting.loss(&setting.test) * bad))?;
+                assert!(setting.weights()? == weights, "{name} on {device}");
+                for ((path, before), (_, after)) in state.tensors.iter().zip(optimiser.state().tensors) {
+                    assert!(before.to_vec::<f32>()? == after.to_vec::<f32>()?, "{name}: {path}");
+                }
+            }
+            setting.steps(&mut optimiser, 1)?;
+            assert!(setting.weights()? != weights, "{name} on {device}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_whole() -> Result<()> {
+    for device in own_devices(None) {
+        let (whole, parts) = (Setting::new(1, &device)?, Setting::new(1, &device)?);
+        let (mut first, mut second) = (Adam::new(1e-2).of(&whole.model), Adam::new(1e-2).of(&parts.model));
+        let batch = |setting: &Setting, range: std::ops::Range<isize>| {
+            let [x, y] = setting.train.tensors();
+            [x.slice(0, range.clone()), y.slice(0, range)]
+        };
+        assert!(second.step_accumulated().is_err());
+        let mut before = device.stats().plans;
+        for step in 0..6 {
+            first.step(&whole.loss(&batch(&whole, 0..64)))?;
+            for part in 0..4 {
+                second.accumulate(&parts.loss(&batch(&parts, part * 16..(part + 1) * 16)))?;
+            }
+            second.step_accumulated()?;
+            if step > 2 {
+                assert_eq!(device.stats().plans, before, "plans made by step {step} on {device}");
+            }
+            before = device.stats().plans;
+        }
+        let (expected, found) = (whole.weights()?, parts.weights()?);
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "on {device}");
+        assert!(second.step_accumulated().is_err(), "nothing is left");
+        assert_eq!(second.steps(), 6);
+    }
+    Ok(())
+}
+
+#[test]
+fn links_without_golden_numbers_are_what_their_formulas_say() -> Result<()> {
+    fn is_send<T: Send>() {}
+    is_send::<Optimiser>();
+    for device in devices() {
+        let chain = |link: Box<dyn gradus::train::Transform>, rate: f64| {
+            let parameter = Param::new(Tensor::new([8.0, -8.0], &device));
+            let optimiser = Optimiser::new(&parameter, rate, vec![Box::new(ScaleByLearningRate), link]);
+            (parameter, optimiser)
+        };
+        let near = |tensor: Tensor, expected: f64, what: &str| -> Result<()> {
+            let found = tensor.to_vec::<f32>()?;
+            assert!(
+                (f64::from(found[0]) - expected).abs() < 1e-5,
+                "{what}: {found:?}, expected {expected}, on {device}"
+            );
+            assert_eq!(found[1], -found[0], "{what} on {device}");
+            Ok(())
+        };
+        // Gradients that grow by one at each step.
+        let gradient = |step: u32| Tensor::new([f64::from(step), -f64::from(step)], &device);
+
+        let (parameter, mut optimiser) = chain(Box::new(Lookahead::new(3, 0.25)), 0.1);
+        let (mut fast, mut slow) = (8.0, 8.0);
+        for step in 1..=7 {
+            optimiser.apply(vec![gradient(step)])?;
+            fast -= 0.1 * f64::from(step);
+            if step % 3 == 0 {
+                slow += 0.25 * (fast - slow);
+                fast = slow;
+            }
+            near(parameter.tensor(), fast, "look-ahead")?;
+            optimiser.evaluate(|| near(parameter.tensor(), slow, "slow weights"))?;
+            near(parameter.tensor(), fast, "look-ahead after evaluation")?;
+        }
+
+        let (parameter, mut optimiser) = chain(Box::new(ScheduleFree::new(0.75, 2.0)), 0.1);
+        // At a constant rate the average is the plain mean of z.
+        let (mut z, mut sum) = (8.0, 0.0);
+        for step in 1..=6 {
+            optimiser.apply(vec![gradient(step)])?;
+            z -= 0.1 * f64::from(step);
+            sum += z;
+            let average = sum / f64::from(step);
+            near(parameter.tensor(), 0.75 * average + 0.25 * z, "schedule-free")?;
+            optimiser.evaluate(|| near(parameter.tensor(), average, "average"))?;
+        }
+
+        let (parameter, mut optimiser) = chain(Box::new(Ema::new(0.5)), 1.0);
+        let (mut weight, mut mean) = (8.0, 0.0);
+        for step in 1..=4 {
+            optimiser.apply(vec![gradient(step)])?;
+            mean = 0.5 * mean - 0.5 * f64::from(step);
+            weight += mean / (1.0 - 0.5_f64.powi(step as i32));
+            near(parameter.tensor(), weight, "mean of updates")?;
+        }
+
+        // An orthogonal momentum has singular values near 1, whatever the gradient's.
+        let matrix = Param::new(Tensor::zeros([6, 3], &device));
+        let link = Orthogonalise::new(0.9).rate(RateOfMatrix::LikeAdam).iterations(8);
+        let mut optimiser = Optimiser::new(&matrix, 1.0, vec![Box::new(link)]);
+        optimiser.apply(vec![Tensor::randn([6, 3], Key::new(3), &device)])?;
+        let update = matrix.tensor() / (0.2 * 6.0_f64.sqrt());
+        let gram = update.t().matmul(&update).to_vec::<f32>()?;
+        for (place, value) in gram.into_iter().enumerate() {
+            let range = if place % 4 == 0 { 0.4..1.5 } else { -0.3..0.3 };
+            assert!(range.contains(&value), "{value} at {place} of the Gram matrix on {device}");
+        }
     }
     Ok(())
 }

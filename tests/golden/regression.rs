@@ -1,19 +1,19 @@
 //! Linear models, trained to convergence: coefficients, losses and test scores.
 //!
-//! The objectives are convex, so gradient descent with Nesterov's momentum comes to the solution that another library
-//! found in its own way.
+//! The objectives are convex, so L-BFGS (and, for the lasso, gradient descent with Nesterov's momentum) comes to the solution that
+//! another library found in its own way.
 
 use crate::case::{Case, Check, Tolerance};
 use crate::{datasets, json};
 use anyhow::{Context, Result, bail, ensure};
 use gradus::data::{Standardiser, Table};
 use gradus::nn::{Layer, Linear, Module, Param, bce_with_logits, cross_entropy, l2_penalty, mse_loss};
-use gradus::train::Sgd;
 use gradus::train::metrics::{accuracy, mean_squared_error, r2_score, roc_auc};
+use gradus::train::{Lbfgs, LbfgsStatus, Sgd};
 use gradus::{DType, Device, Tensor};
 use serde_json::Value;
 
-/// How still parameters must stand where coefficients are compared to 5 digits, small ones too.
+/// How small gradients must be, and how still parameters must stand, where coefficients are compared to 5 digits, small ones too.
 const PRECISE: f64 = 1e-10;
 
 pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
@@ -123,19 +123,17 @@ enum Task {
 impl Task {
     /// The model that minimises Σ loss + `penalty` / 2 · ‖w‖².
     fn fit(self, rows: &Rows, penalty: f64, precision: f64) -> Result<Linear> {
-        let (curvature, outputs) = match self {
-            Task::Squares => (1.0, 1),
-            Task::Logistic => (0.25, 1),
-            Task::Multinomial(classes) => (0.5, classes),
-        };
+        let outputs = if let Task::Multinomial(classes) = self { classes } else { 1 };
         let [count, features] = rows.x.dims()?;
         let penalty = penalty / count as f64;
-        // The mean square of a row (with its 1 for the intercept) bounds the largest eigenvalue of their mean product.
-        let steepest = curvature * (rows.x.square().sum(1).mean(..).item::<f64>()? + 1.0) + penalty;
         let zeros = |shape: &[usize]| Tensor::zeros(shape, &rows.x);
         let model = Linear::from_tensors(zeros(&[outputs, features]), Some(zeros(&[outputs])));
-        let objective = || Some(rows.loss(&model) + l2_penalty([&model.weight])? * (penalty / 2.0));
-        descend(&model, 1.0 / steepest, precision, objective)?;
+        let objective = || rows.loss(&model) + l2_penalty([&model.weight]).expect("a weight") * (penalty / 2.0);
+        let mut optimiser =
+            Lbfgs::new().history(20).gradient_tolerance(precision * 1e-2).change_tolerance(0.0).of(&model);
+        let progress = optimiser.minimise(2000, objective)?;
+        // Where it stalls, no digit of the loss is left to fall.
+        ensure!(progress.state != LbfgsStatus::Descending, "no convergence: {progress:?}");
         Ok(model)
     }
 }

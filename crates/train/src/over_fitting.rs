@@ -12,11 +12,11 @@ use std::fmt;
 /// let mut warnings = Vec::new();
 /// for epoch in 0..12 {
 ///     let training = 0.8_f64.powi(epoch);
-///     let validation = training + 0.02 * f64::from(epoch);
+///     let validation = training + 0.05 * f64::from(epoch);
 ///     warnings.extend(watcher.observe(training, validation));
 /// }
 /// assert_eq!(warnings.len(), 1);
-/// println!("{}", warnings[0]); // over-fitting since epoch 10: …
+/// println!("{}", warnings[0]); // over-fitting since epoch 8: …
 /// ```
 #[derive(Clone, Debug)]
 pub struct OverFitting {

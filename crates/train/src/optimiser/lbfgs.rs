@@ -109,6 +109,8 @@ impl Pair {
 #[derive(Clone)]
 struct Evaluation {
     loss: f64,
+    /// The relative rounding of the loss.
+    rounding: f64,
     gradient: Tensor,
 }
 
@@ -211,7 +213,9 @@ impl LbfgsOptimiser {
             let (evaluation, slope) = self.evaluate(&mut loss, Some(&direction))?;
             Ok(Point { at, value: evaluation.loss, slope, rest: evaluation })
         };
-        let found = strong_wolfe(&begin, first, most, &mut search);
+        // A sum rounds a few times.
+        let noise = 8.0 * start.rounding * start.loss.abs();
+        let found = strong_wolfe(&begin, noise, first, most, &mut search);
         let ended = match found {
             Ok(Some(point)) => self.move_to(&(&from + &direction * point.at)).map(|()| Some(point)),
             Ok(None) => self.restore(&before).map(|()| None),
@@ -306,7 +310,8 @@ impl LbfgsOptimiser {
         let gradient = self.flat(&grad(&loss, &parameters)?);
         let slope = gradient.dot(along.unwrap_or(&gradient));
         eval([&loss, &gradient, &slope])?;
-        Ok((Evaluation { loss: numbers(&loss)?[0], gradient }, numbers(&slope)?[0]))
+        let rounding = if loss.dtype() == DType::F64 { f64::EPSILON } else { f32::EPSILON.into() };
+        Ok((Evaluation { loss: numbers(&loss)?[0], rounding, gradient }, numbers(&slope)?[0]))
     }
 
     fn tensors(&self) -> Vec<Tensor> {

@@ -20,13 +20,21 @@ const CURVATURE: f64 = 0.9;
 /// A point where the function is sufficiently lower and its slope sufficiently flat (Nocedal, Wright 2006, Algorithms 3.5 and
 /// 3.6, with cubic interpolation); or, where `evaluations` do not find one, the lowest that is lower enough. `None` if there is
 /// none. Values that are not finite count as too high.
+///
+/// Near a minimum values differ by less than the rounding of them, `noise`, and slopes alone tell (the approximate conditions of
+/// Hager, Zhang 2005, equation 4.1).
 pub(super) fn strong_wolfe<G: Clone, E>(
     start: &Point<G>,
+    noise: f64,
     first: f64,
     mut evaluations: usize,
     mut function: impl FnMut(f64) -> Result<Point<G>, E>,
 ) -> Result<Option<Point<G>>, E> {
-    let low_enough = |p: &Point<G>| p.value.is_finite() && p.value <= start.value + DECREASE * p.at * start.slope;
+    let low_enough = |p: &Point<G>| {
+        let by_value = p.value <= start.value + DECREASE * p.at * start.slope;
+        let by_slope = p.value <= start.value + noise && p.slope <= (2.0 * DECREASE - 1.0) * start.slope;
+        p.value.is_finite() && (by_value || by_slope)
+    };
     let flat_enough = |p: &Point<G>| p.slope.abs() <= -CURVATURE * start.slope;
     let mut lowest = start.clone();
     let mut at = first;
@@ -37,11 +45,12 @@ pub(super) fn strong_wolfe<G: Clone, E>(
         }
         evaluations -= 1;
         let point = function(at)?;
-        if !low_enough(&point) || point.value >= lowest.value && lowest.at > 0.0 {
-            break point;
-        }
-        if flat_enough(&point) {
+        let low = low_enough(&point);
+        if low && flat_enough(&point) {
             return Ok(Some(point));
+        }
+        if !low || point.value >= lowest.value && lowest.at > 0.0 {
+            break point;
         }
         let before = std::mem::replace(&mut lowest, point);
         if lowest.slope >= 0.0 {
@@ -61,12 +70,13 @@ pub(super) fn strong_wolfe<G: Clone, E>(
         let at = cubic_minimum(&lowest, &high).unwrap_or(middle).clamp(left + 0.1 * width, right - 0.1 * width);
         evaluations -= 1;
         let point = function(at)?;
-        if !low_enough(&point) || point.value >= lowest.value {
+        let low = low_enough(&point);
+        if low && flat_enough(&point) {
+            return Ok(Some(point));
+        }
+        if !low || point.value >= lowest.value {
             high = point;
             continue;
-        }
-        if flat_enough(&point) {
-            return Ok(Some(point));
         }
         if point.slope * (high.at - lowest.at) >= 0.0 {
             high = lowest;
@@ -99,7 +109,7 @@ mod tests {
         };
         let start = point(0.0);
         assert!(start.slope < 0.0);
-        let found = strong_wolfe(&start, first, 40, evaluate).unwrap().expect("there is a lower point");
+        let found = strong_wolfe(&start, 0.0, first, 40, evaluate).unwrap().expect("there is a lower point");
         assert!(found.value <= start.value + DECREASE * found.at * start.slope);
         assert!(found.slope.abs() <= -CURVATURE * start.slope);
         (found.at, count)
@@ -120,10 +130,20 @@ mod tests {
     }
 
     #[test]
+    fn below_the_noise_of_values_slopes_decide() {
+        // A parabola whose values are rounded to whole numbers.
+        let point = |at: f64| Point { at, value: 100.0, slope: 1e-3 * (at - 1.0), rest: () };
+        let search = |noise| strong_wolfe(&point(0.0), noise, 5.0, 20, |at| Ok::<_, ()>(point(at))).unwrap();
+        assert!(search(0.0).is_none());
+        let found = search(1e-9).expect("the slope is flatter at 1").at;
+        assert!((0.1..=1.9).contains(&found), "{found}");
+    }
+
+    #[test]
     fn where_nothing_is_lower_there_is_nothing() {
         let mut count = 0;
         let start = Point { at: 0.0, value: 1.0, slope: -1.0, rest: () };
-        let found = strong_wolfe(&start, 1.0, 20, |at| {
+        let found = strong_wolfe(&start, 0.0, 1.0, 20, |at| {
             count += 1;
             Ok::<_, ()>(Point { at, value: 2.0, slope: f64::NAN, rest: () })
         });

@@ -26,7 +26,7 @@ use crate::Schedule;
 use crate::prune::masked;
 use gradus_autograd::Grad;
 use gradus_nn::{Module, Param};
-use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign};
+use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign, eval};
 use group::{Link, pass};
 
 /// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient. For
@@ -59,7 +59,15 @@ pub struct Optimiser {
     groups: Vec<Group>,
     /// Which elements of each parameter are not pruned, where some are.
     kept: Vec<Option<Tensor>>,
+    skips_non_finite: bool,
+    accumulated: Option<Accumulated>,
     steps: u64,
+}
+
+/// Sums of gradients, and of how many losses.
+struct Accumulated {
+    sums: Vec<Cell>,
+    losses: u64,
 }
 
 impl Optimiser {
@@ -122,7 +130,15 @@ impl Optimiser {
             let own: Vec<Tensor> = members.iter().map(|&member| tensors[member].clone()).collect();
             chain.iter_mut().for_each(|link| link.transform.init(&own));
         }
-        Optimiser { kept: vec![None; kept.len()], parameters: kept, shared, groups, steps: 0 }
+        Optimiser {
+            kept: vec![None; kept.len()],
+            parameters: kept,
+            shared,
+            groups,
+            skips_non_finite: false,
+            accumulated: None,
+            steps: 0,
+        }
     }
 
     /// The parameters that it updates, with their paths.
@@ -169,7 +185,9 @@ impl Optimiser {
             return Err(Error::new("step", kind));
         }
         let parameters = self.tensors();
-        let gradients = gradients.into_iter().map(|gradient| gradient.widened()).collect();
+        let gradients: Vec<Tensor> = gradients.into_iter().map(|gradient| gradient.widened()).collect();
+        let finite = gradients.iter().map(|gradient| gradient.is_finite().all(..));
+        let finite = if self.skips_non_finite { finite.reduce(|a, b| a.logical_and(b)) } else { None };
         let rate = self.groups.first().map_or(0.0, |group| group.rate(self.steps));
         let mut step = Step::new(&parameters, self.steps + 1, rate);
         let (mut updates, shared) = pass(&mut self.shared, gradients, &mut step);
@@ -195,6 +213,12 @@ impl Optimiser {
             };
             assignments.push((parameter.cell().clone(), new));
         }
+        if let Some(finite) = finite {
+            // Chosen on the device, so that no step waits to know.
+            for (cell, new) in &mut assignments {
+                *new = finite.where_(&*new, cell.tensor());
+            }
+        }
         // No handle may hold the old values, or they could not be updated in place.
         drop(parameters);
         assign(assignments)?;
@@ -203,6 +227,74 @@ impl Optimiser {
             link.numbers = left;
         }
         Ok(())
+    }
+
+    /// Adds the gradients of a loss to those that the next [`step_accumulated`](Optimiser::step_accumulated) takes: large batches
+    /// in small parts. They are computed now, so that each part's memory is free before the next one. What is accumulated is no
+    /// part of the [`state`](Optimiser::state).
+    ///
+    /// ```
+    /// use gradus_nn::Linear;
+    /// use gradus_tensor::{Device, Tensor};
+    /// use gradus_train::Sgd;
+    ///
+    /// let model = Linear::from_tensors(Tensor::new([[1.0]], &Device::cpu()), None);
+    /// let mut optimiser = Sgd::new(1.0).of(&model);
+    /// for part in [0.25, 0.75] {
+    ///     optimiser.accumulate(&(model.weight.tensor().sum(..) * part))?;
+    /// }
+    /// optimiser.step_accumulated()?;
+    /// assert_eq!(model.weight.tensor().item::<f32>()?, 0.5);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`step`](Optimiser::step); what was accumulated is then as before.
+    #[track_caller]
+    pub fn accumulate(&mut self, loss: &Tensor) -> Result<()> {
+        let gradients: Vec<Tensor> = self.gradients(loss)?.iter().map(Tensor::widened).collect();
+        match &mut self.accumulated {
+            Some(Accumulated { sums, losses }) => {
+                let sum = |(cell, gradient): (&Cell, Tensor)| {
+                    let sum = if *losses == 0 { gradient } else { cell.tensor() + gradient };
+                    (cell.clone(), sum)
+                };
+                assign(sums.iter().zip(gradients).map(sum).collect::<Vec<_>>())?;
+                *losses += 1;
+            }
+            None => {
+                eval(&gradients)?;
+                let sums = gradients.into_iter().map(Cell::buffer).collect();
+                self.accumulated = Some(Accumulated { sums, losses: 1 });
+            }
+        }
+        Ok(())
+    }
+
+    /// One step with the mean of the gradients that were accumulated since the last one.
+    ///
+    /// # Errors
+    /// If there are none, or the run fails; they are then kept.
+    #[track_caller]
+    pub fn step_accumulated(&mut self) -> Result<()> {
+        let losses = self.accumulated.as_ref().map_or(0, |accumulated| accumulated.losses);
+        if losses == 0 {
+            let (argument, expected) = ("gradients", "accumulated ones");
+            return Err(Error::new("step", ErrorKind::Argument { argument, expected, found: "none".into() }));
+        }
+        let sums = self.accumulated.iter().flat_map(|accumulated| &accumulated.sums);
+        let gradients = sums.map(|sum| sum.tensor() * (1.0 / losses as f64)).collect();
+        self.apply(gradients)?;
+        if let Some(accumulated) = &mut self.accumulated {
+            accumulated.losses = 0;
+        }
+        Ok(())
+    }
+
+    /// Whether steps with a gradient that is not finite (an infinite loss, an overflow in f16) leave parameters and the state's
+    /// tensors as they are. They are counted as steps all the same. It is off at first, as it costs a look at all gradients.
+    pub fn skip_non_finite(&mut self, skip: bool) {
+        self.skips_non_finite = skip;
     }
 
     /// All links: the shared ones first, then those of each group.

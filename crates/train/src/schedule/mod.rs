@@ -168,8 +168,8 @@ impl Schedule {
     ///
     /// ```
     /// # use gradus_train::Schedule;
-    /// let schedule = Schedule::linear(0.0, 1.0, 10).times(Schedule::exponential(0.9));
-    /// assert_eq!(schedule.at(5), 0.5 * 0.9_f64.powi(5));
+    /// let schedule = Schedule::linear(0.0, 1.0, 10).times(Schedule::step(2, 0.5));
+    /// assert_eq!(schedule.at(5), 0.5 * 0.25);
     /// ```
     pub fn times(self, other: impl Into<Schedule>) -> Schedule {
         let other = other.into();
