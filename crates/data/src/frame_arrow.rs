@@ -141,7 +141,8 @@ fn read_parquet(path: &Path, columns: Option<&[&str]>) -> Result<Frame, DataErro
 
 /// A file has a list of its batches at its end.
 fn read_file(frame: &mut FrameBuilder, buffer: Buffer, most_rows: usize) -> Result<(), DataError> {
-    let (name, failed) = (frame.name, |error: &dyn Display| wrong(frame.name, ARROW, error));
+    let name = frame.name;
+    let failed = |error: &dyn Display| wrong(name, ARROW, error);
     let outside = || wrong(name, ARROW, "a block outside of it");
     let end = buffer.len().checked_sub(10).ok_or_else(outside)?;
     let trailer = <[u8; 10]>::try_from(&buffer[end..]).map_err(|error| failed(&error))?;

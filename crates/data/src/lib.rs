@@ -1,12 +1,41 @@
-//! Data sources, data sets and batches; tensors in files.
+//! Data: files, data sets, splits, batches, and random changes of them.
+//!
+//! | what | by |
+//! | --- | --- |
+//! | numbers by name, with missing values and categories | [`Frame`] (CSV; Parquet and Arrow with the feature `parquet`); [`Table`] of numbers alone |
+//! | a matrix of features from these | [`ColumnPlan`], [`Preprocessor`] |
+//! | arrays | [`Array`] (IDX, npy, npz), [`ArrayFile`] where they are larger than memory, [`Safetensors`] |
+//! | images | [`ImageFolder`], [`read_image`], [`Cifar`] |
+//! | texts | [`CharText`], [`ByteText`], [`Windows`]; `Tokeniser` with the feature `tokenizers` |
+//! | one's own | [`Dataset`] |
+//! | what is for training, and what not | [`split_random`], [`split_stratified`], [`split_grouped`], [`split_by_time`], [`k_fold`] |
+//! | the order of items | [`Shuffled`], [`ClassBalanced`], [`Weighted`], [`InOrder`] |
+//! | batches | [`Loader`], with threads; [`TensorDataset`] for what is on the device already |
+//! | more data than there is | [`augment`] |
+//!
+//! Whatever a file holds, reading it ends with data or with a [`DataError`] that says what is wrong, and where; memory follows
+//! what is there, not what a header claims.
 //!
 //! ```
-//! use gradus_data::{CsvOptions, Standardiser, Table};
+//! use gradus_data::{ColumnPlan, Dataset, Frame, FrameOptions, InMemory, Loader, Shuffled, split_stratified};
+//! use gradus_tensor::{Device, Key};
 //!
-//! let text = "height,weight\n1.8,80\n1.6,55\n1.7,62\n";
-//! let table = Table::from_reader(text.as_bytes(), "people.csv", &CsvOptions::default())?;
-//! let standard = Standardiser::fit(&table).transform(&table)?;
-//! assert_eq!((standard.rows(), standard.columns()), (3, 2));
+//! let text = "mass,island,species\n3700,Dream,Adelie\n5000,Biscoe,Gentoo\n,Dream,Adelie\n5400,Biscoe,Gentoo\n";
+//! let frame = Frame::from_reader(text.as_bytes(), "penguins.csv", &FrameOptions::default())?;
+//! let labels = frame.categories("species")?.labels("species")?;
+//! let frame = frame.without(&["species"])?;
+//!
+//! let parts = split_stratified(&labels, &[0.5, 0.5], Key::new(0))?;
+//! let train = frame.select_rows(&parts[0])?;
+//! // What is measured is measured on the rows to train on.
+//! let features = ColumnPlan::of(&train).fit(&train)?.transform(&train)?;
+//! let data = features.zip(InMemory::new(parts[0].iter().map(|&row| labels[row])))?;
+//! let sampler = Shuffled::new(data.len(), Key::new(1));
+//! for batch in Loader::new(data, sampler, 32)?.workers(2).epoch(0) {
+//!     let (x, y) = batch?;
+//!     let (x, y) = (x.to_tensor(&Device::cpu()), y.to_tensor(&Device::cpu()));
+//!     assert_eq!((x.shape()[0], y.shape()[0]), (2, 2));
+//! }
 //! # Ok::<(), gradus_data::DataError>(())
 //! ```
 

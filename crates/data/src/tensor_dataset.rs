@@ -65,7 +65,7 @@ impl<const N: usize> TensorDataset<N> {
 
     /// Batches of `size` rows (at least 1), in order; the last may be smaller.
     pub fn batches(&self, size: usize) -> Batches<'_, N> {
-        Batches { data: self, size: size.max(1), order: None, next: 0, drop_last: false }
+        Batches { data: self, size: size.max(1), order: None, rows: self.rows, next: 0, drop_last: false }
     }
 }
 
@@ -75,15 +75,32 @@ pub struct Batches<'a, const N: usize> {
     data: &'a TensorDataset<N>,
     size: usize,
     order: Option<Vec<usize>>,
+    /// How many come.
+    rows: usize,
     next: usize,
     drop_last: bool,
 }
 
 impl<const N: usize> Batches<'_, N> {
     /// In random order; the same key gives the same order. Give each epoch a key of its own.
-    pub fn shuffled(mut self, key: Key) -> Self {
-        self.order = Some(key.shuffled(self.data.rows));
-        self
+    pub fn shuffled(self, key: Key) -> Self {
+        let order = key.shuffled(self.data.rows);
+        self.ordered(order)
+    }
+
+    /// These rows, in this order, such as a sampler's; a row that there is not is an error when a batch is computed.
+    ///
+    /// ```
+    /// use gradus_data::{Sampler, TensorDataset, Weighted};
+    /// use gradus_tensor::{Device, Key, Tensor};
+    /// let data = TensorDataset::new([Tensor::arange(3, &Device::cpu())])?;
+    /// let sampler = Weighted::with_replacement(&[0.0, 0.0, 1.0], 4, Key::new(7)).unwrap();
+    /// let [batch] = data.batches(4).ordered(sampler.order(0)).next().unwrap();
+    /// assert_eq!(batch.to_vec::<i32>()?, [2, 2, 2, 2]);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    pub fn ordered(self, order: Vec<usize>) -> Self {
+        Batches { rows: order.len(), order: Some(order), ..self }
     }
 
     /// Leaves out a last batch that is smaller than the others.
@@ -94,7 +111,7 @@ impl<const N: usize> Batches<'_, N> {
 
     /// How many batches are left.
     pub fn count_left(&self) -> usize {
-        let rows = self.data.rows - self.next;
+        let rows = self.rows - self.next;
         if self.drop_last { rows / self.size } else { rows.div_ceil(self.size) }
     }
 }
@@ -106,12 +123,13 @@ impl<const N: usize> Iterator for Batches<'_, N> {
         if self.count_left() == 0 {
             return None;
         }
-        let (start, end) = (self.next, (self.next + self.size).min(self.data.rows));
+        let (start, end) = (self.next, (self.next + self.size).min(self.rows));
         self.next = end;
         let select: Box<dyn Fn(&Tensor) -> Tensor> = match &self.order {
             None => Box::new(move |x| x.slice(0, start as isize..end as isize)),
             Some(order) => {
-                let rows: Vec<u32> = order[start..end].iter().map(|&row| row as u32).collect();
+                let rows: Vec<u32> =
+                    order[start..end].iter().map(|&row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
                 let device = self.data.tensors[0].device();
                 let index = Tensor::from_vec(rows, [end - start], device);
                 Box::new(move |x| x.index_select(0, &index))

@@ -249,8 +249,7 @@ fn texts_and_saved_states() {
     });
 
     let state = LoaderState { epoch: 3, batch: 2, batch_size: 4, items: 10 };
-    let loader =
-        gradus_data::Loader::new(gradus_data::InMemory::new(0..10), gradus_data::InOrder::new(10), 4).unwrap();
+    let loader = gradus_data::Loader::new(gradus_data::InMemory::new(0..10), gradus_data::InOrder::new(10), 4).unwrap();
     fuzz("loader's state", &[serde_json::to_vec(&state).unwrap()], |bytes| {
         let Ok(state) = serde_json::from_slice::<LoaderState>(bytes) else { return false };
         loader.resume(&state).is_ok_and(|epoch| epoch.len() <= 3)

@@ -73,7 +73,8 @@ impl Augment for RandomAffine {
             if !(low > 0.0 && low <= high && high.is_finite()) {
                 return Err(argument(OP, "scale", format!("{low} to {high}"), "from above 0 to no less"));
             }
-            if !(self.shear.abs() < 90.0) {
+            let can_shear = self.shear.abs() < 90.0;
+            if !can_shear {
                 return Err(argument(OP, "shear", format!("{}", self.shear), "less than 90 degrees"));
             }
             let between = |range: f64, key| uniform(n, -range, range, key, x);

@@ -130,7 +130,15 @@ impl Augment for Normalise {
             if !deviations.iter().all(|deviation| *deviation > 0.0) {
                 return Err(argument(OP, "deviations", format!("{deviations:?}"), "numbers above 0"));
             }
-            let of_channels = |numbers: &Vec<f64>| Tensor::new(numbers.clone(), x).reshape([1, c, 1, 1]);
+            let channel = Tensor::arange(c, x).reshape([1, c, 1, 1]);
+            let of_channels = |numbers: &Vec<f64>| match numbers[..] {
+                // Images have few channels, whose numbers travel with a launch: nothing is uploaded.
+                [first, ref others @ ..] if c <= 4 => {
+                    let all = Tensor::full([1, c, 1, 1], first, x);
+                    others.iter().zip(1..).fold(all, |all, (&number, i)| channel.eq(i).where_(number, all))
+                }
+                _ => Tensor::new(numbers.clone(), x).reshape([1, c, 1, 1]),
+            };
             Ok((x - of_channels(means)) / of_channels(deviations))
         })
     }
