@@ -183,6 +183,6 @@ mod tests {
         assert!(Array::new([2], vec![1.0f64]).is_err());
         assert!(Array::new([usize::MAX, 2], vec![true]).is_err());
         let scalar = Array::new([], vec![7i32]).unwrap();
-        assert_eq!((scalar.rows(), Array::stack(&[scalar.clone()]).unwrap().shape()), (0, &[1][..]));
+        assert_eq!((scalar.rows(), Array::stack(std::slice::from_ref(&scalar)).unwrap().shape()), (0, &[1][..]));
     }
 }

@@ -38,7 +38,7 @@ impl Array {
     ///
     /// ```
     /// use gradus_data::{Array, Elements};
-    /// let header = b"\x93NUMPY\x01\0\x36\0{'descr': '<i2', 'fortran_order': False, 'shape': (2,)}";
+    /// let header = b"\x93NUMPY\x01\0\x37\0{'descr': '<i2', 'fortran_order': False, 'shape': (2,)}";
     /// let array = Array::from_npy(&[&header[..], &[1, 0, 255, 255]].concat()[..], "two.npy")?;
     /// assert_eq!((array.shape(), array.elements()), (&[2][..], &Elements::I32(vec![1, -1])));
     /// # Ok::<(), gradus_data::DataError>(())
