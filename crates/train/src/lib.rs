@@ -12,6 +12,7 @@ mod prune;
 mod range_test;
 mod schedule;
 mod snapshot;
+mod study;
 mod trainer;
 
 pub use early_stopping::{EarlyStopping, EarlyStoppingState};
@@ -22,4 +23,5 @@ pub use prune::{Masks, Pruned, StructuredPruning};
 pub use range_test::{RangeCurve, RangePoint, RangeTest};
 pub use schedule::*;
 pub use snapshot::Snapshot;
+pub use study::{SearchSpace, Study, StudyError, Trial};
 pub use trainer::*;

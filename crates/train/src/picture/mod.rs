@@ -57,7 +57,8 @@ fn save(path: &Path, svg: &str) -> Result<(), PictureError> {
     replace_file(path, svg.as_bytes()).map_err(|source| PictureError::Write { path: path.to_path_buf(), source })
 }
 
-fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Gives a path this content, all of it or none.
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     static TEMPORARY_FILES: AtomicU64 = AtomicU64::new(0);
 
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
