@@ -222,7 +222,12 @@ impl Message {
 pub fn read_events(path: impl AsRef<Path>) -> Result<Vec<Event>, LogError> {
     let path = path.as_ref();
     let bytes = fs::read(path).map_err(|source| LogError::Io { path: path.to_path_buf(), source })?;
-    let (mut events, mut rest) = (Vec::new(), &bytes[..]);
+    parse(&bytes, path)
+}
+
+/// The events in the bytes of a file.
+fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Event>, LogError> {
+    let (mut events, mut rest) = (Vec::new(), bytes);
     loop {
         let at = (bytes.len() - rest.len()) as u64;
         let damaged = |reason: &str| LogError::Damaged { path: path.to_path_buf(), at, reason: reason.into() };
@@ -348,8 +353,7 @@ mod tests {
         assert_eq!(events[1].values, [("weights".to_string(), Value::Other)]);
         let mut last = 0;
         for end in 0..whole.len() {
-            fs::write(board.path(), &whole[..end]).unwrap();
-            let count = read_events(board.path()).unwrap().len();
+            let count = parse(&whole[..end], board.path()).unwrap().len();
             assert!((last..=last + 1).contains(&count), "{count} events in {end} bytes");
             last = count;
         }
@@ -357,8 +361,7 @@ mod tests {
         for place in (0..whole.len()).step_by(7) {
             let mut broken = whole.clone();
             broken[place] ^= 0x10;
-            fs::write(board.path(), &broken).unwrap();
-            assert!(matches!(read_events(board.path()), Err(LogError::Damaged { .. })), "byte {place}");
+            assert!(matches!(parse(&broken, board.path()), Err(LogError::Damaged { .. })), "byte {place}");
         }
     }
 

@@ -32,7 +32,8 @@ pub(super) fn strong_wolfe<G: Clone, E>(
 ) -> Result<Option<Point<G>>, E> {
     let low_enough = |p: &Point<G>| {
         let by_value = p.value <= start.value + DECREASE * p.at * start.slope;
-        let by_slope = p.value <= start.value + noise && p.slope <= (2.0 * DECREASE - 1.0) * start.slope;
+        let alike = noise > 0.0 && (p.value - start.value).abs() <= noise;
+        let by_slope = alike && p.slope <= (2.0 * DECREASE - 1.0) * start.slope;
         p.value.is_finite() && (by_value || by_slope)
     };
     let flat_enough = |p: &Point<G>| p.slope.abs() <= -CURVATURE * start.slope;

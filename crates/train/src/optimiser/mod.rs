@@ -406,8 +406,7 @@ impl Swapped {
 
 impl Drop for Swapped {
     fn drop(&mut self) {
-        // These are values that were there before: there is nothing to compute that could fail.
-        let restored = assign(std::mem::take(&mut self.0));
-        debug_assert!(restored.is_ok(), "{restored:?}");
+        // Values that were there before: nothing is computed, and only a lost device, whose values are gone anyway, can fail.
+        let _ = assign(std::mem::take(&mut self.0));
     }
 }
