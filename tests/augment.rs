@@ -427,10 +427,9 @@ fn keys_decide_and_make_no_plans() -> Result<()> {
             CutMix::new(0.3).apply(&mixed.inputs, key.fold_in(9)).inputs
         };
         let rng = gradus::Rng::new(5);
-        let draws = rng.clone();
-        let compiled =
-            compile(move |inputs: &[Tensor]| Ok(vec![mixed(&recipe().apply(&inputs[0], draws.key()), draws.key())]));
-        let (a, b) = (compiled.call(&[x.clone()])?, compiled.call(&[x.clone()])?);
+        let compiled = compile(|x| Ok(vec![mixed(&recipe().apply(&x[0], rng.key()), rng.key())]));
+        let call = || compiled.call(std::slice::from_ref(&x));
+        let (a, b) = (call()?, call()?);
         assert!(!same(&a[0], &b[0]), "each call draws keys of its own");
     }
     Ok(())
