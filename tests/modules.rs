@@ -460,6 +460,7 @@ fn statistics_are_not_kept_where_they_cannot_be() -> Result<()> {
     let error = layer.forward(&normal([4, 2], &device)).eval().unwrap_err().to_string();
     assert!(error.contains("[3]") && error.contains("[4, 2]"), "{error}");
     assert_eq!(values(&layer.running_mean.as_ref().unwrap().tensor()), [0.0; 3]);
+    assert_eq!(layer.num_batches_tracked.as_ref().unwrap().tensor().to_vec::<i32>()?, [0]);
     layer.eval();
     let expected = values(&layer.forward(&x));
     assert_eq!(values(&compile(|x| Ok(vec![layer.forward(&x[0])])).call(std::slice::from_ref(&x))?[0]), expected);
@@ -755,6 +756,43 @@ fn misuse_is_an_error_that_says_what_is_wrong() {
     assert!(spectral_norm(&Param::new(normal([3], &device)), &init).is_err());
     let embedding = Embedding::new(3, 2, &init).forward(&Tensor::new([3], &device)).eval().unwrap_err();
     assert!(matches!(embedding.kind(), ErrorKind::Index { .. }), "{embedding}");
+}
+
+#[test]
+fn layers_of_f16_give_nearly_what_those_of_f32_do() -> Result<()> {
+    let device = Device::cpu();
+    let make = |dtype: DType| -> Vec<(&str, Box<dyn Layer>)> {
+        let init = Init::new(3, &device).dtype(dtype);
+        vec![
+            ("batch norm", Box::new(BatchNorm::new(4, &init))),
+            ("group norm", Box::new(GroupNorm::new(2, 4, &init))),
+            ("LSTM", Box::new(Lstm::new(4, 3, &init).bidirectional(&init))),
+            ("GRU", Box::new(Gru::new(4, 3, &init))),
+            ("grouped queries", Box::new(GroupedQueryAttention::new(4, 2, 1, &init).rotary(Rotary::new()))),
+            ("encoder", Box::new(TransformerEncoderLayer::new(4, 2, 6, &init).dropout(0.0, &init))),
+            ("weight norm", Box::new(weight_normed(Linear::new(4, 4, &init)))),
+            ("PReLU", Box::new(PRelu::new(&init))),
+        ]
+    };
+    let x = normal([2, 4, 4], &device);
+    for ((name, narrow), (_, wide)) in make(DType::F16).into_iter().zip(make(DType::F32)) {
+        // The state is converted on its way.
+        narrow.load_state_dict(&wide.state_dict()).unwrap();
+        for training in [true, false] {
+            if !training {
+                narrow.eval();
+                wide.eval();
+            }
+            let y = narrow.forward(&x.to_dtype(DType::F16));
+            assert_eq!(y.dtype(), DType::F16, "{name}");
+            near(&values(&y.to_dtype(DType::F32)), &values(&wide.forward(&x)), 1e-2);
+        }
+        for (path, buffer) in narrow.buffers() {
+            let (narrow, wide) = (buffer.tensor(), wide.state_dict()[&path].clone());
+            near(&values(&narrow.to_dtype(DType::F32)), &values(&wide.to_dtype(DType::F32)), 1e-2);
+        }
+    }
+    Ok(())
 }
 
 /// By the power method, on the host.

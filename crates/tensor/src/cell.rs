@@ -198,6 +198,16 @@ impl Cell {
     /// cells on this device (an optimiser's step), or when it is read. For running statistics, whose update must not make the
     /// forward pass run by itself. A value that cannot be computed then is an error of whatever reads the cell.
     ///
+    /// ```
+    /// use gradus_tensor::{Cell, Device, Tensor};
+    /// let count = Cell::buffer(Tensor::zeros([1], &Device::cpu()));
+    /// for _ in 0..3 {
+    ///     count.set_lazily(count.tensor() + 1.0)?;
+    /// }
+    /// assert_eq!(count.tensor().item::<f32>()?, 3.0);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If shape, dtype or device differ, in a function that is being compiled, and inside of `vmap`; the cell then keeps its
     /// tensor.

@@ -96,21 +96,22 @@ impl BatchNorm {
         let (Some(running_mean), Some(running_var)) = (&self.running_mean, &self.running_var) else {
             return Ok(());
         };
-        let mut share = Operand::from(self.momentum.unwrap_or(1.0));
-        if let Some(batches) = &self.num_batches_tracked {
-            let number = batches.tensor() + 1;
-            batches.update(&number, mean)?;
-            if self.momentum.is_none() {
-                share = number.to_dtype(running_mean.tensor().dtype()).recip().into();
-            }
-        }
+        let number = self.num_batches_tracked.as_ref().map(|batches| batches.tensor() + 1);
+        let share = match (self.momentum, &number) {
+            (Some(momentum), _) => Operand::from(momentum),
+            (None, Some(number)) => number.to_dtype(running_mean.tensor().dtype()).recip().into(),
+            (None, None) => Operand::from(1.0),
+        };
         let unbiased = variance.detach() * (count as f64 / (count as f64 - 1.0));
         for (running, batch, seen) in [(running_mean, &mean.detach(), mean), (running_var, &unbiased, variance)] {
             let old = running.tensor();
             let batch = batch.reshape(old.shape());
             running.update(&(&old + (batch - &old) * share.clone()), seen)?;
         }
-        Ok(())
+        match self.num_batches_tracked.as_ref().zip(number) {
+            Some((batches, number)) => batches.update(&number, mean),
+            None => Ok(()),
+        }
     }
 }
 
@@ -122,15 +123,11 @@ impl Layer for BatchNorm {
         if x.error().is_some() {
             return x.clone();
         }
-        let fail = |kind| {
-            let error = Error::new(op, kind);
-            Tensor::build(x.device(), || Err(error))
-        };
         let channels = self.weight.as_ref().map(Param::shape).or(self.running_mean.as_ref().map(Buffer::shape));
         if x.rank() < 2 || channels.is_some_and(|channels| channels[..] != x.shape()[1..2]) {
             let channels = self.weight.as_ref().map_or(String::new(), |weight| format!(" of {}", weight.shape()));
             let expected = format!("[batch, channels, …] with channels{channels}");
-            return fail(ErrorKind::Rank { expected, shape: x.shape().clone() });
+            return failed(op, x, ErrorKind::Rank { expected, shape: x.shape().clone() });
         }
         let along = |vector: &Tensor| (2..x.rank()).fold(vector.clone(), |vector, _| vector.unsqueeze(-1));
         let input = x.widened();
@@ -144,7 +141,7 @@ impl Layer for BatchNorm {
                 let count = x.numel() / x.shape()[1].max(1);
                 if self.mode.is_training() && count < 2 {
                     let (expected, found) = ("at least 2 elements a channel in training", format!("{}", x.shape()));
-                    return fail(ErrorKind::Argument { argument: "the batch", expected, found });
+                    return failed(op, x, ErrorKind::Argument { argument: "the batch", expected, found });
                 }
                 let axes = Axes::from((0..x.rank()).filter(|&axis| axis != 1).collect::<Vec<_>>());
                 let mean = input.mean_keepdim(axes.clone());
@@ -266,6 +263,13 @@ fn scale_and_shift(channels: usize, init: &Init) -> (Param, Param) {
     (new(Initializer::Ones), new(Initializer::Zeros))
 }
 
+/// A tensor that carries an error, where x is.
+#[track_caller]
+fn failed(op: &'static str, x: &Tensor, kind: ErrorKind) -> Tensor {
+    let error = Error::new(op, kind);
+    Tensor::build(x.device(), || Err(error))
+}
+
 /// What sums of a dtype are kept in.
 fn wide(dtype: DType) -> DType {
     if dtype == DType::F16 { DType::F32 } else { dtype }
@@ -280,8 +284,7 @@ fn in_groups(op: &'static str, x: &Tensor, channels: usize, groups: usize, epsil
     let fits = x.rank() >= 2 && x.shape()[1] == channels && groups > 0 && channels.is_multiple_of(groups);
     if !fits {
         let expected = format!("[batch, channels, …] with {channels} channels in {groups} groups");
-        let error = Error::new(op, ErrorKind::Rank { expected, shape: x.shape().clone() });
-        return Tensor::build(x.device(), || Err(error));
+        return failed(op, x, ErrorKind::Rank { expected, shape: x.shape().clone() });
     }
     let size = x.shape()[1..].iter().product::<usize>() / groups;
     let rows = x.widened().reshape([x.shape()[0], groups, size]);
