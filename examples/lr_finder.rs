@@ -65,17 +65,18 @@ fn main() -> Result<()> {
     let suggestion = curve.suggestion().context("the loss did not fall at any rate")?;
     println!("suggested rate {suggestion:.3}");
 
-    let mut panel = Panel::new(format!("After {epochs} epochs")).labels("learning rate, as a power of ten", "loss on test digits");
+    let mut panel =
+        Panel::new(format!("After {epochs} epochs")).labels("learning rate, as a power of ten", "loss on test digits");
     let mut points = Vec::new();
     for factor in [0.01, 0.1, 0.3, 1.0, 3.0, 10.0] {
         let rate = suggestion * factor;
         let model = network(seed, &device);
-        let mut trainer =
-            Trainer::new(&model, Sgd::new(rate).momentum(0.9).of(&model), loss).epochs(epochs).quiet();
+        let mut trainer = Trainer::new(&model, Sgd::new(rate).momentum(0.9).of(&model), loss).epochs(epochs).quiet();
         // A rate that is far too high ends with a loss that is no number.
         match trainer.fit(&batches, Some(&test)) {
             Ok(_) => {
-                let loss = trainer.history().epochs.last().and_then(|epoch| epoch.validation_loss).context("no epoch")?;
+                let loss =
+                    trainer.history().epochs.last().and_then(|epoch| epoch.validation_loss).context("no epoch")?;
                 println!("rate {rate:<8.4} loss {loss:.4}");
                 points.push((rate.log10(), loss));
             }

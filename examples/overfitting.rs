@@ -72,7 +72,11 @@ fn remedies(examples: usize) -> Vec<Remedy> {
         Remedy { name: "weight decay", weight_decay: 1.0, ..none() },
         Remedy { name: "dropout", dropout: 0.6, ..none() },
         Remedy { name: "label smoothing", label_smoothing: 0.1, ..none() },
-        Remedy { name: "moved and noisy images", augment: Some(Compose::new().then(moved).then(GaussianNoise::new(0.1))), ..none() },
+        Remedy {
+            name: "moved and noisy images",
+            augment: Some(Compose::new().then(moved).then(GaussianNoise::new(0.1))),
+            ..none()
+        },
         Remedy { name: "mixup", mixup: true, ..none() },
         Remedy { name: "early stopping", stops_early: true, ..none() },
     ]
@@ -153,10 +157,7 @@ fn main() -> Result<()> {
         let (pixels, labels) = table.split_column(64);
         let labels: Vec<i32> = labels.into_iter().map(|label| label as i32).collect();
         let count = labels.len();
-        [
-            (pixels.to_tensor(&device) / 16.0).reshape([count, 1, 8, 8]),
-            Tensor::from_vec(labels, [count], &device),
-        ]
+        [(pixels.to_tensor(&device) / 16.0).reshape([count, 1, 8, 8]), Tensor::from_vec(labels, [count], &device)]
     };
     let test = TensorBatches::new(TensorDataset::new(rows(&test))?, 1024);
     let rest = rows(&rest);

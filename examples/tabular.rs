@@ -6,9 +6,7 @@
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use gradus::data::{
-    Categories, Cells, ColumnPlan, Frame, FrameOptions, Preprocessor, split_random, split_stratified,
-};
+use gradus::data::{Categories, Cells, ColumnPlan, Frame, FrameOptions, Preprocessor, split_random, split_stratified};
 use gradus::prelude::*;
 use gradus::train::metrics::ConfusionMatrix;
 use gradus::train::picture::ConfusionHeatMap;
@@ -116,11 +114,10 @@ fn train(
     let order = Key::new(arguments.seed).fold_in(1);
     let rows = TensorBatches::new(rows, arguments.batch).shuffled(order);
     let watched = TensorBatches::new(watched, 1024);
-    let mut trainer = Trainer::new(model, optimiser, |model: &Sequential, [x, y]: &[Tensor; 2]| {
-        loss(&model.forward(x), y)
-    })
-    .metric(metric.0, |model, [x, y]| metric.1(&model.forward(x), y))
-    .epochs(arguments.epochs);
+    let mut trainer =
+        Trainer::new(model, optimiser, |model: &Sequential, [x, y]: &[Tensor; 2]| loss(&model.forward(x), y))
+            .metric(metric.0, |model, [x, y]| metric.1(&model.forward(x), y))
+            .epochs(arguments.epochs);
     trainer.fit(&rows, Some(&watched))?;
     trainer.history().save_chart("Learning curves", arguments.out.join("curves.svg"))?;
     model.eval();
@@ -161,11 +158,14 @@ fn classification(arguments: &Arguments, frame: &Frame, target: &Categories, dev
     let confusion = ConfusionMatrix::from_predictions(&predicted, &known, classes)?;
     println!("test accuracy {:.2} %", 100.0 * confusion.accuracy()?);
     for (class, name) in target.vocabulary().iter().enumerate() {
-        let count = |pairs: &dyn Fn(usize, usize) -> bool| {
-            predicted.iter().zip(&known).filter(|&(&p, &k)| pairs(p, k)).count()
-        };
+        let count =
+            |pairs: &dyn Fn(usize, usize) -> bool| predicted.iter().zip(&known).filter(|&(&p, &k)| pairs(p, k)).count();
         let hits = count(&|p, k| p == class && k == class);
-        println!("  {name:<16} {hits} of {} found, {} taken for it", count(&|_, k| k == class), count(&|p, k| p == class && k != class));
+        println!(
+            "  {name:<16} {hits} of {} found, {} taken for it",
+            count(&|_, k| k == class),
+            count(&|p, k| p == class && k != class)
+        );
     }
     ConfusionHeatMap::new("Confusion matrix", &confusion).save(arguments.out.join("confusion.svg"))?;
     save(&arguments.out, &preprocessor, &model, &network(preprocessor.names().len(), classes, &init), &x[2])

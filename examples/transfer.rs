@@ -63,12 +63,11 @@ type Rows = [Tensor; 2];
 fn train(net: &Net, rate: f64, epochs: u64, rows: Rows, test: &Rows, seed: u64) -> Result<Vec<f64>> {
     let data = TensorBatches::new(TensorDataset::new(rows)?, 16).shuffled(Key::new(seed));
     let test = TensorBatches::new(TensorDataset::new(test.clone())?, 1024);
-    let mut trainer = Trainer::new(net, AdamW::new(rate).of(net), |net: &Net, [x, y]: &Rows| {
-        cross_entropy(&net.forward(x), y)
-    })
-    .metric("accuracy", |net, [x, y]| net.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..))
-    .epochs(epochs)
-    .quiet();
+    let mut trainer =
+        Trainer::new(net, AdamW::new(rate).of(net), |net: &Net, [x, y]: &Rows| cross_entropy(&net.forward(x), y))
+            .metric("accuracy", |net, [x, y]| net.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..))
+            .epochs(epochs)
+            .quiet();
     trainer.fit(&data, Some(&test))?;
     Ok(trainer.history().epochs.iter().filter_map(|epoch| Some(100.0 * epoch.value("accuracy")?)).collect())
 }

@@ -97,9 +97,7 @@ fn train_in(folder: &Path) -> Result<()> {
         .best_by("accuracy", Better::Higher)
         .resume(true);
     let mut trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss)
-        .metric("accuracy", |model, [x, y]| {
-            model.layers.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..)
-        })
+        .metric("accuracy", |model, [x, y]| model.layers.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..))
         .epochs(20)
         .log_every(4)
         .callback(FollowMean { told: 0 })
@@ -321,7 +319,9 @@ fn checkpoints_that_do_not_fit_are_refused() {
     };
     let state = checkpoint(folder.path()).unwrap().join("state.json");
     let text = std::fs::read_to_string(&state).unwrap();
-    for broken in [&text[..text.len() / 2], "", "[]", "{\"format\": 7}", &text.replace("\"format\": 1", "\"format\": 2")] {
+    for broken in
+        [&text[..text.len() / 2], "", "[]", "{\"format\": 7}", &text.replace("\"format\": 1", "\"format\": 2")]
+    {
         std::fs::write(&state, broken).unwrap();
         let error = fit(4, true).unwrap_err();
         assert!(matches!(error, TrainError::Checkpoint { .. }), "{error}");

@@ -59,11 +59,7 @@ impl SearchSpace {
     }
 
     /// One of some names.
-    pub fn choice<S: Into<String>>(
-        self,
-        name: impl Into<String>,
-        choices: impl IntoIterator<Item = S>,
-    ) -> SearchSpace {
+    pub fn choice<S: Into<String>>(self, name: impl Into<String>, choices: impl IntoIterator<Item = S>) -> SearchSpace {
         self.with(name, Range::Choice(choices.into_iter().map(Into::into).collect()))
     }
 
@@ -318,7 +314,9 @@ impl Study {
         mut objective: impl FnMut(&Trial, u64) -> Result<f64, Box<dyn Error + Send + Sync>>,
     ) -> Result<(Trial, f64), StudyError> {
         if trials == 0 || least == 0 || share < 2 {
-            return Err(StudyError::Space(format!("{trials} trials from a budget of {least} on, of which 1/{share} go on")));
+            return Err(StudyError::Space(format!(
+                "{trials} trials from a budget of {least} on, of which 1/{share} go on"
+            )));
         }
         let mut left: Vec<u64> = (0..trials).collect();
         let mut budget = least;
@@ -355,8 +353,8 @@ impl Study {
             return Ok(value);
         }
         let trial = self.trial(number);
-        let value = objective(&trial, budget)
-            .map_err(|source| StudyError::Trial { trial: trial.to_string(), source })?;
+        let value =
+            objective(&trial, budget).map_err(|source| StudyError::Trial { trial: trial.to_string(), source })?;
         self.saved.results.entry(number).or_default().push((budget, value.to_string()));
         let failed = |source| StudyError::Io { path: self.path.clone(), source };
         let json = serde_json::to_vec_pretty(&self.saved).map_err(|error| failed(error.into()))?;
@@ -391,7 +389,8 @@ mod tests {
             assert!(trials.iter().filter(|trial| trial.choice("kind").unwrap() == kind).count() > 60);
         }
         assert_eq!(study.trial(5), study.trial(5));
-        let whole = Study::open("nowhere/study.json", SearchSpace::new().integer("n", i64::MIN, i64::MAX), 0, Better::Lower);
+        let whole =
+            Study::open("nowhere/study.json", SearchSpace::new().integer("n", i64::MIN, i64::MAX), 0, Better::Lower);
         whole.unwrap().trial(1).integer("n").unwrap();
         assert!(study.trial(0).value("rates").is_err());
     }

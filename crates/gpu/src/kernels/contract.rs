@@ -40,12 +40,13 @@ impl Tiling {
         }
     }
 
-    /// Invocations that work on a tile.
+    /// How many invocations that keep the adapter busy a tile is worth. Eight subgroups are enough for a CPU of a few cores:
+    /// sums in parts take memory and another kernel.
     fn invocations(self) -> usize {
         match self {
             Tiling::Direct => 1,
             Tiling::Shared => 256,
-            Tiling::Subgroup { .. } => 8,
+            Tiling::Subgroup { .. } => 16,
         }
     }
 }

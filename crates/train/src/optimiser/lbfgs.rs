@@ -67,7 +67,7 @@ impl Lbfgs {
     /// The optimiser of a model's parameters.
     #[track_caller]
     pub fn of(self, model: &(impl Module + ?Sized)) -> LbfgsOptimiser {
-        self.of_parameters(model.parameters())
+        self.of_parameters(model.trainable_parameters())
     }
 
     /// The optimiser of some parameters, given with their paths: all of one device, and of one dtype.

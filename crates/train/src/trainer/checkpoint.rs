@@ -75,15 +75,7 @@ impl Checkpoints {
     /// Checkpoints in a folder, which is made if it is not there. The last two are kept.
     pub fn new(folder: impl Into<PathBuf>) -> Checkpoints {
         let folder = folder.into();
-        Checkpoints {
-            folder,
-            every_steps: None,
-            every: None,
-            keep: 2,
-            best: None,
-            resume: false,
-            last: Instant::now(),
-        }
+        Checkpoints { folder, every_steps: None, every: None, keep: 2, best: None, resume: false, last: Instant::now() }
     }
 
     /// One every so many steps, too.
@@ -141,7 +133,8 @@ impl Checkpoints {
         match complete.last() {
             _ if has_begun => Ok(None),
             Some(path) if !self.resume => {
-                let problem = "the folder has checkpoints of another run: go on from them with `resume`, or take another";
+                let problem =
+                    "the folder has checkpoints of another run: go on from them with `resume`, or take another";
                 Err(TrainError::Checkpoint { path: path.clone(), problem: problem.into() })
             }
             last => Ok(last.cloned()),

@@ -243,11 +243,8 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
                 let mut group = Vec::with_capacity(count);
                 for batch in self.state.batch..self.state.batch + count {
                     let number = self.state.epoch;
-                    let next = epoch.next().ok_or(TrainError::Batches {
-                        epoch: number,
-                        expected: batches,
-                        found: batch,
-                    })?;
+                    let next =
+                        epoch.next().ok_or(TrainError::Batches { epoch: number, expected: batches, found: batch })?;
                     group.push(next.map_err(|source| TrainError::Batch { epoch: number, batch, source })?);
                 }
                 run.rows += group.iter().map(Batch::rows).sum::<usize>();
