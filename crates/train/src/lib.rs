@@ -23,5 +23,5 @@ pub use prune::{Masks, Pruned, StructuredPruning};
 pub use range_test::{RangeCurve, RangePoint, RangeTest};
 pub use schedule::*;
 pub use snapshot::Snapshot;
-pub use study::{SearchSpace, Study, StudyError, Trial};
+pub use study::{SearchSpace, Study, StudyError, Trial, TrialError};
 pub use trainer::*;

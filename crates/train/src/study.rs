@@ -165,6 +165,9 @@ impl std::fmt::Display for Trial {
     }
 }
 
+/// What a trial may fail with.
+pub type TrialError = Box<dyn Error + Send + Sync>;
+
 /// Why a study stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -194,7 +197,7 @@ pub enum StudyError {
         /// Its hyperparameters.
         trial: String,
         /// What it said.
-        source: Box<dyn Error + Send + Sync>,
+        source: TrialError,
     },
 }
 
@@ -276,7 +279,7 @@ impl Study {
     pub fn random(
         &mut self,
         trials: u64,
-        mut objective: impl FnMut(&Trial) -> Result<f64, Box<dyn Error + Send + Sync>>,
+        mut objective: impl FnMut(&Trial) -> Result<f64, TrialError>,
     ) -> Result<(Trial, f64), StudyError> {
         self.halving(trials, 1, 1, u64::MAX, |trial, _| objective(trial))
     }
@@ -311,7 +314,7 @@ impl Study {
         least: u64,
         most: u64,
         share: u64,
-        mut objective: impl FnMut(&Trial, u64) -> Result<f64, Box<dyn Error + Send + Sync>>,
+        mut objective: impl FnMut(&Trial, u64) -> Result<f64, TrialError>,
     ) -> Result<(Trial, f64), StudyError> {
         if trials == 0 || least == 0 || share < 2 {
             return Err(StudyError::Space(format!(
@@ -346,7 +349,7 @@ impl Study {
         &mut self,
         number: u64,
         budget: u64,
-        objective: &mut dyn FnMut(&Trial, u64) -> Result<f64, Box<dyn Error + Send + Sync>>,
+        objective: &mut dyn FnMut(&Trial, u64) -> Result<f64, TrialError>,
     ) -> Result<f64, StudyError> {
         let known = self.saved.results.get(&number).and_then(|all| all.iter().find(|(of, _)| *of == budget));
         if let Some(value) = known.and_then(|(_, value)| value.parse().ok()) {
