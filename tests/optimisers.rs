@@ -79,7 +79,7 @@ fn own_chain(parameters: Vec<(String, Param)>) -> Optimiser {
 
 fn in_groups(parameters: Vec<(String, Param)>) -> Optimiser {
     let rule = Adam::new(5e-3).decoupled_weight_decay(1e-2).clip_norm(2.0).schedule(Schedule::cosine(400, 0.1));
-    let rule = rule.group("*bias", |adam| adam.decoupled_weight_decay(0.0).learning_rate(1e-2).schedule(1.0));
+    let rule = rule.group("*.bias", |adam| adam.decoupled_weight_decay(0.0).learning_rate(1e-2).schedule(1.0));
     rule.group(|path: &str| path == "2.weight", |adam| adam.betas(0.8, 0.99).clip_norm(1.0)).of_parameters(parameters)
 }
 
@@ -337,8 +337,8 @@ fn groups_have_their_own_settings() -> Result<()> {
     let layer = || Linear::from_tensors(Tensor::new([[1.0]], &device), Some(Tensor::new([1.0], &device)));
     let model = vec![layer(), layer()];
     let rule = Sgd::new(0.5).weight_decay(0.25);
-    let rule = rule.group("*bias", |sgd| sgd.weight_decay(0.0));
-    let rule = rule.group("1.*", |sgd| sgd.learning_rate(0.125).schedule(Schedule::step(1, 0.5)));
+    let rule = rule.group("*.bias", |sgd| sgd.weight_decay(0.0));
+    let rule = rule.group("1.**", |sgd| sgd.learning_rate(0.125).schedule(Schedule::step(1, 0.5)));
     let mut optimiser = rule.of(&model);
     assert_eq!(optimiser.learning_rates(), [0.5, 0.125, 0.5]);
     let ones = || (0..4).map(|i| Tensor::ones(if i % 2 == 0 { vec![1, 1] } else { vec![1] }, &device)).collect();
@@ -360,7 +360,7 @@ fn groups_have_their_own_settings() -> Result<()> {
     let model = vec![layer(), layer()];
     let chain = || -> Vec<Box<dyn gradus::train::Transform>> { vec![Box::new(ScaleByLearningRate)] };
     let shared: Vec<Box<dyn gradus::train::Transform>> = vec![Box::new(ClipByNorm { limit: 1.0 })];
-    let groups = vec![Group::of_paths("0.weight", 1.0, chain()), Group::of_paths("1.*", 2.0, chain())];
+    let groups = vec![Group::of_paths("0.weight", 1.0, chain()), Group::of_paths("1.**", 2.0, chain())];
     let mut optimiser = Optimiser::with_groups(model.parameters(), shared, groups);
     assert_eq!(optimiser.parameters().len(), 3);
     let gradient = |value: f32, shape: &[usize]| Tensor::full(shape, value, &device);

@@ -39,6 +39,7 @@ pub use loss::{
 };
 pub use module::{Identity as ModuleIdentity, Module, Visitor, Walk};
 pub use parameter::{Buffer, Mode, Param};
+pub use pattern::path_matches;
 pub use penalty::{elastic_net_penalty, l1_penalty, l2_penalty, max_norm};
 pub use reparametrise::{spectral_norm, weight_norm};
 pub use state::{Loaded, Misfits, StateError, StateLoader};

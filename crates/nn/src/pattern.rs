@@ -3,6 +3,18 @@
 use crate::Param;
 use gradus_tensor::{Error, ErrorKind, Result};
 
+/// Whether a path is what a pattern says, as [`Module::parameters_matching`](crate::Module::parameters_matching) describes it.
+///
+/// ```
+/// use gradus_nn::path_matches;
+/// assert!(path_matches("*.bias", "encoder.0.bias"));
+/// assert!(path_matches("encoder.**", "encoder.0.bias"));
+/// assert!(!path_matches("encoder.*", "encoder.0.bias"));
+/// ```
+pub fn path_matches(pattern: &str, path: &str) -> bool {
+    Pattern::new(pattern).matches(path)
+}
+
 /// A pattern of names between dots.
 pub(crate) struct Pattern<'a> {
     text: &'a str,

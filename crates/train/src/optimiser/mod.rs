@@ -104,7 +104,7 @@ impl Optimiser {
     ///     model.parameters(),
     ///     vec![Box::new(ClipByNorm { limit: 1.0 })],
     ///     vec![
-    ///         Group::of_paths("*bias", 2e-3, vec![adam(), Box::new(ScaleByLearningRate)]),
+    ///         Group::of_paths("*.bias", 2e-3, vec![adam(), Box::new(ScaleByLearningRate)]),
     ///         Group::of_the_rest(1e-3, vec![adam(), decay, Box::new(ScaleByLearningRate)]),
     ///     ],
     /// );

@@ -16,7 +16,7 @@ use gradus_tensor::{Cell, DType, Device, Error, ErrorKind, Result, Tensor, assig
 /// use gradus_train::{Masks, Sgd};
 ///
 /// let model = Linear::from_tensors(Tensor::new([[0.1, -2.0], [3.0, -0.2]], &Device::cpu()), None);
-/// let masks = Masks::per_parameter(&model, "*weight", 0.5)?;
+/// let masks = Masks::per_parameter(&model, "*.weight", 0.5)?;
 /// masks.apply()?;
 /// assert_eq!(model.weight.tensor().to_vec::<f32>()?, [0.0, -2.0, 3.0, 0.0]);
 /// let mut optimiser = Sgd::new(0.5).of(&model);
@@ -205,8 +205,8 @@ mod tests {
     fn the_smallest_go_of_each_or_of_all() -> Result<()> {
         let model = model();
         let counts = |masks: &Masks| masks.counts().map(|(_, _, pruned)| pruned).collect::<Vec<_>>();
-        assert_eq!(counts(&Masks::per_parameter(&model, "*weight", 0.5)?), [2, 2]);
-        let global = Masks::global(&model, "*weight", 0.5)?;
+        assert_eq!(counts(&Masks::per_parameter(&model, "*.weight", 0.5)?), [2, 2]);
+        let global = Masks::global(&model, "*.weight", 0.5)?;
         assert_eq!(counts(&global), [1, 3]);
         assert_eq!(global.sparsity(), 0.5);
         global.apply()?;
@@ -214,10 +214,10 @@ mod tests {
         assert!(model[1].weight.tensor().to_vec::<f32>()?[2].is_nan());
         // Equal ones: the first goes. None and all.
         assert_eq!(smallest(&[&[1.0, 1.0, 1.0, 1.0]], 0.5), [[true, true, false, false]]);
-        assert_eq!(counts(&Masks::global(&model, "*", 0.0)?), [0, 0, 0, 0]);
-        assert_eq!(counts(&Masks::global(&model, "*", 1.0)?), [4, 2, 4, 2]);
+        assert_eq!(counts(&Masks::global(&model, "**", 0.0)?), [0, 0, 0, 0]);
+        assert_eq!(counts(&Masks::global(&model, "**", 1.0)?), [4, 2, 4, 2]);
         for share in [-0.1, 1.1, f64::NAN] {
-            assert!(Masks::global(&model, "*", share).is_err());
+            assert!(Masks::global(&model, "**", share).is_err());
         }
         assert!(Masks::global(&model, "x", 0.5).is_err());
         Ok(())

@@ -20,7 +20,7 @@ use std::sync::Arc;
 ///     .decoupled_weight_decay(0.01)
 ///     .clip_norm(1.0)
 ///     .schedule(Schedule::cosine(1000, 0.0).after_warmup(100))
-///     .group("*bias", |adam| adam.decoupled_weight_decay(0.0).learning_rate(2e-3))
+///     .group("*.bias", |adam| adam.decoupled_weight_decay(0.0).learning_rate(2e-3))
 ///     .of(&model);
 /// assert_eq!(optimiser.learning_rates(), [2e-3, 1e-3]);
 /// ```
