@@ -8,11 +8,14 @@
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use gradus::data::Array;
+use gradus::data::{Array, DataError, InOrder};
 use gradus::prelude::*;
+use gradus::train::Outcome;
 use gradus::train::metrics::ConfusionMatrix;
-use gradus::train::picture::{Chart, ConfusionHeatMap, ImageGrid, Panel};
+use gradus::train::picture::{ConfusionHeatMap, ImageGrid};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Parser)]
 struct Arguments {
@@ -27,13 +30,16 @@ struct Arguments {
     seed: u64,
     /// Passes over the training set.
     #[arg(long, default_value_t = 3)]
-    epochs: usize,
+    epochs: u64,
     /// Images per step.
     #[arg(long, default_value_t = 128)]
     batch: usize,
     /// Only so many images to train on, and a sixth as many to test.
     #[arg(long)]
     images: Option<usize>,
+    /// Saves checkpoints in this folder, and goes on from the last one that is there.
+    #[arg(long)]
+    checkpoints: Option<PathBuf>,
     /// The folder for the pictures.
     #[arg(long, default_value = "out/mnist")]
     out: PathBuf,
@@ -44,7 +50,7 @@ const CLASSES: usize = 10;
 const SIDE: usize = 28;
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { data, device, seed, epochs, batch, images, out } = Arguments::parse();
+    let Arguments { data, device, seed, epochs, batch, images, checkpoints, out } = Arguments::parse();
     let device = Device::named(&device)?;
     println!("device {}, seed {seed}", device.description());
     let Some(folder) = data.or_else(|| Path::new(DEBIAN).is_dir().then(|| DEBIAN.into())) else {
@@ -53,8 +59,8 @@ fn main() -> anyhow::Result<()> {
              begin with train-images-idx3-ubyte as --data"
         );
     };
-    let train = Images::read(&folder, "train", images)?;
-    let test = Images::read(&folder, "t10k", images.map(|n| n.div_ceil(6)))?;
+    let train = Arc::new(Images::read(&folder, "train", images)?);
+    let test = Arc::new(Images::read(&folder, "t10k", images.map(|n| n.div_ceil(6)))?);
     println!("{} images to train, {} to test", train.len(), test.len());
 
     let init = Init::new(seed, &device);
@@ -72,46 +78,37 @@ fn main() -> anyhow::Result<()> {
         .then(Linear::new(128, CLASSES, &init));
     println!("{} parameters", model.num_parameters());
 
+    let steps = epochs * train.len().div_ceil(batch) as u64;
+    let optimiser = Adam::new(2e-3).schedule(Schedule::cosine(steps, 0.0)).of(&model);
     // Images stay on the host, as bytes; a step uploads its own.
-    let data = TensorDataset::new([Tensor::arange(train.len(), &Device::cpu())])?;
-    let rate = 2e-3;
-    let mut optimiser = Adam::new(rate).of(&model);
-    let steps = epochs * data.len().div_ceil(batch);
-    let order = Key::new(seed).fold_in(1);
-    let mut progress = Progress::new(steps as u64, "training");
-    let (mut losses, mut accuracies) = (Vec::new(), Vec::new());
-    for epoch in 0..epochs {
-        model.train();
-        for [rows] in data.batches(batch).shuffled(order.fold_in(epoch as u64)) {
-            let (x, y) = train.batch(rows.to_vec::<i32>()?.into_iter().map(|row| row as usize), &device)?;
-            // The rate falls to zero along half a cosine.
-            let done = optimiser.steps() as f64 / steps as f64;
-            optimiser.set_learning_rate(rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()));
-            let loss = cross_entropy(&model.forward(&x), &y);
-            optimiser.step(&loss)?;
-            if optimiser.steps().is_multiple_of(20) {
-                losses.push((optimiser.steps() as f64, loss.item::<f32>()? as f64));
-            }
-            progress.step(1);
-        }
-        model.eval();
-        let right =
-            predictions(&model, &test, &device)?.iter().zip(test.labels()?).filter(|((p, _), l)| p == l).count();
-        let accuracy = 100.0 * right as f64 / test.len() as f64;
-        accuracies.push((optimiser.steps() as f64, accuracy));
-        progress.note(format!("epoch {}  test accuracy {accuracy:.2} %", epoch + 1));
+    let rows = |images: &Arc<Images>| {
+        let (images, device) = (images.clone(), device.clone());
+        move |rows: Vec<usize>| images.batch(rows, &device)
+    };
+    let order = Shuffled::new(train.len(), Key::new(seed).fold_in(1));
+    let train_batches = Loader::with_collate(InMemory::new(0..train.len()), order, batch, rows(&train))?;
+    let test_batches = Loader::with_collate(InMemory::new(0..test.len()), InOrder::new(test.len()), 500, rows(&test))?;
+    let mut trainer = Trainer::new(&model, optimiser, |model: &Sequential, (x, y): &(Tensor, Tensor)| {
+        cross_entropy(&model.forward(x), y)
+    })
+    .metric("accuracy", |model, (x, y)| model.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..))
+    .epochs(epochs)
+    .log_every(20)
+    .stop_on_signals();
+    if let Some(folder) = checkpoints {
+        trainer = trainer.checkpoints(Checkpoints::new(folder).every(Duration::from_secs(30)).resume(true));
     }
-    progress.finish_with("trained");
+    if trainer.fit(&train_batches, Some(&test_batches))? == Outcome::Interrupted {
+        return Ok(());
+    }
+    trainer.history().save_chart("Images of 28×28 pixels: learning curves", out.join("curves.svg"))?;
+    model.eval();
 
     let (predicted, labels) = (predictions(&model, &test, &device)?, test.labels()?);
     let classes: Vec<usize> = predicted.iter().map(|&(class, _)| class).collect();
     let confusion = ConfusionMatrix::from_predictions(&classes, &labels, CLASSES)?;
     println!("test accuracy {:.2} %", 100.0 * confusion.accuracy()?);
 
-    Chart::new("Images of 28×28 pixels: learning curves")
-        .panel(Panel::new("Loss of a batch").labels("step", "cross-entropy").log_y().line("train", losses))
-        .panel(Panel::new("Accuracy").labels("step", "%").line("test", accuracies))
-        .save(out.join("curves.svg"))?;
     ConfusionHeatMap::new("Confusion matrix", &confusion).save(out.join("confusion.svg"))?;
     let mut wrong = ImageGrid::new("Images that the network got wrong (label → answer)", SIDE, SIDE).range(0.0, 1.0);
     for (row, &label) in labels.iter().enumerate().filter(|&(row, &label)| label != classes[row]).take(48) {
@@ -152,7 +149,7 @@ impl Images {
     }
 
     /// Images `[n, 1, 28, 28]` in 0 ..= 1, and their labels.
-    fn batch(&self, rows: impl IntoIterator<Item = usize>, device: &Device) -> anyhow::Result<(Tensor, Tensor)> {
+    fn batch(&self, rows: impl IntoIterator<Item = usize>, device: &Device) -> Result<(Tensor, Tensor), DataError> {
         let rows: Vec<usize> = rows.into_iter().collect();
         let pixels = self.pixels.select(rows.iter().copied())?.to_tensor(device).unsqueeze(1) / 255.0;
         Ok((pixels, self.labels.select(rows)?.to_tensor((device, DType::I32))))

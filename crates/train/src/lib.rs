@@ -1,6 +1,7 @@
 //! The training loop and what it needs: optimisers, schedules, metrics, checkpoints, tools against over-fitting, pruning, logs,
 //! progress and pictures.
 
+mod cross_validation;
 mod early_stopping;
 pub mod log;
 pub mod metrics;
@@ -15,6 +16,7 @@ mod snapshot;
 mod study;
 mod trainer;
 
+pub use cross_validation::{CrossValidationError, FoldError, cross_validate};
 pub use early_stopping::{EarlyStopping, EarlyStoppingState};
 pub use optimiser::*;
 pub use over_fitting::{OverFitting, OverFittingWarning};
