@@ -232,6 +232,35 @@ fn a_loss_that_is_no_number_ends_the_run_before_it_is_saved() {
     assert!(error.starts_with("log") && error.contains(&format!("trainer.rs:{line}")), "{error}");
 }
 
+#[test]
+fn losses_that_are_not_finite_are_skipped_where_that_is_asked_for() {
+    let device = Device::cpu();
+    let folder = tempfile::tempdir().unwrap();
+    let overflows = |epoch: u64, batch: usize| (epoch, batch) == (1, 2);
+    let source = batches_from(5, |epoch, batch| {
+        let [x, y] = points(8, &device);
+        Ok([if overflows(epoch, batch) { x * f32::INFINITY } else { x }, y])
+    });
+    let model = Linear::new(4, 3, &Init::new(1, &device));
+    let loss = |model: &Linear, [x, y]: &Rows| cross_entropy(&model.forward(x), y);
+    let trainer = || {
+        let checkpoints = Checkpoints::new(folder.path()).every_steps(1).resume(true);
+        Trainer::new(&model, Adam::new(1e-2).of(&model), loss).log_every(1).checkpoints(checkpoints).quiet()
+    };
+    let mut first = trainer().skip_non_finite().epochs(2);
+    first.fit(&source, None).unwrap();
+    let skipped: Vec<u64> = first.history().epochs.iter().map(|epoch| epoch.skipped).collect();
+    assert_eq!(skipped, [0, 1]);
+    assert!(values(&model).concat().iter().all(|x| x.is_finite()));
+    // The mean of no loss is NaN; it survives a checkpoint.
+    assert!(first.history().losses.iter().filter(|(_, loss)| loss.is_nan()).count() == 1);
+    let mut second = trainer().skip_non_finite().epochs(3);
+    second.fit(&source, None).unwrap();
+    assert_eq!(second.history().epochs[..2], first.history().epochs[..]);
+    let nans = |history: &History| history.losses.iter().map(|(step, loss)| (*step, loss.is_nan())).collect::<Vec<_>>();
+    assert_eq!(nans(second.history())[..10], nans(first.history())[..]);
+}
+
 struct StopAt(u64);
 
 impl Callback for StopAt {

@@ -26,6 +26,37 @@ impl TryFrom<Float> for f64 {
     }
 }
 
+/// A number.
+pub(super) mod single {
+    use super::Float;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Float::from(*value).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Float::deserialize(from)?.try_into().map_err(D::Error::custom)
+    }
+}
+
+/// Numbers at steps.
+pub(super) mod by_step {
+    use super::Float;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(values: &[(u64, f64)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().map(|(step, value)| (step, Float::from(*value))))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(u64, f64)>, D::Error> {
+        let values = Vec::<(u64, Float)>::deserialize(from)?;
+        values.into_iter().map(|(step, value)| Ok((step, value.try_into().map_err(D::Error::custom)?))).collect()
+    }
+}
+
 /// A number that may be missing.
 pub(super) mod optional {
     use super::Float;

@@ -13,7 +13,8 @@ pub struct EpochRecord {
     pub epoch: u64,
     /// How many steps were taken until its end.
     pub step: u64,
-    /// The mean loss of its rows, each as it was in its step.
+    /// The mean loss of its rows, each as it was in its step; NaN if all were skipped.
+    #[serde(with = "floats::single")]
     pub train_loss: f64,
     /// The mean loss of the validation rows at its end, if there are any.
     #[serde(with = "floats::optional")]
@@ -23,6 +24,8 @@ pub struct EpochRecord {
     pub metrics: Vec<(String, f64)>,
     /// The learning rate of its last step.
     pub learning_rate: f64,
+    /// How many of its losses were not finite, and left out.
+    pub skipped: u64,
 }
 
 impl EpochRecord {
@@ -42,14 +45,19 @@ impl fmt::Display for EpochRecord {
         if let Some(loss) = self.validation_loss {
             write!(f, "  validation loss {loss:.4}")?;
         }
-        self.metrics.iter().try_for_each(|(name, value)| write!(f, "  {name} {value:.4}"))
+        self.metrics.iter().try_for_each(|(name, value)| write!(f, "  {name} {value:.4}"))?;
+        if self.skipped > 0 {
+            write!(f, "  {} not finite, skipped", self.skipped)?;
+        }
+        Ok(())
     }
 }
 
 /// What was measured in the course of training.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// Step and mean loss since the entry before; one for every time that losses are read.
+    /// Step and mean loss since the entry before; one for every time that losses are told of.
+    #[serde(with = "floats::by_step")]
     pub losses: Vec<(u64, f64)>,
     /// The epochs that are over.
     pub epochs: Vec<EpochRecord>,

@@ -80,6 +80,7 @@ pub struct Trainer<'a, M, B> {
     quiet: bool,
     stops_on_signals: bool,
     finds_nan: bool,
+    skips_non_finite: bool,
     over_fitting: OverFitting,
     state: RunState,
     /// Losses that were not read yet, with their numbers of rows.
@@ -102,6 +103,7 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             quiet: false,
             stops_on_signals: false,
             finds_nan: false,
+            skips_non_finite: false,
             over_fitting: OverFitting::new(),
             state: RunState::default(),
             unread: Vec::new(),
@@ -150,6 +152,13 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
     /// second signal ends the program at once. This is for the whole process.
     pub fn stop_on_signals(self) -> Self {
         Trainer { stops_on_signals: true, ..self }
+    }
+
+    /// Leaves out steps whose loss or gradients are not finite, instead of ending the run: they change nothing, and
+    /// [`EpochRecord::skipped`] counts losses that were not finite. For f16, whose numbers soon overflow.
+    pub fn skip_non_finite(mut self) -> Self {
+        self.optimiser.skip_non_finite(true);
+        Trainer { skips_non_finite: true, ..self }
     }
 
     /// Looks for NaN in every step: the op that made the first one is an error with its line. Each step is computed
@@ -333,6 +342,10 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         let values = stacked(&losses).to_vec::<f32>()?;
         for (i, (&(rows, _), value)) in unread.iter().zip(values).enumerate() {
             let loss = f64::from(value);
+            if !loss.is_finite() && self.skips_non_finite {
+                self.state.skipped += 1;
+                continue;
+            }
             if !loss.is_finite() {
                 let before = (unread.len() - 1 - i) / self.accumulate;
                 return Err(TrainError::NotFinite { step: self.state.step - before as u64, loss });
@@ -369,6 +382,7 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             train_loss,
             validation_loss,
             metrics,
+            skipped: std::mem::take(&mut self.state.skipped),
             learning_rate: self.optimiser.next_learning_rates().last().copied().unwrap_or(0.0),
         };
         run.note(record.to_string());
