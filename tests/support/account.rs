@@ -34,8 +34,9 @@ impl Account {
 
     /// Fails if the process has grown since `before`.
     fn check_process(&self, before: &Account, device: &Device) {
-        // A software adapter is a part of the process, and makes its own arrangements.
-        let allowed = if is_cpu(device) { 1 << 20 } else { 6 << 20 };
+        // A software adapter is a part of the process, and its compiler keeps and gives back memory as it likes: 14 MiB have been
+        // seen. What the library itself keeps on a GPU is counted by its statistics.
+        let allowed = if is_cpu(device) { 1 << 20 } else { 32 << 20 };
         let grown = self.resident.saturating_sub(before.resident);
         assert!(grown < allowed, "the process grew by {grown} bytes on {device}");
     }
