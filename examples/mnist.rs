@@ -29,7 +29,7 @@ struct Arguments {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Passes over the training set.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     epochs: u64,
     /// Images per step.
     #[arg(long, default_value_t = 128)]
