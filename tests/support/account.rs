@@ -34,12 +34,23 @@ impl Account {
 
     /// Fails if the process has grown since `before`.
     fn check_process(&self, before: &Account, device: &Device) {
-        // A software adapter is a part of the process, and its compiler keeps and gives back memory as it likes: 14 MiB have been
-        // seen. What the library itself keeps on a GPU is counted by its statistics.
-        let allowed = if is_cpu(device) { 1 << 20 } else { 32 << 20 };
         let grown = self.resident.saturating_sub(before.resident);
-        assert!(grown < allowed, "the process grew by {grown} bytes on {device}");
+        assert!(grown < allowed(device), "the process grew by {grown} bytes on {device}");
     }
+
+    /// The same, but what a GPU's driver takes once is no leak: who has grown there must not grow in `again`.
+    fn check_process_or_again(&self, before: &Account, device: &Device, again: impl FnOnce()) {
+        if is_cpu(device) || self.resident.saturating_sub(before.resident) < allowed(device) {
+            return self.check_process(before, device);
+        }
+        again();
+        Account::of(device).check_process(self, device);
+    }
+}
+
+/// By how many bytes a process may grow. A software adapter is a part of it, and makes its own arrangements.
+fn allowed(device: &Device) -> usize {
+    if is_cpu(device) { 1 << 20 } else { 6 << 20 }
 }
 
 /// Bytes of the process in memory; 0 where the system does not tell.
@@ -63,7 +74,7 @@ pub(crate) fn makes_and_keeps_nothing(device: &Device, steps: usize, mut step: i
     assert_eq!(after.made(), before.made(), "plans, pipelines, bind groups, buffers, bytes made on {device}");
     assert_eq!(after.memory, before.memory, "on {device}");
     assert_eq!(after.nodes, before.nodes, "nodes on {device}");
-    after.check_process(&before, device);
+    after.check_process_or_again(&before, device, || (steps / 10..steps).for_each(|_| step()));
 }
 
 /// Runs steps that may leave work for later, and checks that neither arrays nor the process grow after the first half.
@@ -75,5 +86,5 @@ pub(crate) fn stays_flat(device: &Device, steps: usize, mut step: impl FnMut()) 
     let grown = after.memory.in_use.saturating_sub(before.memory.in_use);
     // Up to 4,096 single numbers may wait to be added up.
     assert!(grown <= 4096 * 4 * grain(device), "arrays grew by {grown} bytes on {device}");
-    after.check_process(&before, device);
+    after.check_process_or_again(&before, device, || (steps / 2..steps).for_each(|_| step()));
 }
