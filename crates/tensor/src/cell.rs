@@ -1,13 +1,14 @@
 //! Cells: parameters and running statistics. A cell holds a tensor and a version.
 
 use crate::Tensor;
-use crate::compile::{is_recording, note_read};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate;
+use crate::extract::Extraction;
 use crate::node::{Cut, Edges, Node, Value};
+use crate::notes::{is_recording, note_read, note_unrepeatable};
 use gradus_ir::op::Op;
-use gradus_ir::{Error as ErrorKind, Shape};
+use gradus_ir::{Error as ErrorKind, Executable, Shape};
 use std::collections::HashSet;
 use std::fmt;
 use std::panic::Location;
@@ -32,6 +33,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub struct Cell {
     identity: Arc<Identity>,
     tensor: Arc<Mutex<Tensor>>,
+}
+
+/// The leaves of a cell before and after an assignment.
+pub(crate) struct Awaited {
+    pub(crate) old: Arc<Node>,
+    pub(crate) new: Arc<Node>,
 }
 
 /// What leaves know of their cell: not its tensor, which is a leaf itself.
@@ -112,10 +119,7 @@ impl Cell {
         };
         let op = if edges.is_empty() { Op::Input(0) } else { Op::Reshape };
         let mut leaf = Node::new(op, edges, value, node.ty.clone(), node.device.clone(), location);
-        leaf.cells = 1 << self.bit();
-        leaf.tracked = AtomicBool::new(self.identity.tracked);
-        leaf.stops = true;
-        leaf.cell = Some(CellTag { identity: self.identity.clone(), version });
+        self.identify(&mut leaf, version);
         Tensor::share(leaf)
     }
 
@@ -129,6 +133,39 @@ impl Cell {
         (leaf, previous)
     }
 
+    /// Puts a leaf whose value a run under way will store in place of the present one, under a new version; gives both nodes
+    /// back. Until then it reads `gone`, a value that was overwritten, so that whoever needs it waits for the run.
+    pub(crate) fn await_value(
+        &self,
+        present: &mut Tensor,
+        gone: &Arc<Node>,
+        location: &'static Location<'static>,
+    ) -> Result<Awaited> {
+        let old = present.node()?.clone();
+        let version = self.identity.version.fetch_add(1, Ordering::AcqRel) + 1;
+        let edges = Edges::from_iter([gone.clone()]);
+        let mut leaf = Node::new(Op::Reshape, edges, Value::Pending, old.ty.clone(), old.device.clone(), location);
+        self.identify(&mut leaf, version);
+        let new = Arc::new(leaf);
+        old.device.note_assignment(self.bit());
+        *present = Tensor::of(new.clone());
+        Ok(Awaited { old, new })
+    }
+
+    /// Makes a node a leaf of this cell.
+    fn identify(&self, leaf: &mut Node, version: u64) {
+        leaf.cells = 1 << self.bit();
+        leaf.tracked = AtomicBool::new(self.identity.tracked);
+        leaf.stops = true;
+        leaf.cell = Some(CellTag { identity: self.identity.clone(), version });
+    }
+
+    /// Undoes [`await_value`](Cell::await_value).
+    pub(crate) fn put_back_node(&self, old: &Arc<Node>) {
+        let version = old.cell.as_ref().map_or(0, |tag| tag.version);
+        self.put_back(Tensor::of(old.clone()), version);
+    }
+
     /// Puts back a leaf that was replaced, as if it had never been: what was recorded on it keeps its gradient.
     fn put_back(&self, leaf: Tensor, version: u64) {
         let mut present = self.lock();
@@ -138,20 +175,22 @@ impl Cell {
         *present = leaf;
     }
 
+    pub(crate) fn id(&self) -> u64 {
+        self.identity.id
+    }
+
     fn bit(&self) -> u32 {
         (self.identity.id % 64) as u32
     }
 
-    fn lock(&self) -> MutexGuard<'_, Tensor> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Tensor> {
         self.tensor.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The present tensor.
     pub fn tensor(&self) -> Tensor {
         let tensor = self.lock().clone();
-        if is_recording() {
-            note_read(self, &tensor);
-        }
+        note_read(self, &tensor);
         tensor
     }
 
@@ -217,6 +256,7 @@ impl Cell {
         if is_recording() {
             return Err(Error::located("assign", ErrorKind::Recording, location));
         }
+        note_unrepeatable();
         check(&self.tensor(), &tensor, location)?;
         evaluate::have_values(std::slice::from_ref(tensor.node()?))?;
         self.replace(&tensor, location);
@@ -239,35 +279,45 @@ impl fmt::Debug for Cell {
 /// then keep their tensors.
 #[track_caller]
 pub fn assign(updates: impl IntoIterator<Item = (Cell, Tensor)>) -> Result<()> {
-    let location = Location::caller();
+    assign_seen(updates.into_iter().collect(), Location::caller(), &mut |_, _, _| ())
+}
+
+/// What is shown the leaves of the cells that are assigned, before and after, with the graph and its executable.
+pub(crate) type SeeAssigned<'a> = dyn FnMut(&[(Cell, Awaited)], &Extraction, &Arc<dyn Executable>) + 'a;
+
+/// As [`assign`], but `see` is shown what is about to run.
+pub(crate) fn assign_seen(
+    updates: Vec<(Cell, Tensor)>,
+    location: &'static Location<'static>,
+    see: &mut SeeAssigned,
+) -> Result<()> {
     if is_recording() {
         return Err(Error::located("assign", ErrorKind::Recording, location));
     }
-    let updates: Vec<(Cell, Tensor)> = updates.into_iter().collect();
     for (cell, new) in &updates {
         check(&cell.tensor(), new, location)?;
     }
-    let mut roots = Vec::with_capacity(updates.len());
-    let mut old = Vec::with_capacity(updates.len());
+    let mut assigned = Vec::with_capacity(updates.len());
     for (cell, new) in updates {
         let (leaf, previous) = cell.replace(&new, location);
-        roots.push(leaf.node()?.clone());
-        old.push((cell, previous.node()?.clone()));
+        let (old, new) = (previous.node()?.clone(), leaf.node()?.clone());
+        assigned.push((cell, Awaited { old, new }));
     }
-    let replaced: Vec<Arc<Node>> = old.iter().map(|(_, node)| node.clone()).collect();
+    let roots: Vec<Arc<Node>> = assigned.iter().map(|(_, awaited)| awaited.new.clone()).collect();
+    let replaced: Vec<Arc<Node>> = assigned.iter().map(|(_, awaited)| awaited.old.clone()).collect();
     // A held tensor that reads an old value may fail where the update does not; without donation it can wait.
-    let result = evaluate::run(&roots, &replaced).or_else(|first| evaluate::run(&roots, &[]).map_err(|_| first));
-    drop(replaced);
+    let result =
+        evaluate::run_seen(&roots, &replaced, &mut |extraction, executable| see(&assigned, extraction, executable))
+            .or_else(|first| evaluate::run(&roots, &[]).map_err(|_| first));
     if result.is_err() {
         // A cell that was listed twice gets its first value back.
-        for (cell, node) in old.into_iter().rev() {
-            let version = node.cell.as_ref().map_or(0, |tag| tag.version);
-            cell.put_back(Tensor::of(node), version);
+        for (cell, Awaited { old, .. }) in assigned.iter().rev() {
+            cell.put_back_node(old);
         }
         return result;
     }
     let mut devices: Vec<&Device> = Vec::new();
-    for (_, node) in &old {
+    for node in &replaced {
         if !devices.contains(&&node.device) {
             devices.push(&node.device);
             evaluate::cut_stale(&node.device);

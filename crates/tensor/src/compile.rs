@@ -4,13 +4,11 @@ use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::extract::{Extraction, Flag};
 use crate::node::{Edges, Node, Value};
+use crate::notes::{Slot, is_recording, note_unrepeatable, recorded};
 use crate::random::{Key, Rng};
 use crate::{Cell, Device, Tensor};
-use foldhash::fast::FixedState;
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Buffer, Error as ErrorKind, Executable, Number};
-use smallvec::SmallVec;
-use std::cell::{Cell as ThreadCell, RefCell};
 use std::collections::HashMap;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -70,6 +68,7 @@ impl<F: Fn(&[Tensor]) -> Result<Vec<Tensor>>> Compiled<F> {
         if is_recording() {
             return Err(Error::located("compile", ErrorKind::Recording, location));
         }
+        note_unrepeatable();
         if let Some(program) = self.find(inputs)? {
             let scalars = program.draw();
             return program.run(inputs, &scalars, location);
@@ -124,91 +123,6 @@ enum Source {
     Captured(Buffer),
 }
 
-/// Where a number comes from.
-enum Slot {
-    Number(Number),
-    /// A key that the function drew, or one that such a key leads to.
-    Drawn(Drawn),
-}
-
-/// Which key of a call it is: a draw, and the indices that were folded into its key one after the other.
-#[derive(Clone)]
-struct Drawn {
-    draw: usize,
-    folded: SmallVec<[u64; 2]>,
-}
-
-/// What is noted while a function is recorded.
-#[derive(Default)]
-struct Recording {
-    draws: Vec<Rng>,
-    /// The keys that were drawn, and those that they led to.
-    keys: HashMap<u64, Drawn, FixedState>,
-    /// The cells that were read, by the ids of the leaves that were got.
-    cells: HashMap<u64, Cell, FixedState>,
-}
-
-thread_local! {
-    /// Whether this thread records a compiled function.
-    static IS_RECORDING: ThreadCell<bool> = const { ThreadCell::new(false) };
-    static RECORDING: RefCell<Recording> = RefCell::default();
-}
-
-/// Whether this thread records a compiled function.
-pub(crate) fn is_recording() -> bool {
-    IS_RECORDING.get()
-}
-
-/// Notes that a cell was read.
-pub(crate) fn note_read(cell: &Cell, value: &Tensor) {
-    if let Ok(node) = value.node() {
-        RECORDING.with_borrow_mut(|recording| recording.cells.insert(node.id, cell.clone()));
-    }
-}
-
-/// Notes that a key was drawn.
-pub(crate) fn note_draw(rng: &Rng, key: Key) {
-    RECORDING.with_borrow_mut(|recording| {
-        // A source that was split off while recording draws from a key that is known.
-        if !recording.keys.contains_key(&key.value()) {
-            let drawn = Drawn { draw: recording.draws.len(), folded: SmallVec::new() };
-            recording.draws.push(rng.clone());
-            recording.keys.insert(key.value(), drawn);
-        }
-    });
-}
-
-/// Notes that a key led to another.
-pub(crate) fn note_fold(key: Key, index: u64, folded: Key) {
-    RECORDING.with_borrow_mut(|recording| {
-        if let Some(mut drawn) = recording.keys.get(&key.value()).cloned() {
-            drawn.folded.push(index);
-            recording.keys.insert(folded.value(), drawn);
-        }
-    });
-}
-
-/// Whether a key will be another one at the next call.
-pub(crate) fn is_drawn(key: Key) -> bool {
-    is_recording() && RECORDING.with_borrow(|recording| recording.keys.contains_key(&key.value()))
-}
-
-/// Does `body` while noting what it reads and draws.
-fn recorded<R>(body: impl FnOnce() -> R) -> (R, Recording) {
-    struct End;
-    impl Drop for End {
-        fn drop(&mut self) {
-            IS_RECORDING.set(false);
-        }
-    }
-    RECORDING.take();
-    IS_RECORDING.set(true);
-    let end = End;
-    let result = body();
-    drop(end);
-    (result, RECORDING.take())
-}
-
 impl Program {
     /// Records a function, with the numbers of the first call.
     fn record(
@@ -218,7 +132,7 @@ impl Program {
         let nodes = inputs.iter().map(Tensor::node).collect::<Result<Vec<_>>>()?;
         let signature: Vec<(Type, Device)> = nodes.iter().map(|n| (n.ty.clone(), n.device.clone())).collect();
         let mut placeholders = HashMap::new();
-        let (results, recording) = recorded(|| {
+        let (results, notes) = recorded(|| {
             let stand_ins: Vec<Tensor> = nodes
                 .iter()
                 .enumerate()
@@ -235,7 +149,7 @@ impl Program {
         let results = results?;
         let roots = results.iter().map(|result| result.node().cloned()).collect::<Result<Vec<_>>>()?;
         let Some(first) = roots.first() else {
-            let (inputs, scalars, outputs, draws) = (Vec::new(), Vec::new(), Vec::new(), recording.draws);
+            let (inputs, scalars, outputs, draws) = (Vec::new(), Vec::new(), Vec::new(), notes.draws);
             return Ok((Program { signature, inputs, scalars, draws, outputs, target: None }, Vec::new()));
         };
         let device = first.device.clone();
@@ -255,24 +169,16 @@ impl Program {
         }
         let executable = planner.plans.executable_to_keep(&device, &extraction)?;
         drop(planner);
-        let source = |(leaf, _): (&Arc<Node>, bool)| match (placeholders.get(&leaf.id), recording.cells.get(&leaf.id)) {
+        let source = |(leaf, _): (&Arc<Node>, bool)| match (placeholders.get(&leaf.id), notes.cells.get(&leaf.id)) {
             (Some(&input), _) => Ok(Source::Input(input)),
             (None, Some(cell)) => Ok(Source::Cell(cell.clone())),
             (None, None) => Tensor::of(leaf.clone()).realised().map(Source::Captured),
         };
-        let slot = |node: &Arc<Node>| match (&node.op, node.number) {
-            (Op::Const(_), _) | (_, None) => None,
-            (Op::Random(_), Some(key)) => {
-                let drawn = recording.keys.get(&(key.to_i64() as u64)).cloned();
-                Some(drawn.map_or(Slot::Number(key), Slot::Drawn))
-            }
-            (_, Some(number)) => Some(Slot::Number(number)),
-        };
         let program = Program {
             signature,
             inputs: extraction.leaves().map(source).collect::<Result<_>>()?,
-            scalars: extraction.nodes().filter_map(slot).collect(),
-            draws: recording.draws,
+            scalars: extraction.nodes().filter_map(|node| notes.slot(node)).collect(),
+            draws: notes.draws,
             outputs: roots.iter().map(|root| root.ty.clone()).collect(),
             target: Some((device, executable)),
         };
@@ -296,14 +202,7 @@ impl Program {
     /// The numbers of the next call.
     fn draw(&self) -> Vec<Number> {
         let keys: Vec<Key> = self.draws.iter().map(Rng::key).collect();
-        let number = |slot: &Slot| match slot {
-            Slot::Number(number) => *number,
-            Slot::Drawn(Drawn { draw, folded }) => {
-                let key = folded.iter().fold(keys[*draw], |key, &index| key.fold_in(index));
-                Number::Int(key.value() as i64)
-            }
-        };
-        self.scalars.iter().map(number).collect()
+        self.scalars.iter().map(|slot| slot.number(&keys, &[])).collect()
     }
 
     fn run(&self, inputs: &[Tensor], scalars: &[Number], at: &'static Location<'static>) -> Result<Vec<Tensor>> {

@@ -1,15 +1,15 @@
 //! Evaluation: from pending nodes to a graph, a cached plan, a run, and values.
 
 use crate::cell::stale_cell;
-use crate::compile::is_recording;
 use crate::debug::{check_for_nan, looks_for_nan};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::extract::{Extraction, Flag, Marks};
 use crate::node::{Cut, Node, Value};
+use crate::notes::{is_recording, note_unrepeatable};
 use crate::plans::Plans;
 use gradus_ir::op::Op;
-use gradus_ir::{Error as ErrorKind, Executable};
+use gradus_ir::{Buffer, Error as ErrorKind, Executable, Number};
 use std::cell::Cell as ThreadCell;
 use std::sync::{Arc, MutexGuard};
 
@@ -33,7 +33,13 @@ impl Planner {
 /// read them are computed too (no gradient can be taken through them any more), and their buffers may be overwritten if
 /// no handle holds them.
 pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
+    run_seen(roots, replaced, &mut |_, _| ())
+}
+
+/// As [`run`], but `see` is shown what is about to run on each device.
+pub(crate) fn run_seen(roots: &[Arc<Node>], replaced: &[Arc<Node>], see: &mut See) -> Result<()> {
     have_values(roots)?;
+    note_unrepeatable();
     if is_recording()
         && let Some(node) = roots.first()
     {
@@ -47,8 +53,11 @@ pub(crate) fn run(roots: &[Arc<Node>], replaced: &[Arc<Node>]) -> Result<()> {
     }
     // What one device has overwritten could not be restored if another then failed.
     let may_overwrite = devices.len() == 1;
-    devices.iter().try_for_each(|device| run_on(device, roots, replaced, may_overwrite))
+    devices.iter().try_for_each(|device| run_on(device, roots, replaced, may_overwrite, see))
 }
+
+/// What is shown a graph and its executable.
+pub(crate) type See<'a> = dyn FnMut(&Extraction, &Arc<dyn Executable>) + 'a;
 
 /// Nodes that stand for many values at once cannot be computed.
 pub(crate) fn have_values(nodes: &[Arc<Node>]) -> Result<()> {
@@ -63,7 +72,13 @@ thread_local! {
     static OVERWRITES: ThreadCell<bool> = const { ThreadCell::new(false) };
 }
 
-fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_overwrite: bool) -> Result<()> {
+fn run_on(
+    device: &Device,
+    roots: &[Arc<Node>],
+    replaced: &[Arc<Node>],
+    may_overwrite: bool,
+    see: &mut See,
+) -> Result<()> {
     let here = |nodes: &[Arc<Node>]| nodes.iter().filter(|n| n.device == *device).cloned().collect::<Vec<_>>();
     let (roots, replaced) = (here(roots), here(replaced));
     if looks_for_nan() {
@@ -84,6 +99,9 @@ fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_over
             None => return Ok(()),
             Some(prepared) => {
                 let is_last = !prepared.comes_first;
+                if is_last {
+                    see(&prepared.extraction, &prepared.executable);
+                }
                 prepared.run(device, planner)?;
                 if is_last {
                     return Ok(());
@@ -94,7 +112,7 @@ fn run_on(device: &Device, roots: &[Arc<Node>], replaced: &[Arc<Node>], may_over
 }
 
 /// A run: while it goes on, the evaluation lock is free.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     device: &'a Device,
     overwrites: bool,
     /// Whether this thread was inside of an overwriting run before.
@@ -104,13 +122,35 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn begin(device: &'a Device, mut planner: MutexGuard<'a, Planner>, overwrites: bool) -> Run<'a> {
+    pub(crate) fn begin(device: &'a Device, mut planner: MutexGuard<'a, Planner>, overwrites: bool) -> Run<'a> {
         planner.overwriting += overwrites as usize;
         Run { device, overwrites, outer: OVERWRITES.replace(overwrites || OVERWRITES.get()), planner: None }
     }
 
-    fn lock(&mut self) {
+    /// Computes the outputs of a graph from its leaves, some of which it may overwrite, and its numbers.
+    pub(crate) fn finish(
+        mut self,
+        executable: &dyn Executable,
+        leaves: &[(&Arc<Node>, bool)],
+        scalars: &[Number],
+    ) -> Result<Finished<'a>, ErrorKind> {
+        let take = |&(leaf, donated): &(&Arc<Node>, bool)| {
+            let value = if donated { leaf.set_value(Value::Gone) } else { leaf.state().value.clone() };
+            match value {
+                Value::Ready(buffer) => Some(buffer),
+                Value::Pending | Value::Gone => None,
+            }
+        };
+        let mut inputs: Vec<_> = leaves.iter().map(take).collect();
+        let result = executable.run(&mut inputs, scalars);
         self.planner = Some(self.device.planner());
+        for (&(leaf, donated), buffer) in leaves.iter().zip(inputs) {
+            // What the run did not take (all of it, if it failed early) still holds its value.
+            if let (true, Some(buffer)) = (donated, buffer) {
+                leaf.set_value(Value::Ready(buffer));
+            }
+        }
+        Ok(Finished { outputs: result?, run: self })
     }
 }
 
@@ -122,6 +162,22 @@ impl Drop for Run<'_> {
         drop(planner);
         if self.overwrites {
             self.device.run_is_over();
+        }
+    }
+}
+
+/// A run that has values to store, and the evaluation lock.
+pub(crate) struct Finished<'a> {
+    outputs: Vec<Buffer>,
+    run: Run<'a>,
+}
+
+impl Finished<'_> {
+    /// Gives the nodes their values, in order.
+    pub(crate) fn store<'n>(self, nodes: impl Iterator<Item = &'n Arc<Node>>) {
+        for (node, buffer) in nodes.zip(self.outputs) {
+            node.set_value(Value::Ready(buffer));
+            settle_edges(node, self.run.device);
         }
     }
 }
@@ -181,7 +237,7 @@ impl Prepared {
             if node.is_placeholder() {
                 return Err(Error::located(node.op.name(), ErrorKind::Recording, node.location));
             }
-            let kept = marks.is(&node, Flag::Asked) || (node.is_held() && !node.is_number() && !is_free(marks, &node));
+            let kept = is_kept(marks, &node);
             extraction.computed(node, kept)?;
         }
         let executable = planner.plans.executable(device, &extraction)?;
@@ -191,28 +247,10 @@ impl Prepared {
     /// Runs it, without the evaluation lock, and stores the values.
     fn run(self, device: &Device, planner: MutexGuard<'_, Planner>) -> Result<()> {
         let Prepared { extraction, executable, .. } = self;
-        let take = |(leaf, donated): (&Arc<Node>, bool)| {
-            let value = if donated { leaf.set_value(Value::Gone) } else { leaf.state().value.clone() };
-            match value {
-                Value::Ready(buffer) => Some(buffer),
-                Value::Pending | Value::Gone => None,
-            }
-        };
-        let mut inputs: Vec<_> = extraction.leaves().map(take).collect();
-        let mut run = Run::begin(device, planner, extraction.overwrites());
-        let result = executable.run(&mut inputs, &extraction.scalars);
-        run.lock();
-        for ((leaf, donated), buffer) in extraction.leaves().zip(inputs) {
-            // What the run did not take (all of it, if it failed early) still holds its value.
-            if let (true, Some(buffer)) = (donated, buffer) {
-                leaf.set_value(Value::Ready(buffer));
-            }
-        }
-        let outputs = result.map_err(|kind| failed(&extraction, kind))?;
-        for (node, buffer) in extraction.outputs().zip(outputs) {
-            node.set_value(Value::Ready(buffer));
-            settle_edges(node, device);
-        }
+        let leaves: Vec<_> = extraction.leaves().collect();
+        let run = Run::begin(device, planner, extraction.overwrites());
+        let finished = run.finish(&*executable, &leaves, &extraction.scalars);
+        finished.map_err(|kind| failed(&extraction, kind))?.store(extraction.outputs());
         Ok(())
     }
 }
@@ -237,7 +275,7 @@ fn may_donate(leaf: &Arc<Node>) -> bool {
 
 /// Held pending nodes that read a replaced leaf, at any distance, or that a cell leads to but no gradient can come back
 /// from, such as a sum of the losses of earlier steps; but for those that are computed anyway.
-fn held_readers(marks: Marks, device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
+pub(crate) fn held_readers(marks: Marks, device: &Device, replaced: &[Arc<Node>]) -> Vec<Arc<Node>> {
     if !device.registry().pending.any(|node| node.is_held() && !marks.is(node, Flag::Taken) && node.is_pending()) {
         return Vec::new();
     }
@@ -253,6 +291,11 @@ fn held_readers(marks: Marks, device: &Device, replaced: &[Arc<Node>]) -> Vec<Ar
         is_due && node.is_held() && !marks.is(node, Flag::Taken)
     });
     pending
+}
+
+/// Whether the value of a node that is computed is kept.
+pub(crate) fn is_kept(marks: Marks, node: &Arc<Node>) -> bool {
+    marks.is(node, Flag::Asked) || (node.is_held() && !node.is_number() && !is_free(marks, node))
 }
 
 /// Whether a pending node only looks at values that are there and stay: recomputing it is free, so it is not stored.

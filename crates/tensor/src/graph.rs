@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::extract;
 use crate::node::{Cut, Node};
+pub use crate::notes::Live;
+pub use crate::routine::Routine;
 pub use crate::transform::{Recipe, next_id, placeholder, with_symbolic_draws};
 use crate::{Device, GradientRule, Tensor};
 use gradus_ir::op::attention::{AttentionPart, AttentionShape};

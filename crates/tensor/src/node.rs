@@ -1,8 +1,8 @@
 //! Nodes: what an op records. A node is immutable but for its state (edges and value).
 
 use crate::cell::CellTag;
-use crate::compile::is_recording;
 use crate::device::Device;
+use crate::notes::is_recording;
 use crate::rule::GradientRule;
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Buffer, Number};
@@ -134,6 +134,10 @@ impl Node {
 
     pub(crate) fn is_held(&self) -> bool {
         self.held.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn is_held_once(&self) -> bool {
+        self.held.load(Ordering::Acquire) == 1
     }
 
     pub(crate) fn is_pending(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What ops take beside tensors: numbers, axes, placements and nested arrays.
 
+use crate::notes::{Live, note_live};
 use crate::{Cell, Device, Tensor};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape, f16};
@@ -13,6 +14,8 @@ pub enum Operand {
     Tensor(Tensor),
     /// A number.
     Number(Number),
+    /// A number that changes from run to run of what is recorded.
+    Live(Live),
 }
 
 impl From<Tensor> for Operand {
@@ -24,6 +27,12 @@ impl From<Tensor> for Operand {
 impl From<&Tensor> for Operand {
     fn from(tensor: &Tensor) -> Operand {
         Operand::Tensor(tensor.clone())
+    }
+}
+
+impl From<Live> for Operand {
+    fn from(live: Live) -> Operand {
+        Operand::Live(live)
     }
 }
 
@@ -57,6 +66,14 @@ impl Tensor {
         Tensor::source(Op::Scalar(0), Some(number), self.shape().clone(), self.dtype(), self.device())
     }
 
+    /// A number that changes from run to run, as a tensor like this one.
+    #[track_caller]
+    pub(crate) fn live(&self, live: Live) -> Tensor {
+        let tensor = self.scalar(Number::Float(live.value));
+        note_live(&tensor, live);
+        tensor
+    }
+
     /// A number of the library as a tensor like this one.
     #[track_caller]
     pub(crate) fn constant(&self, value: f64) -> Tensor {
@@ -72,6 +89,7 @@ impl Tensor {
     pub(crate) fn broadcast_with(&self, op: &'static str, other: Operand) -> (Cow<'_, Tensor>, Tensor) {
         let other = match other {
             Operand::Number(number) => return (Cow::Borrowed(self), self.scalar(number)),
+            Operand::Live(live) => return (Cow::Borrowed(self), self.live(live)),
             Operand::Tensor(other) => other,
         };
         if self.error().is_some() || other.error().is_some() || self.shape() == other.shape() {

@@ -73,6 +73,11 @@ impl Plans {
         }
     }
 
+    /// Whether a profile is made.
+    pub(crate) fn is_profiled(&self) -> bool {
+        self.profiled.is_some()
+    }
+
     /// How many were made so far.
     pub(crate) fn made(&self) -> u64 {
         self.made

@@ -1,6 +1,6 @@
 //! Random numbers: keys, and what is drawn from them.
 
-use crate::compile::{is_drawn, is_recording, note_draw, note_fold};
+use crate::notes::{is_drawn, note_draw, note_fold};
 use crate::{DType, Device, Element, Error, Operand, Placement, Tensor};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Number, Shape, philox};
@@ -32,9 +32,7 @@ impl Key {
             [self.0 as u32, (self.0 >> 32) as u32],
         );
         let folded = Key(words[0] as u64 | (words[1] as u64) << 32);
-        if is_recording() {
-            note_fold(self, index, folded);
-        }
+        note_fold(self, index, folded);
         folded
     }
 
@@ -94,9 +92,7 @@ impl Rng {
         let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         state.drawn += 1;
         let key = state.key.fold_in(state.drawn - 1);
-        if is_recording() {
-            note_draw(self, key);
-        }
+        note_draw(self, key);
         key
     }
 

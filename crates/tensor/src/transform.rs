@@ -2,6 +2,7 @@
 
 use crate::graph::recorded_at;
 use crate::node::{Edges, Node, Value};
+use crate::notes::note_unrepeatable;
 use crate::tensor::here;
 use crate::{Device, GradientRule, Tensor, no_grad};
 use gradus_ir::Number;
@@ -84,6 +85,9 @@ impl Recipe {
 
     /// Records the op on operands that fit it.
     pub fn record(&self, operands: &[&Tensor]) -> Tensor {
+        if self.number.is_some() {
+            note_unrepeatable();
+        }
         self.in_place(|| match operands {
             [] => Tensor::draw(self.op.clone(), self.number, Some(self.drawn), self.ty.clone(), &self.device),
             _ => Tensor::record_node(self.op.clone(), operands, Some(self.ty.clone()), self.rule.clone()),

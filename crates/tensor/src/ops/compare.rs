@@ -62,11 +62,13 @@ impl Tensor {
                 let (otherwise, then) = otherwise.broadcast_with("where", then);
                 (then, otherwise.into_owned())
             }
-            (Operand::Number(then), Operand::Number(otherwise)) => {
-                let dtype = if then.fits(DType::Bool) { DType::Bool } else { DType::F32 };
-                let like = Tensor::full(self.shape().clone(), then, (self.device(), dtype));
-                let otherwise = like.scalar(otherwise);
-                (like, otherwise)
+            (then, otherwise) => {
+                let is_bool = matches!(then, Operand::Number(number) if number.fits(DType::Bool));
+                let dtype = if is_bool { DType::Bool } else { DType::F32 };
+                let like = Tensor::zeros(self.shape().clone(), (self.device(), dtype));
+                let (_, then) = like.broadcast_with("where", then);
+                let (_, otherwise) = like.broadcast_with("where", otherwise);
+                (then, otherwise)
             }
         };
         let (condition, then) = self.broadcast_with("where", Operand::Tensor(then));

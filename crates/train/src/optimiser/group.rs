@@ -1,9 +1,10 @@
 //! Groups of parameters, each with a chain, a learning rate and a schedule of its own.
 
-use super::{Select, Step, Transform};
+use super::{Clock, Select, Step, Transform};
 use crate::Schedule;
 use gradus_nn::Param;
 use gradus_tensor::Tensor;
+use gradus_tensor::graph::Live;
 
 /// How some of the parameters are optimised: a chain of transformations, a learning rate, and a schedule if there is one.
 ///
@@ -24,13 +25,13 @@ type Selects = dyn Fn(&str, &Param) -> bool + Send;
 /// A link of a chain, with the numbers that it remembers.
 pub(super) struct Link {
     pub(super) transform: Box<dyn Transform>,
-    pub(super) numbers: Vec<f64>,
+    pub(super) remembered: Vec<f64>,
 }
 
 impl Link {
     pub(super) fn new(transform: Box<dyn Transform>) -> Link {
-        let numbers = transform.numbers().iter().map(|&(_, first)| first).collect();
-        Link { transform, numbers }
+        let remembered = transform.remembered().iter().map(|&(_, first)| first).collect();
+        Link { transform, remembered }
     }
 }
 
@@ -72,18 +73,43 @@ impl Group {
     }
 }
 
-/// Passes updates through a chain; the numbers that its links leave come back.
-pub(super) fn pass<'a>(
-    chain: &'a mut [Link],
-    updates: Vec<Tensor>,
-    step: &mut Step<'a>,
-) -> (Vec<Tensor>, Vec<Vec<f64>>) {
-    let mut updates = updates;
-    let mut numbers = Vec::with_capacity(chain.len());
-    for Link { transform, numbers: remembered } in chain {
-        step.begin(remembered);
-        updates = transform.transform(updates, step);
-        numbers.push(step.end());
+/// The numbers of a step that are others than those of the step before: of all links, one after the other.
+#[derive(Default)]
+pub(super) struct Numbers {
+    pub(super) values: Vec<f64>,
+    /// How many each link has.
+    counts: Vec<usize>,
+    /// What each link leaves for the next step.
+    pub(super) left: Vec<Vec<f64>>,
+}
+
+impl Numbers {
+    /// Adds those of a chain in step `number`, counted from 1.
+    pub(super) fn add(&mut self, chain: &[Link], number: u64, learning_rate: f64) {
+        for Link { transform, remembered } in chain {
+            let mut clock = Clock::new(number, learning_rate, remembered);
+            let values = transform.numbers(&mut clock);
+            self.counts.push(values.len());
+            self.values.extend(values);
+            self.left.push(clock.left());
+        }
     }
-    (updates, numbers)
+
+    /// What each link is given of the numbers, in order.
+    pub(super) fn of_links<'a>(&self, mut live: &'a [Live]) -> impl Iterator<Item = &'a [Live]> {
+        self.counts.iter().map(move |&count| live.split_off(..count).unwrap_or_default())
+    }
+}
+
+/// Passes updates through a chain, each link with its numbers.
+pub(super) fn pass<'a, 'n: 'a>(
+    chain: &[Link],
+    updates: Vec<Tensor>,
+    numbers: &mut impl Iterator<Item = &'n [Live]>,
+    step: &mut Step<'a>,
+) -> Vec<Tensor> {
+    chain.iter().zip(numbers).fold(updates, |updates, (link, numbers)| {
+        step.begin(numbers);
+        link.transform.transform(updates, step)
+    })
 }

@@ -19,15 +19,16 @@ pub use sam::Sam;
 pub use select::Select;
 pub use state::OptimiserState;
 pub(crate) use state::matched;
-pub use step::Step;
+pub use step::{Clock, Step};
 pub use transform::*;
 
 use crate::Schedule;
 use crate::prune::masked;
 use gradus_autograd::Grad;
 use gradus_nn::{Module, Param};
+use gradus_tensor::graph::{Live, Routine};
 use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign, eval};
-use group::{Link, pass};
+use group::{Link, Numbers, pass};
 
 /// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient. For
 /// parameters of f16 gradients, updates and state are f32, and the new parameter is rounded.
@@ -62,6 +63,8 @@ pub struct Optimiser {
     skips_non_finite: bool,
     accumulated: Option<Accumulated>,
     steps: u64,
+    /// Steps by a loss.
+    routine: Routine,
 }
 
 /// Sums of gradients, and of how many losses.
@@ -138,6 +141,7 @@ impl Optimiser {
             skips_non_finite: false,
             accumulated: None,
             steps: 0,
+            routine: Routine::default(),
         }
     }
 
@@ -169,8 +173,13 @@ impl Optimiser {
     /// parameters and the optimiser's state are then as before.
     #[track_caller]
     pub fn step(&mut self, loss: &Tensor) -> Result<()> {
-        let gradients = self.gradients(loss)?;
-        self.apply(gradients)
+        let numbers = self.next_numbers();
+        let mut routine = std::mem::take(&mut self.routine);
+        let taken = routine.assign(loss, &numbers.values, |live| self.updates(self.gradients(loss)?, &numbers, live));
+        self.routine = routine;
+        taken?;
+        self.took_step(numbers);
+        Ok(())
     }
 
     /// One step with given gradients, one per parameter in the order of [`parameters`](Optimiser::parameters).
@@ -184,22 +193,42 @@ impl Optimiser {
             let kind = ErrorKind::Argument { argument: "gradients", expected: "one per parameter", found };
             return Err(Error::new("step", kind));
         }
+        let numbers = self.next_numbers();
+        let live: Vec<Live> =
+            numbers.values.iter().enumerate().map(|(index, &value)| Live::new(index, value)).collect();
+        assign(self.updates(gradients, &numbers, &live)?)?;
+        self.took_step(numbers);
+        Ok(())
+    }
+
+    /// The numbers of the next step.
+    fn next_numbers(&self) -> Numbers {
+        let mut numbers = Numbers::default();
+        let rate = self.groups.first().map_or(0.0, |group| group.rate(self.steps));
+        numbers.add(&self.shared, self.steps + 1, rate);
+        for group in &self.groups {
+            numbers.add(&group.chain, self.steps + 1, group.rate(self.steps));
+        }
+        numbers
+    }
+
+    /// What a step assigns: parameters and state.
+    #[track_caller]
+    fn updates(&self, gradients: Vec<Tensor>, numbers: &Numbers, live: &[Live]) -> Result<Vec<(Cell, Tensor)>> {
+        let mut numbers = numbers.of_links(live);
         let parameters = self.tensors();
         let gradients: Vec<Tensor> = gradients.into_iter().map(|gradient| gradient.widened()).collect();
         let finite = gradients.iter().map(|gradient| gradient.is_finite().all(..));
         let finite = if self.skips_non_finite { finite.reduce(|a, b| a.logical_and(b)) } else { None };
-        let rate = self.groups.first().map_or(0.0, |group| group.rate(self.steps));
-        let mut step = Step::new(&parameters, self.steps + 1, rate);
-        let (mut updates, shared) = pass(&mut self.shared, gradients, &mut step);
+        let mut step = Step::new(&parameters);
+        let mut updates = pass(&self.shared, gradients, &mut numbers, &mut step);
         let mut assignments = step.into_assignments();
-        let mut numbers = vec![shared];
-        for group in &mut self.groups {
+        for group in &self.groups {
             let own = |tensors: &[Tensor]| group.members.iter().map(|&member| tensors[member].clone()).collect();
             let (tensors, incoming): (Vec<Tensor>, Vec<Tensor>) = (own(&parameters), own(&updates));
-            let mut step = Step::new(&tensors, self.steps + 1, group.rate(self.steps));
-            let (outgoing, left) = pass(&mut group.chain, incoming, &mut step);
+            let mut step = Step::new(&tensors);
+            let outgoing = pass(&group.chain, incoming, &mut numbers, &mut step);
             assignments.extend(step.into_assignments());
-            numbers.push(left);
             for (&member, update) in group.members.iter().zip(outgoing) {
                 updates[member] = update;
             }
@@ -219,14 +248,15 @@ impl Optimiser {
                 *new = finite.where_(&*new, cell.tensor());
             }
         }
-        // No handle may hold the old values, or they could not be updated in place.
-        drop(parameters);
-        assign(assignments)?;
+        Ok(assignments)
+    }
+
+    /// Goes on to the next step.
+    fn took_step(&mut self, numbers: Numbers) {
         self.steps += 1;
-        for (link, left) in self.links_mut().zip(numbers.into_iter().flatten()) {
-            link.numbers = left;
+        for (link, left) in self.links_mut().zip(numbers.left) {
+            link.remembered = left;
         }
-        Ok(())
     }
 
     /// Adds the gradients of a loss to those that the next [`step_accumulated`](Optimiser::step_accumulated) takes: large batches
@@ -295,6 +325,7 @@ impl Optimiser {
     /// tensors as they are. They are counted as steps all the same. It is off at first, as it costs a look at all gradients.
     pub fn skip_non_finite(&mut self, skip: bool) {
         self.skips_non_finite = skip;
+        self.routine.forget();
     }
 
     /// All links: the shared ones first, then those of each group.
@@ -343,6 +374,7 @@ impl Optimiser {
     /// Leaves elements that are not kept at zero from now on.
     pub(crate) fn set_kept(&mut self, kept: Vec<Option<Tensor>>) {
         self.kept = kept;
+        self.routine.forget();
     }
 
     /// The schedules of all groups, which then have none.

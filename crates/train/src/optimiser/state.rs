@@ -67,7 +67,7 @@ impl Optimiser {
         let tensors = self.cells().into_iter().map(|(name, cell)| (name, cell.tensor())).collect();
         let mut numbers = Vec::new();
         for (chain, place, link, _) in self.links() {
-            for ((name, _), value) in link.transform.numbers().iter().zip(&link.numbers) {
+            for ((name, _), value) in link.transform.remembered().iter().zip(&link.remembered) {
                 numbers.push((format!("{chain}.{place}.{name}"), *value));
             }
         }
@@ -99,7 +99,7 @@ impl Optimiser {
         }
         assign(values)?;
         let mut numbers = numbers.into_iter();
-        self.links_mut().for_each(|link| link.numbers = numbers.by_ref().take(link.numbers.len()).collect());
+        self.links_mut().for_each(|link| link.remembered = numbers.by_ref().take(link.remembered.len()).collect());
         self.set_learning_rates(&state.learning_rates);
         self.steps = state.steps;
         Ok(())
@@ -112,7 +112,7 @@ impl Optimiser {
         let groups = groups.map(|(index, group)| (index.to_string(), &group.chain, group.members.clone()));
         let mut links = Vec::new();
         for (name, chain, members) in std::iter::once(shared).chain(groups) {
-            let keeping = chain.iter().filter(|link| !link.transform.state().is_empty() || !link.numbers.is_empty());
+            let keeping = chain.iter().filter(|link| !link.transform.state().is_empty() || !link.remembered.is_empty());
             links.extend(keeping.enumerate().map(|(place, link)| (name.clone(), place, link, members.clone())));
         }
         links

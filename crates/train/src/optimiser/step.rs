@@ -1,35 +1,19 @@
 //! What a transformation sees of a step, and where it leaves its new state.
 
+use gradus_tensor::graph::Live;
 use gradus_tensor::{Cell, Tensor};
 
-/// What a transformation sees of a step, and where it leaves its new state.
-pub struct Step<'a> {
-    parameters: &'a [Tensor],
+/// What the numbers of a step depend on: its count, the learning rate, and what the step before left.
+pub struct Clock<'a> {
     number: u64,
     learning_rate: f64,
     remembered: &'a [f64],
-    numbers: Vec<f64>,
-    assignments: Vec<(Cell, Tensor)>,
+    left: Vec<f64>,
 }
 
-impl<'a> Step<'a> {
-    pub(super) fn new(parameters: &'a [Tensor], number: u64, learning_rate: f64) -> Step<'a> {
-        Step { parameters, number, learning_rate, remembered: &[], numbers: Vec::new(), assignments: Vec::new() }
-    }
-
-    /// The step as the next link sees it, which remembers these numbers.
-    pub(super) fn begin(&mut self, remembered: &'a [f64]) {
-        (self.remembered, self.numbers) = (remembered, remembered.to_vec());
-    }
-
-    /// The numbers that the last link leaves.
-    pub(super) fn end(&mut self) -> Vec<f64> {
-        std::mem::take(&mut self.numbers)
-    }
-
-    /// The parameters before the step, in the order of the updates.
-    pub fn parameters(&self) -> &'a [Tensor] {
-        self.parameters
+impl<'a> Clock<'a> {
+    pub(super) fn new(number: u64, learning_rate: f64, remembered: &'a [f64]) -> Clock<'a> {
+        Clock { number, learning_rate, remembered, left: remembered.to_vec() }
     }
 
     /// 1 for the first step.
@@ -47,14 +31,50 @@ impl<'a> Step<'a> {
         self.learning_rate
     }
 
-    /// One of the numbers of [`Transform::numbers`](super::Transform::numbers), as the last step left it.
+    /// One of the numbers that are [remembered](super::Transform::remembered), as the last step left it.
     pub fn recall(&self, index: usize) -> f64 {
         self.remembered[index]
     }
 
     /// Leaves a number for the next step, unless this one fails.
     pub fn remember(&mut self, index: usize, number: f64) {
-        self.numbers[index] = number;
+        self.left[index] = number;
+    }
+
+    pub(super) fn left(self) -> Vec<f64> {
+        self.left
+    }
+}
+
+/// What a transformation sees of a step, and where it leaves its new state.
+pub struct Step<'a> {
+    parameters: &'a [Tensor],
+    numbers: &'a [Live],
+    assignments: Vec<(Cell, Tensor)>,
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(parameters: &'a [Tensor]) -> Step<'a> {
+        Step { parameters, numbers: &[], assignments: Vec::new() }
+    }
+
+    /// The step as the next link sees it, whose numbers these are.
+    pub(super) fn begin(&mut self, numbers: &'a [Live]) {
+        self.numbers = numbers;
+    }
+
+    /// The parameters before the step, in the order of the updates.
+    pub fn parameters(&self) -> &'a [Tensor] {
+        self.parameters
+    }
+
+    /// The link's [numbers](super::Transform::numbers) of this step.
+    ///
+    /// # Panics
+    /// If there are not `N` of them.
+    pub fn numbers<const N: usize>(&self) -> [Live; N] {
+        let found = self.numbers.len();
+        self.numbers.try_into().unwrap_or_else(|_| panic!("a transformation with {found} numbers asks for {N}"))
     }
 
     /// Leaves new state: it is assigned together with the parameters, or not at all if the step fails.

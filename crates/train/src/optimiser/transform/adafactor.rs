@@ -1,6 +1,6 @@
 //! Adafactor: the mean of squares of a matrix from its rows and columns alone.
 
-use super::{Step, Transform, norm};
+use super::{Clock, Step, Transform, norm};
 use crate::Schedule;
 use gradus_tensor::{Cell, Tensor};
 
@@ -54,10 +54,14 @@ impl Transform for ScaleByAdafactor {
         self.squares = parameters.iter().map(squares).collect();
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let share = step.count().powf(self.decay);
-        let size = step.learning_rate().min(1.0 / step.count().sqrt());
-        let decay = step.learning_rate() * self.weight_decay.at(step.number() - 1);
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let size = clock.learning_rate().min(1.0 / clock.count().sqrt());
+        let decay = clock.learning_rate() * self.weight_decay.at(clock.number() - 1);
+        vec![clock.count().powf(self.decay), -size, decay]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [share, down, decay] = step.numbers();
         let parameters = step.parameters();
         let mut mean = |cell: &Cell, value: Tensor| {
             let old = cell.tensor();
@@ -81,7 +85,7 @@ impl Transform for ScaleByAdafactor {
             let parameter = parameter.widened();
             let own = (norm(&parameter) / root).maximum(self.epsilons.1);
             let clip = (norm(&update) / (root * self.clip)).maximum(1.0);
-            update * (own * -size / clip) - parameter * decay
+            update * (own * down / clip) - parameter * decay
         };
         updates.into_iter().zip(parameters).zip(&self.squares).map(scale).collect()
     }

@@ -1,6 +1,6 @@
 //! Adam and its relatives: a running mean of the gradients over a measure of their size.
 
-use super::{Step, Transform, correction, filled, running_mean, state_of, zeros};
+use super::{Clock, Step, Transform, correction, filled, running_mean, state_of, zeros};
 use crate::Schedule;
 use gradus_tensor::{Cell, Tensor};
 
@@ -24,6 +24,11 @@ impl Moments {
     fn zip(&self, updates: Vec<Tensor>) -> impl Iterator<Item = (Tensor, &Cell, &Cell)> {
         updates.into_iter().zip(&self.mean).zip(&self.square).map(|((update, mean), square)| (update, mean, square))
     }
+}
+
+/// The corrections of both means for their start at 0.
+fn corrections((beta1, beta2): (f64, f64), clock: &Clock<'_>) -> Vec<f64> {
+    vec![correction(beta1, clock.count()), correction(beta2, clock.count())]
 }
 
 /// Divides the running mean of the gradients by the root of the running mean of their squares, both corrected for their
@@ -63,20 +68,30 @@ impl Transform for ScaleByAdam {
         self.largest = self.largest.take().map(|_| zeros(parameters));
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let (beta1, beta2, count) = (self.beta1.at(step.number() - 1), self.beta2, step.count());
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let (beta1, count) = (self.beta1.at(clock.number() - 1), clock.count());
         let correction1 = correction(beta1, count);
-        let correction2 = correction(beta2, count).sqrt();
+        // The factors of mean and gradient.
+        let (of_mean, of_gradient) = match self.nesterov {
+            true => (beta1 / correction(beta1, count + 1.0), (1.0 - beta1) / correction1),
+            false => (1.0 / correction1, 0.0),
+        };
+        vec![beta1, 1.0 - beta1, of_mean, of_gradient, correction1, correction(self.beta2, count).sqrt()]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [beta1, rest1, of_mean, of_gradient, correction1, correction2] = step.numbers();
         let update = |(index, (gradient, mean, square)): (usize, (Tensor, &Cell, &Cell))| {
-            let mean = running_mean(mean, &gradient, beta1, step);
-            let mut square = running_mean(square, &gradient.square(), beta2, step);
+            let new = mean.tensor() * beta1 + &gradient * rest1;
+            step.assign(mean, &new);
+            let mut square = running_mean(square, &gradient.square(), self.beta2, step);
             if let Some(largest) = &self.largest {
                 square = largest[index].tensor().maximum(square);
                 step.assign(&largest[index], &square);
             }
             let mean = match self.nesterov {
-                true => mean * (beta1 / correction(beta1, count + 1.0)) + gradient * ((1.0 - beta1) / correction1),
-                false => mean / correction1,
+                true => new * of_mean + gradient * of_gradient,
+                false => new / correction1,
             };
             mean / (square.sqrt() / correction2 + self.epsilon)
         };
@@ -111,16 +126,18 @@ impl Transform for ScaleByNadam {
         self.moments = Moments::zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let ((beta1, beta2), count) = (self.betas, step.count());
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let ((beta1, beta2), count) = (self.betas, clock.count());
         let momentum = |count: f64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(count * self.momentum_decay));
         let (now, next) = (momentum(count), momentum(count + 1.0));
         // Rounded to f32, as PyTorch keeps it, so that both take the same steps to all their digits.
-        let product = f64::from(step.recall(0) as f32 * now as f32);
-        step.remember(0, product);
-        let of_gradient = (1.0 - now) / (1.0 - product);
-        let of_mean = next / (1.0 - product * next);
-        let correction2 = correction(beta2, count);
+        let product = f64::from(clock.recall(0) as f32 * now as f32);
+        clock.remember(0, product);
+        vec![(1.0 - now) / (1.0 - product), next / (1.0 - product * next), correction(beta2, count)]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let ((beta1, beta2), [of_gradient, of_mean, correction2]) = (self.betas, step.numbers());
         let update = |(gradient, mean, square): (Tensor, &Cell, &Cell)| {
             let mean = running_mean(mean, &gradient, beta1, step);
             let square = running_mean(square, &gradient.square(), beta2, step);
@@ -133,7 +150,7 @@ impl Transform for ScaleByNadam {
         self.moments.state()
     }
 
-    fn numbers(&self) -> &'static [(&'static str, f64)] {
+    fn remembered(&self) -> &'static [(&'static str, f64)] {
         &[("momentum_product", 1.0)]
     }
 }
@@ -167,18 +184,22 @@ impl Transform for ScaleByRadam {
         self.moments = Moments::zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let ((beta1, beta2), count) = (self.betas, step.count());
-        let correction1 = correction(beta1, count);
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let ((beta1, beta2), count) = (self.betas, clock.count());
         // One expression for both kinds of steps, so that they share their plan: mean · a / (b · size + c).
         let (a, b, c) = match ScaleByRadam::rectification(beta2, count) {
             Some(rectification) => (correction(beta2, count).sqrt() * rectification, 1.0, 0.0),
             None => (1.0, 0.0, 1.0),
         };
+        vec![a / correction(beta1, count), b, c]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let ((beta1, beta2), [a, b, c]) = (self.betas, step.numbers());
         let update = |(gradient, mean, square): (Tensor, &Cell, &Cell)| {
             let mean = running_mean(mean, &gradient, beta1, step);
             let square = running_mean(square, &gradient.square(), beta2, step);
-            mean * (a / correction1) / ((square.sqrt() + self.epsilon) * b + c)
+            mean * a / ((square.sqrt() + self.epsilon) * b + c)
         };
         self.moments.zip(updates).map(update).collect()
     }
@@ -207,9 +228,12 @@ impl Transform for ScaleByAdamax {
         self.moments = Moments::zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let (beta1, beta2) = self.betas;
-        let correction = correction(beta1, step.count());
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![correction(self.betas.0, clock.count())]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let ((beta1, beta2), [correction]) = (self.betas, step.numbers());
         let update = |(gradient, mean, largest): (Tensor, &Cell, &Cell)| {
             let mean = running_mean(mean, &gradient, beta1, step);
             let size = (largest.tensor() * beta2).maximum(gradient.abs() + self.epsilon);
@@ -246,9 +270,12 @@ impl Transform for ScaleByAdaBelief {
         self.moments = Moments::zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let ((beta1, beta2), count) = (self.betas, step.count());
-        let (correction1, correction2) = (correction(beta1, count), correction(beta2, count));
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        corrections(self.betas, clock)
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let ((beta1, beta2), [correction1, correction2]) = (self.betas, step.numbers());
         let update = |(gradient, mean, square): (Tensor, &Cell, &Cell)| {
             let mean = running_mean(mean, &gradient, beta1, step);
             let square = running_mean(square, &(gradient - &mean).square(), beta2, step);
@@ -284,9 +311,12 @@ impl Transform for ScaleByYogi {
         self.moments = Moments { mean: start(), square: start() };
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let ((beta1, beta2), count) = (self.betas, step.count());
-        let (correction1, correction2) = (correction(beta1, count), correction(beta2, count));
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        corrections(self.betas, clock)
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let ((beta1, beta2), [correction1, correction2]) = (self.betas, step.numbers());
         let update = |(gradient, mean, cell): (Tensor, &Cell, &Cell)| {
             let mean = running_mean(mean, &gradient, beta1, step);
             let (old, new) = (cell.tensor(), gradient.square());

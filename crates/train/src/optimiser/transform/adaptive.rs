@@ -1,6 +1,6 @@
 //! Scaling by the size that gradients had, without a mean of the gradients themselves.
 
-use super::{Step, Transform, filled, running_mean, state_of, zeros};
+use super::{Clock, Step, Transform, correction, filled, running_mean, state_of, zeros};
 use gradus_tensor::{Cell, Tensor};
 
 /// Divides by the root of the running mean of squares (RMSProp: Tieleman, Hinton 2012), or of the running variance if centred
@@ -36,8 +36,12 @@ impl Transform for ScaleByRms {
         self.mean = self.mean.take().map(|_| zeros(parameters));
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let correction = if self.corrected { super::correction(self.decay, step.count()) } else { 1.0 };
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![correction(self.decay, clock.count())]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [correction] = step.numbers();
         let update = |(index, gradient): (usize, Tensor)| {
             let mut size = running_mean(&self.square[index], &gradient.square(), self.decay, step);
             if self.corrected {
@@ -82,8 +86,12 @@ impl Transform for ScaleByAdagrad {
         self.sum = filled(parameters, self.initial);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let factor = 1.0 / (1.0 + (step.count() - 1.0) * self.rate_decay);
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![1.0 / (1.0 + (clock.count() - 1.0) * self.rate_decay)]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [factor] = step.numbers();
         let pairs = updates.into_iter().zip(&self.sum);
         pairs
             .map(|(gradient, cell)| {
@@ -119,7 +127,7 @@ impl Transform for ScaleByAdadelta {
         (self.square, self.delta) = (zeros(parameters), zeros(parameters));
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
         let triples = updates.into_iter().zip(&self.square).zip(&self.delta);
         triples
             .map(|((gradient, square), delta)| {

@@ -1,6 +1,6 @@
 //! Links at the end of a chain that keep a second set of weights.
 
-use super::{Step, Transform, state_of};
+use super::{Clock, Step, Transform, state_of};
 use gradus_tensor::{Cell, Tensor};
 
 /// Cells that start at the parameters, in f32 for those of f16.
@@ -29,17 +29,22 @@ impl Transform for Lookahead {
         self.slow = copies(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
         // A number chooses, so that all steps share their plan.
-        let meet = f64::from(u8::from(step.number().is_multiple_of(self.every)));
+        let meet = f64::from(u8::from(clock.number().is_multiple_of(self.every)));
+        vec![meet, 1.0 - meet, meet * self.share]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [meet, stay, share] = step.numbers();
         let triples = updates.into_iter().zip(step.parameters()).zip(&self.slow);
         triples
             .map(|((update, parameter), cell)| {
                 let (slow, parameter) = (cell.tensor(), parameter.widened());
                 let way = &parameter + &update - &slow;
-                let new = &slow + way * (meet * self.share);
+                let new = &slow + way * share;
                 step.assign(cell, &new);
-                update * (1.0 - meet) + (new - parameter) * meet
+                update * stay + (new - parameter) * meet
             })
             .collect()
     }
@@ -79,13 +84,18 @@ impl Transform for ScheduleFree {
         self.z = copies(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let largest = step.recall(LARGEST_RATE).max(step.learning_rate());
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let largest = clock.recall(LARGEST_RATE).max(clock.learning_rate());
         let weight = largest.powf(self.power);
-        let total = step.recall(TOTAL_WEIGHT) + weight;
+        let total = clock.recall(TOTAL_WEIGHT) + weight;
         let share = if total > 0.0 { weight / total } else { 0.0 };
-        step.remember(LARGEST_RATE, largest);
-        step.remember(TOTAL_WEIGHT, total);
+        clock.remember(LARGEST_RATE, largest);
+        clock.remember(TOTAL_WEIGHT, total);
+        vec![1.0 - share, self.beta * share + 1.0 - self.beta]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [of_average, of_z] = step.numbers();
         let triples = updates.into_iter().zip(step.parameters()).zip(&self.z);
         triples
             .map(|((update, parameter), cell)| {
@@ -94,7 +104,7 @@ impl Transform for ScheduleFree {
                 step.assign(cell, &z);
                 // β times the average before the step, without a division by β.
                 let average = &parameter - before * (1.0 - self.beta);
-                let new = average * (1.0 - share) + z * (self.beta * share + 1.0 - self.beta);
+                let new = average * of_average + z * of_z;
                 new - parameter
             })
             .collect()
@@ -104,7 +114,7 @@ impl Transform for ScheduleFree {
         state_of("z", &self.z).collect()
     }
 
-    fn numbers(&self) -> &'static [(&'static str, f64)] {
+    fn remembered(&self) -> &'static [(&'static str, f64)] {
         &[("largest_rate", 0.0), ("total_weight", 0.0)]
     }
 

@@ -10,7 +10,7 @@ pub struct ClipByNorm {
 }
 
 impl Transform for ClipByNorm {
-    fn transform(&mut self, updates: Vec<Tensor>, _: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, _: &mut Step<'_>) -> Vec<Tensor> {
         let squares = updates.iter().map(|u| u.square().sum(..)).reduce(|a, b| a + b);
         let Some(norm) = squares.map(|s| s.sqrt()) else {
             return updates;
@@ -27,7 +27,7 @@ pub struct ClipByValue {
 }
 
 impl Transform for ClipByValue {
-    fn transform(&mut self, updates: Vec<Tensor>, _: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, _: &mut Step<'_>) -> Vec<Tensor> {
         updates.into_iter().map(|u| u.clamp(-self.limit, self.limit)).collect()
     }
 }
@@ -53,7 +53,7 @@ impl AdaptiveClip {
 }
 
 impl Transform for AdaptiveClip {
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
         let clip = |(update, parameter): (Tensor, &Tensor)| {
             let most = AdaptiveClip::unit_norms(&parameter.widened()).maximum(self.epsilon) * self.limit;
             let norms = AdaptiveClip::unit_norms(&update);

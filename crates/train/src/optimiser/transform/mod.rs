@@ -22,7 +22,7 @@ pub use sign::{ScaleByLion, ScaleByRprop};
 pub use trust::ScaleByTrustRatio;
 pub use weights::{AddDecayedWeights, ScaleBy, ScaleByLearningRate};
 
-use super::Step;
+use super::{Clock, Step};
 use gradus_tensor::{Cell, Tensor};
 
 /// One link of an optimiser's chain: maps the updates so far (at first the gradients) to new ones, which are added to the
@@ -39,7 +39,7 @@ use gradus_tensor::{Cell, Tensor};
 /// /// Steps of one size, whatever the gradient.
 /// struct Signs;
 /// impl Transform for Signs {
-///     fn transform(&mut self, updates: Vec<Tensor>, _: &mut Step<'_>) -> Vec<Tensor> {
+///     fn transform(&self, updates: Vec<Tensor>, _: &mut Step<'_>) -> Vec<Tensor> {
 ///         updates.iter().map(Tensor::sign).collect()
 ///     }
 /// }
@@ -54,8 +54,14 @@ pub trait Transform: Send {
     /// Makes the state that is kept from step to step, if there is any; called once, before everything else.
     fn init(&mut self, _parameters: &[Tensor]) {}
 
-    /// Updates in, updates out, one per parameter.
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor>;
+    /// The numbers of a step that may differ from those of the step before: all that depends on the learning rate, a schedule
+    /// or the count. [`transform`](Transform::transform) gets them from [`Step::numbers`].
+    fn numbers(&self, _clock: &mut Clock<'_>) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Updates in, updates out, one per parameter. What it records is used for later steps too, with their numbers.
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor>;
 
     /// The tensors that are kept from step to step: what they are, for which parameter, and where; see [`state_of`].
     fn state(&self) -> Vec<(&'static str, usize, Cell)> {
@@ -63,8 +69,8 @@ pub trait Transform: Send {
     }
 
     /// The numbers that are kept from step to step, on the host: their names, and what they are at first. Steps change them
-    /// through [`Step::remember`].
-    fn numbers(&self) -> &'static [(&'static str, f64)] {
+    /// through [`Clock::remember`].
+    fn remembered(&self) -> &'static [(&'static str, f64)] {
         &[]
     }
 

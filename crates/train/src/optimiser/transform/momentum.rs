@@ -1,6 +1,6 @@
 //! Momentum and running means of updates.
 
-use super::{Step, Transform, correction, running_mean, state_of, zeros};
+use super::{Clock, Step, Transform, correction, running_mean, state_of, zeros};
 use crate::Schedule;
 use gradus_tensor::{Cell, Tensor};
 
@@ -25,9 +25,13 @@ impl Transform for Momentum {
         self.velocity = zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let share = if step.number() == 1 { 1.0 } else { 1.0 - self.dampening };
-        let decay = self.decay.at(step.number() - 1);
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let share = if clock.number() == 1 { 1.0 } else { 1.0 - self.dampening };
+        vec![self.decay.at(clock.number() - 1), share]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [decay, share] = step.numbers();
         let pairs = updates.into_iter().zip(&self.velocity);
         pairs
             .map(|(update, cell)| {
@@ -61,8 +65,12 @@ impl Transform for Ema {
         self.mean = zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let correction = correction(self.decay, step.count());
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![correction(self.decay, clock.count())]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [correction] = step.numbers();
         let pairs = updates.into_iter().zip(&self.mean);
         pairs.map(|(update, cell)| running_mean(cell, &update, self.decay, step) / correction).collect()
     }

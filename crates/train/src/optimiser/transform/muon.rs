@@ -1,6 +1,6 @@
 //! Muon: momentum whose singular values are made equal.
 
-use super::{Step, Transform, correction, norm, running_mean, state_of, zeros};
+use super::{Clock, Step, Transform, correction, norm, running_mean, state_of, zeros};
 use gradus_tensor::{Cell, Tensor};
 
 /// Replaces the momentum of each matrix by nearly the nearest orthogonal one (Jordan et al. 2024, "Muon"): five steps of a
@@ -98,19 +98,23 @@ impl Transform for Orthogonalise {
         self.mean = zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let (beta, count) = (self.momentum, step.count());
-        // The first factor belongs to the mean, the second to the gradient.
-        let factors = match (self.nesterov, self.corrected) {
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        let (beta, count) = (self.momentum, clock.count());
+        let (of_mean, of_gradient) = match (self.nesterov, self.corrected) {
             (true, true) => (beta / correction(beta, count + 1.0), (1.0 - beta) / correction(beta, count)),
             (true, false) => (beta, 1.0 - beta),
             (false, true) => (1.0 / correction(beta, count), 0.0),
             (false, false) => (1.0, 0.0),
         };
+        vec![of_mean, of_gradient]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [of_mean, of_gradient] = step.numbers();
         let pairs = updates.into_iter().zip(&self.mean);
         let ahead = pairs.map(|(gradient, cell)| {
-            let mean = running_mean(cell, &gradient, beta, step);
-            if self.nesterov { mean * factors.0 + gradient * factors.1 } else { mean * factors.0 }
+            let mean = running_mean(cell, &gradient, self.momentum, step);
+            if self.nesterov { mean * of_mean + gradient * of_gradient } else { mean * of_mean }
         });
         ahead.map(|update| if update.rank() < 2 { update } else { self.orthogonal(&update) }).collect()
     }

@@ -22,7 +22,7 @@ impl Transform for ScaleByLion {
         self.mean = zeros(parameters);
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
         let pairs = updates.into_iter().zip(&self.mean);
         pairs
             .map(|(gradient, cell)| {
@@ -61,7 +61,7 @@ impl Transform for ScaleByRprop {
         (self.gradient, self.size) = (zeros(parameters), filled(parameters, self.first));
     }
 
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
         let triples = updates.into_iter().zip(&self.gradient).zip(&self.size);
         triples
             .map(|((gradient, before), size)| {

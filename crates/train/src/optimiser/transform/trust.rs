@@ -13,7 +13,7 @@ pub struct ScaleByTrustRatio {
 }
 
 impl Transform for ScaleByTrustRatio {
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
         let scale = |(update, parameter): (Tensor, &Tensor)| {
             let (of_parameter, of_update) = (norm(&parameter.widened()), norm(&update));
             let zero = of_parameter.eq(0.0).logical_or(of_update.eq(0.0));

@@ -1,6 +1,6 @@
 //! Scaling, and the decay of weights.
 
-use super::{Step, Transform};
+use super::{Clock, Step, Transform};
 use crate::Schedule;
 use gradus_tensor::Tensor;
 
@@ -8,8 +8,13 @@ use gradus_tensor::Tensor;
 pub struct ScaleByLearningRate;
 
 impl Transform for ScaleByLearningRate {
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        updates.into_iter().map(|u| u * -step.learning_rate()).collect()
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![-clock.learning_rate()]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [factor] = step.numbers();
+        updates.into_iter().map(|u| u * factor).collect()
     }
 }
 
@@ -17,8 +22,12 @@ impl Transform for ScaleByLearningRate {
 pub struct ScaleBy(pub Schedule);
 
 impl Transform for ScaleBy {
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let factor = self.0.at(step.number() - 1);
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![self.0.at(clock.number() - 1)]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [factor] = step.numbers();
         updates.into_iter().map(|u| u * factor).collect()
     }
 }
@@ -31,8 +40,12 @@ pub struct AddDecayedWeights {
 }
 
 impl Transform for AddDecayedWeights {
-    fn transform(&mut self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
-        let rate = self.rate.at(step.number() - 1);
+    fn numbers(&self, clock: &mut Clock<'_>) -> Vec<f64> {
+        vec![self.rate.at(clock.number() - 1)]
+    }
+
+    fn transform(&self, updates: Vec<Tensor>, step: &mut Step<'_>) -> Vec<Tensor> {
+        let [rate] = step.numbers();
         let decayed = |(u, p): (Tensor, &Tensor)| u + p.widened() * rate;
         updates.into_iter().zip(step.parameters()).map(decayed).collect()
     }
