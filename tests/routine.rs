@@ -9,6 +9,13 @@ use gradus::prelude::*;
 use gradus::tensor::graph::{NodeRef, Routine};
 use gradus::{Cell, Error, ErrorKind, Result, Rng, checkpoint, custom_gradient};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// Nodes are counted by their ids, which all tests share: they run one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
 
 /// Convolution, batch norm with its running statistics, dropout: what keeps state, draws keys, and overwrites.
 struct Net {
@@ -92,6 +99,7 @@ fn recorded_by(device: &Device, body: impl FnOnce() -> Result<()>) -> Result<u64
 
 #[test]
 fn steps_have_the_bits_of_recorded_ones() -> Result<()> {
+    let _alone = alone();
     for device in own_devices(None) {
         let (mut run, mut recorded) = (Net::new(&device)?, Net::new(&device)?);
         let mut known = Vec::new();
@@ -115,6 +123,7 @@ fn steps_have_the_bits_of_recorded_ones() -> Result<()> {
 
 #[test]
 fn known_steps_record_their_forward_pass_alone() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let init = Init::new(0, &device);
     let model = Sequential::new().then(Linear::new(4, 8, &init)).then(Relu).then(Linear::new(8, 2, &init));
@@ -136,6 +145,7 @@ fn known_steps_record_their_forward_pass_alone() -> Result<()> {
 
 #[test]
 fn what_a_rule_captures_is_looked_at_each_time() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let weight = Param::new(Tensor::new([0.0], &device));
     let mut optimiser = Sgd::new(1.0).of_parameters(vec![("w".into(), weight.clone())]);
@@ -150,6 +160,7 @@ fn what_a_rule_captures_is_looked_at_each_time() -> Result<()> {
 
 #[test]
 fn numbers_of_checkpoints_are_those_of_their_step() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let weight = Cell::parameter(Tensor::new([1.0, 2.0], &device));
     let mut routine = Routine::default();
@@ -171,6 +182,7 @@ fn numbers_of_checkpoints_are_those_of_their_step() -> Result<()> {
 
 #[test]
 fn keys_are_drawn_anew_and_captured_tensors_stay() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let cell = Cell::parameter(Tensor::zeros([4], &device));
     let (rng, shift) = (Rng::new(5), Tensor::new([1.0, 2.0, 3.0, 4.0], &device));
@@ -196,6 +208,7 @@ fn keys_are_drawn_anew_and_captured_tensors_stay() -> Result<()> {
 
 #[test]
 fn what_reads_a_value_is_recorded_each_time() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let cell = Cell::parameter(Tensor::new([1.0], &device));
     let mut routine = Routine::default();
@@ -212,6 +225,7 @@ fn what_reads_a_value_is_recorded_each_time() -> Result<()> {
 
 #[test]
 fn cells_of_one_shape_are_not_taken_for_each_other() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let cells = [1.0, 10.0].map(|value| Cell::parameter(Tensor::new([value], &device)));
     let mut routine = Routine::default();
@@ -231,6 +245,7 @@ fn cells_of_one_shape_are_not_taken_for_each_other() -> Result<()> {
 
 #[test]
 fn a_stopped_gradient_is_another_graph() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, None)?;
     let cell = Cell::parameter(Tensor::new([2.0], &device));
     let mut routine = Routine::default();
@@ -253,6 +268,7 @@ fn a_stopped_gradient_is_another_graph() -> Result<()> {
 
 #[test]
 fn a_step_without_memory_changes_nothing() -> Result<()> {
+    let _alone = alone();
     let device = Device::cpu_with(1, Some(64 << 20))?;
     let n = 1 << 20;
     let cell = Cell::parameter(Tensor::ones([n], &device));
@@ -290,6 +306,7 @@ fn a_step_without_memory_changes_nothing() -> Result<()> {
 
 #[test]
 fn readers_see_whole_steps() -> Result<()> {
+    let _alone = alone();
     for device in devices() {
         let cells = [(); 3].map(|()| Cell::parameter(Tensor::zeros([50_000], &device)));
         let done = AtomicBool::new(false);

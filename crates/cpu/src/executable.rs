@@ -19,13 +19,21 @@ use std::sync::Arc;
 /// A plan made ready for the CPU.
 pub(crate) struct CpuExecutable {
     memory: Arc<Memory>,
-    /// Where the work runs, if not on rayon's global threads and if there is enough of it for several threads.
-    threads: Option<Arc<rayon::ThreadPool>>,
+    /// Whose threads do the work, if there is enough of it for several.
+    threads: Option<Threads>,
     buffers: Vec<gradus_ir::plan::Buffer>,
     outputs: Vec<BufferId>,
     steps: Vec<Step>,
     /// The first step that overwrites an input, and the bytes that the steps from there on need at once.
     overwriting: Option<(usize, usize)>,
+}
+
+/// Threads that share work.
+enum Threads {
+    /// Rayon's.
+    Global,
+    /// The device's own.
+    Own(Arc<rayon::ThreadPool>),
 }
 
 /// A kernel made ready.
@@ -88,7 +96,7 @@ impl CpuExecutable {
         steps.reverse();
         let overwriting = overwriting(&steps, &plan.buffers);
         // Handing a small plan over to other threads would take longer than running it.
-        let threads = threads.filter(|_| plan.kernels.iter().any(is_parallel));
+        let threads = plan.kernels.iter().any(is_parallel).then(|| threads.map_or(Threads::Global, Threads::Own));
         Ok(CpuExecutable { memory, threads, buffers: plan.buffers, outputs: plan.outputs, steps, overwriting })
     }
 
@@ -231,8 +239,10 @@ fn peak(steps: &[Step], buffers: &[gradus_ir::plan::Buffer]) -> usize {
 impl Executable for CpuExecutable {
     fn run(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>> {
         match &self.threads {
-            Some(pool) => pool.install(|| self.run_here(inputs, scalars)),
             None => self.run_here(inputs, scalars),
+            // Kernels are then shared among threads of which this one is: it is woken once, not after each of them.
+            Some(Threads::Global) => rayon::scope(|_| self.run_here(inputs, scalars)),
+            Some(Threads::Own(pool)) => pool.install(|| self.run_here(inputs, scalars)),
         }
     }
 

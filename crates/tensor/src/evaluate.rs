@@ -114,6 +114,9 @@ fn run_on(
 /// A run: while it goes on, the evaluation lock is free.
 pub(crate) struct Run<'a> {
     device: &'a Device,
+    leaves: Vec<(&'a Arc<Node>, bool)>,
+    /// The leaves' values, which those that may be overwritten have given away.
+    inputs: Vec<Option<Buffer>>,
     overwrites: bool,
     /// Whether this thread was inside of an overwriting run before.
     outer: bool,
@@ -122,18 +125,13 @@ pub(crate) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn begin(device: &'a Device, mut planner: MutexGuard<'a, Planner>, overwrites: bool) -> Run<'a> {
-        planner.overwriting += overwrites as usize;
-        Run { device, overwrites, outer: OVERWRITES.replace(overwrites || OVERWRITES.get()), planner: None }
-    }
-
-    /// Computes the outputs of a graph from its leaves, some of which it may overwrite, and its numbers.
-    pub(crate) fn finish(
-        mut self,
-        executable: &dyn Executable,
-        leaves: &[(&Arc<Node>, bool)],
-        scalars: &[Number],
-    ) -> Result<Finished<'a>, ErrorKind> {
+    /// Takes the values of leaves, some of which may be overwritten, and then frees the lock.
+    pub(crate) fn begin(
+        device: &'a Device,
+        mut planner: MutexGuard<'a, Planner>,
+        leaves: Vec<(&'a Arc<Node>, bool)>,
+        overwrites: bool,
+    ) -> Run<'a> {
         let take = |&(leaf, donated): &(&Arc<Node>, bool)| {
             let value = if donated { leaf.set_value(Value::Gone) } else { leaf.state().value.clone() };
             match value {
@@ -141,10 +139,17 @@ impl<'a> Run<'a> {
                 Value::Pending | Value::Gone => None,
             }
         };
-        let mut inputs: Vec<_> = leaves.iter().map(take).collect();
-        let result = executable.run(&mut inputs, scalars);
+        let inputs = leaves.iter().map(take).collect();
+        planner.overwriting += overwrites as usize;
+        let outer = OVERWRITES.replace(overwrites || OVERWRITES.get());
+        Run { device, leaves, inputs, overwrites, outer, planner: None }
+    }
+
+    /// Computes the outputs of a graph from its leaves and its numbers.
+    pub(crate) fn finish(mut self, executable: &dyn Executable, scalars: &[Number]) -> Result<Finished<'a>, ErrorKind> {
+        let result = executable.run(&mut self.inputs, scalars);
         self.planner = Some(self.device.planner());
-        for (&(leaf, donated), buffer) in leaves.iter().zip(inputs) {
+        for ((leaf, donated), buffer) in self.leaves.drain(..).zip(self.inputs.drain(..)) {
             // What the run did not take (all of it, if it failed early) still holds its value.
             if let (true, Some(buffer)) = (donated, buffer) {
                 leaf.set_value(Value::Ready(buffer));
@@ -247,9 +252,8 @@ impl Prepared {
     /// Runs it, without the evaluation lock, and stores the values.
     fn run(self, device: &Device, planner: MutexGuard<'_, Planner>) -> Result<()> {
         let Prepared { extraction, executable, .. } = self;
-        let leaves: Vec<_> = extraction.leaves().collect();
-        let run = Run::begin(device, planner, extraction.overwrites());
-        let finished = run.finish(&*executable, &leaves, &extraction.scalars);
+        let run = Run::begin(device, planner, extraction.leaves().collect(), extraction.overwrites());
+        let finished = run.finish(&*executable, &extraction.scalars);
         finished.map_err(|kind| failed(&extraction, kind))?.store(extraction.outputs());
         Ok(())
     }

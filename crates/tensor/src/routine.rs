@@ -284,9 +284,9 @@ impl Program {
         let keys: Vec<Key> = self.draws.iter().map(Rng::key).collect();
         let mut scalars = std::mem::take(&mut extraction.scalars);
         scalars.extend(self.slots.iter().map(|slot| slot.number(&keys, numbers)));
-        let leaves: Vec<_> = extraction.leaves().chain(rest.iter().map(|(node, donated)| (node, *donated))).collect();
-        let run = Run::begin(&self.device, planner, true);
-        match run.finish(&*self.executable, &leaves, &scalars) {
+        let leaves = extraction.leaves().chain(rest.iter().map(|(node, donated)| (node, *donated))).collect();
+        let run = Run::begin(&self.device, planner, leaves, true);
+        match run.finish(&*self.executable, &scalars) {
             Ok(finished) => {
                 let assigned = self.outputs.iter().map(|&output| &awaited[output].new);
                 finished.store(extraction.outputs().chain(assigned));

@@ -285,6 +285,13 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             if finds_nan { find_nan(work) } else { work() }
         };
         let gradients = match group {
+            [batch] if self.state.step > 0 && !finds_nan => {
+                let loss = (self.loss)(self.model, batch);
+                self.optimiser.step(&loss)?;
+                self.unread.push((batch.rows(), loss));
+                self.state.step += 1;
+                return Ok(());
+            }
             [batch] => {
                 let loss = (self.loss)(self.model, batch);
                 if finds_nan {
