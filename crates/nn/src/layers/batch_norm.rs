@@ -8,8 +8,8 @@ use gradus_tensor::{Axes, DType, Error, ErrorKind, Operand, Placement, Result, T
 /// · weight + bias for each channel.
 ///
 /// In training, mean and variance are those of the batch, over all axes but the channels', and the running ones come nearer to
-/// them: running ← (1 − momentum) · running + momentum · batch, with the variance's unbiased estimate. In use, they are the running
-/// ones. Weight, bias, mean and variance start as 1, 0, 0 and 1.
+/// them: running ← (1 − momentum) · running + momentum · batch, with the variance's unbiased estimate; what is not finite is left
+/// out. In use, they are the running ones. Weight, bias, mean and variance start as 1, 0, 0 and 1.
 ///
 /// The running statistics are [buffers](Buffer): forward takes `&self`, and their new values are computed with the optimiser's next
 /// step, in the same run. A compiled function, or `vmap`, has them in use only: training there is an error.
@@ -106,7 +106,9 @@ impl BatchNorm {
         for (running, batch, seen) in [(running_mean, &mean.detach(), mean), (running_var, &unbiased, variance)] {
             let old = running.tensor();
             let batch = batch.reshape(old.shape());
-            running.update(&(&old + (batch - &old) * share.clone()), seen)?;
+            let new = &old + (&batch - &old) * share.clone();
+            // One overflow must not stay in them for good.
+            running.update(&batch.is_finite().where_(new, &old), seen)?;
         }
         match self.num_batches_tracked.as_ref().zip(number) {
             Some((batches, number)) => batches.update(&number, mean),
@@ -297,7 +299,7 @@ fn in_groups(op: &'static str, x: &Tensor, channels: usize, groups: usize, epsil
 #[track_caller]
 fn affine(op: &'static str, normal: Tensor, x: &Tensor, [weight, bias]: [&Option<Param>; 2]) -> Tensor {
     let along = |parameter: &Param| {
-        let parameter = widened_with(op, x, &parameter.tensor());
+        let parameter = widened_with(op, x, parameter);
         (2..x.rank()).fold(parameter, |parameter, _| parameter.unsqueeze(-1))
     };
     let scaled = match weight {

@@ -1,6 +1,6 @@
 //! Convolutions as layers.
 
-use crate::{Init, Initializer, Layer, Module, Param, watch};
+use crate::{Init, Initializer, Layer, Module, Param, cast_input, watch};
 use gradus_tensor::{Conv, Spatial, Tensor};
 
 /// A convolution over `AXES` spatial axes: `x [batch, in, spatial…]`, `weight [out, in / groups, kernel…]`, `bias [out]`,
@@ -81,7 +81,7 @@ impl<const AXES: usize> Layer for Convolution<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         let call = watch(self);
-        let weight = self.weight.tensor();
+        let (x, weight) = (cast_input(x), self.weight.tensor());
         let y = match AXES {
             1 => x.conv1d(&weight, &self.conv),
             2 => x.conv2d(&weight, &self.conv),
@@ -180,7 +180,7 @@ impl<const AXES: usize> Layer for ConvTranspose<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         let call = watch(self);
-        let y = x.conv_transpose(&self.weight.tensor(), &self.conv, self.output_padding.clone());
+        let y = cast_input(x).conv_transpose(&self.weight.tensor(), &self.conv, self.output_padding.clone());
         call.output(with_bias(y, self.bias.as_ref(), AXES))
     }
 }

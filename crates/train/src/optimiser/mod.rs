@@ -4,6 +4,7 @@ mod average;
 mod group;
 mod lbfgs;
 mod line_search;
+mod loss_scale;
 mod named;
 mod sam;
 mod select;
@@ -14,6 +15,7 @@ mod transform;
 pub use average::{WeightAverage, WeightAverageState};
 pub use group::Group;
 pub use lbfgs::{Lbfgs, LbfgsOptimiser, LbfgsProgress, LbfgsState, LbfgsStatus};
+pub use loss_scale::LossScale;
 pub use named::*;
 pub use sam::Sam;
 pub use select::Select;
@@ -28,6 +30,7 @@ use gradus_autograd::Grad;
 use gradus_nn::{Module, Param};
 use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign, eval};
 use group::{Link, pass};
+use loss_scale::Skipping;
 
 /// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient. For
 /// parameters of f16 gradients, updates and state are f32, and the new parameter is rounded.
@@ -59,7 +62,7 @@ pub struct Optimiser {
     groups: Vec<Group>,
     /// Which elements of each parameter are not pruned, where some are.
     kept: Vec<Option<Tensor>>,
-    skips_non_finite: bool,
+    skipping: Option<Skipping>,
     accumulated: Option<Accumulated>,
     steps: u64,
 }
@@ -135,7 +138,7 @@ impl Optimiser {
             parameters: kept,
             shared,
             groups,
-            skips_non_finite: false,
+            skipping: None,
             accumulated: None,
             steps: 0,
         }
@@ -148,7 +151,7 @@ impl Optimiser {
 
     /// The parameters' present tensors.
     fn tensors(&self) -> Vec<Tensor> {
-        self.parameters.iter().map(|(_, parameter)| parameter.tensor()).collect()
+        self.parameters.iter().map(|(_, parameter)| parameter.master()).collect()
     }
 
     /// The gradients of a loss, one per parameter in the order of [`parameters`](Optimiser::parameters): for steps of several
@@ -158,7 +161,9 @@ impl Optimiser {
     /// As [`step`](Optimiser::step), as far as gradients are concerned.
     #[track_caller]
     pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
-        Grad::of(loss).wrt(&self.tensors())
+        let Some(scaled) = self.scaled()? else { return Grad::of(loss).wrt(&self.tensors()) };
+        let gradients = Grad::of(&scaled.up(loss)).wrt(&self.tensors())?;
+        Ok(gradients.iter().map(|gradient| scaled.down(gradient)).collect())
     }
 
     /// One step down the gradient of `loss`, computed in one run with everything that is held. The loss can be read
@@ -186,8 +191,10 @@ impl Optimiser {
         }
         let parameters = self.tensors();
         let gradients: Vec<Tensor> = gradients.into_iter().map(|gradient| gradient.widened()).collect();
-        let finite = gradients.iter().map(|gradient| gradient.is_finite().all(..));
-        let finite = if self.skips_non_finite { finite.reduce(|a, b| a.logical_and(b)) } else { None };
+        let finite = self.skipping.as_ref().and_then(|skipping| {
+            let finite = gradients.iter().map(|gradient| gradient.is_finite().all(..));
+            Some((skipping, finite.reduce(|a, b| a.logical_and(b))?))
+        });
         let rate = self.groups.first().map_or(0.0, |group| group.rate(self.steps));
         let mut step = Step::new(&parameters, self.steps + 1, rate);
         let (mut updates, shared) = pass(&mut self.shared, gradients, &mut step);
@@ -213,11 +220,12 @@ impl Optimiser {
             };
             assignments.push((parameter.cell().clone(), new));
         }
-        if let Some(finite) = finite {
+        if let Some((skipping, finite)) = finite {
             // Chosen on the device, so that no step waits to know.
             for (cell, new) in &mut assignments {
                 *new = finite.where_(&*new, cell.tensor());
             }
+            assignments.extend(skipping.after(&finite));
         }
         // No handle may hold the old values, or they could not be updated in place.
         drop(parameters);
@@ -289,12 +297,6 @@ impl Optimiser {
             accumulated.losses = 0;
         }
         Ok(())
-    }
-
-    /// Whether steps with a gradient that is not finite (an infinite loss, an overflow in f16) leave parameters and the state's
-    /// tensors as they are. They are counted as steps all the same. It is off at first, as it costs a look at all gradients.
-    pub fn skip_non_finite(&mut self, skip: bool) {
-        self.skips_non_finite = skip;
     }
 
     /// All links: the shared ones first, then those of each group.

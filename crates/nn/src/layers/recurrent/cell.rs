@@ -1,7 +1,7 @@
 //! One step of a recurrent layer.
 
 use super::{Kind, OfState, Weights};
-use crate::{Init, Module, Walk, watch};
+use crate::{Init, Module, Walk, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Shape, Tensor};
 
 macro_rules! cells {
@@ -120,5 +120,6 @@ fn step(kind: Kind, weights: &Weights, x: &Tensor, state: [&Tensor; 2]) -> [Tens
             return [failed.clone(), failed];
         }
     }
+    let state = [&cast_input(state[0]), &cast_input(state[1])];
     kind.step(&input, &OfState::new(weights).project(state[0]), state)
 }

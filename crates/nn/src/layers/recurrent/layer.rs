@@ -1,7 +1,7 @@
 //! Recurrent layers along sequences.
 
 use super::{Kind, OfState, Weights};
-use crate::{Dropout, Init, Layer, Module, Walk, watch};
+use crate::{Dropout, Init, Layer, Module, Walk, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Result, Tensor, cat, stack};
 
 /// What all recurrent layers are.
@@ -57,6 +57,7 @@ impl Recurrent {
     /// Walks along `x` from a state `[layers · directions, batch, hidden]`, or from zeros.
     #[track_caller]
     fn walk(&self, x: &Tensor, state: Option<[&Tensor; 2]>) -> Result<Walked> {
+        let x = &cast_input(x);
         let [first, second, _] = x.dims()?;
         let (time, batch) = if self.batch_first { (1, first) } else { (0, second) };
         if x.shape()[time as usize] == 0 || self.layers.is_empty() {
@@ -76,7 +77,7 @@ impl Recurrent {
                         return Err(Error::new("recurrent", ErrorKind::Shape { what, expected, found }));
                     }
                 }
-                state.map(Tensor::clone)
+                state.map(cast_input)
             }
             None => {
                 let zeros = Tensor::zeros([count, batch, self.hidden], x);

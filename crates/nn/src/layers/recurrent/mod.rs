@@ -6,7 +6,7 @@ mod layer;
 pub use cell::{GruCell, LstmCell, RnnCell};
 pub use layer::{Gru, Lstm, LstmState, Rnn};
 
-use crate::{Init, Initializer, Param};
+use crate::{Init, Initializer, Param, cast_input};
 use gradus_tensor::Tensor;
 
 /// What a step computes from the projections of input and state.
@@ -75,7 +75,7 @@ impl Weights {
     /// The projection of inputs `[..., inputs]`.
     #[track_caller]
     fn input(&self, x: &Tensor) -> Tensor {
-        let product = x.matmul(&self.weight_ih.tensor().t());
+        let product = cast_input(x).matmul(&self.weight_ih.tensor().t());
         match &self.bias {
             Some([bias, _]) => product + bias.tensor(),
             None => product,
