@@ -5,6 +5,8 @@
 mod devices;
 #[path = "modules/losses.rs"]
 mod losses;
+#[path = "modules/recurrent.rs"]
+mod recurrent;
 #[path = "modules/states.rs"]
 mod states;
 #[path = "modules/statistics.rs"]
@@ -170,7 +172,19 @@ fn layers(device: &Device) -> Vec<Made> {
         of("LayerNorm", LayerNorm::new([5, 6], &init), images.clone(), "weight [5, 6] bias [5, 6]"),
         of("RmsNorm", RmsNorm::new(6, &init), images.clone(), "weight [6]"),
         of("GroupNorm", GroupNorm::new(2, 4, &init), images.clone(), "weight [4] bias [4]"),
-        of("InstanceNorm", InstanceNorm::affine(4, &init), images, "weight [4] bias [4]"),
+        of("InstanceNorm", InstanceNorm::affine(4, &init), images.clone(), "weight [4] bias [4]"),
+        of(
+            "InstanceNorm, running",
+            InstanceNorm::affine(4, &init).with_running_statistics(&init),
+            images,
+            "weight [4] bias [4] running_mean [4] running_var [4] num_batches_tracked []",
+        ),
+        of(
+            "Lstm, projected",
+            Lstm::new(3, 4, &init).projected(2, &init),
+            sequence.clone(),
+            "weight_ih_l0 [16, 3] weight_hh_l0 [16, 2] bias_ih_l0 [16] bias_hh_l0 [16] weight_hr_l0 [2, 4]",
+        ),
         of(
             "Rnn",
             Rnn::new(3, 4, &init),
@@ -311,6 +325,7 @@ fn gradients_of_layers_are_those_of_finite_differences() -> Result<()> {
         ("batch norm", Box::new(BatchNorm::new(4, &init))),
         ("group norm", Box::new(GroupNorm::new(2, 4, &init))),
         ("instance norm", Box::new(InstanceNorm::affine(4, &init))),
+        ("projected LSTM", Box::new(Lstm::new(4, 3, &init).projected(2, &init))),
         ("grouped queries", Box::new(GroupedQueryAttention::new(4, 2, 1, &init).rotary(Rotary::new()))),
         ("encoder", Box::new(TransformerEncoderLayer::new(4, 2, 6, &init).activation(Activation::Gelu))),
         ("LSTM", Box::new(Lstm::new(4, 3, &init).bidirectional(&init))),
@@ -349,6 +364,7 @@ fn misuse_is_an_error_that_says_what_is_wrong() {
         (lstm.forward(&rows), "rank 3"),
         (lstm.forward(&wide), "matrix product"),
         (lstm.run(&sequence, Some(&state(3))).0, "the state has shape [1, 3, 3], expected [1, 2, 3]"),
+        (lstm.clone().projected(2, &init).run(&sequence, Some(&state(2))).0, "expected [1, 2, 2]"),
         (lstm.run(&sequence.slice(1, ..0), None).1.hidden, "at least one step"),
         (Gru::new(4, 3, &init).layers(0, &init).forward(&sequence), "one layer"),
         (RnnCell::new(3, 2, &init).step(&rows, &normal([1, 2], &device)), "expected [4, 2]"),
@@ -359,6 +375,7 @@ fn misuse_is_an_error_that_says_what_is_wrong() {
         (Rotary::new().rotate(&rows, 0), "even width"),
         (GroupNorm::new(3, 4, &init).forward(&images), "4 channels in 3 groups"),
         (InstanceNorm::new(3).forward(&images), "3 channels"),
+        (InstanceNorm::new(3).with_running_statistics(&init).forward(&rows.unsqueeze(-1)), "at least 2 elements"),
         (LayerNorm::new(5, &init).forward(&images), "do not broadcast"),
         (PRelu::per_channel(3, &init).forward(&images), "do not broadcast"),
         (PRelu::per_channel(4, &init).forward(&normal([2, 1, 3], &device)), "prelu"),

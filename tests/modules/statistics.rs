@@ -145,3 +145,51 @@ fn statistics_are_not_kept_where_they_cannot_be() -> Result<()> {
     assert_eq!(values(&vmap(|x| layer.forward(&x[0]), &[x.unsqueeze(0)])?), expected);
     Ok(())
 }
+
+/// What PyTorch 2.15 gives with `track_running_stats`.
+#[test]
+fn running_statistics_of_instances_are_those_of_pytorch() -> Result<()> {
+    for device in own_devices(None) {
+        let init = init(&device);
+        let layer = InstanceNorm::affine(3, &init).with_running_statistics(&init);
+        for (k, (_, parameter)) in
+            [layer.parameters()[1].clone(), layer.parameters()[0].clone()].into_iter().enumerate()
+        {
+            let values: Vec<f32> = (0..3).map(|i| ((0.7 * i as f64 + k as f64).sin() * 0.6) as f32).collect();
+            parameter.set(Tensor::from_vec(values, [3], &device))?;
+        }
+        let waves = |shape: [usize; 3]| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (0.3 * i as f32).cos()).collect();
+            Tensor::from_vec(values, shape, &device)
+        };
+        drop(layer.forward(&waves([2, 3, 4])));
+        let y = layer.forward(&(waves([3, 3, 4]) * 2.0 + 1.0));
+        let expected = [
+            0.660819, 0.246080, -0.217727, -0.689172, 1.287448, 0.532030, -0.003130, -0.270226, 0.133508, 0.333331,
+            0.699355, 1.198885,
+        ];
+        near(&values(&y.select_index(0, 2)), &expected, 1e-5);
+        let running = |buffer: &Option<Buffer>| values(&buffer.as_ref().unwrap().tensor());
+        near(&running(&layer.running_mean), &[0.142866, 0.092815, 0.051927], 1e-6);
+        near(&running(&layer.running_var), &[0.848991, 0.859470, 0.820317], 1e-6);
+        assert_eq!(layer.num_batches_tracked.as_ref().unwrap().tensor().to_vec::<i32>()?, [2]);
+        layer.eval();
+        let y = layer.forward(&waves([1, 3, 2]));
+        near(&values(&y), &[0.469662, 0.445189, 0.856661, 0.725910, 0.730177, 0.599687], 1e-5);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_batch_that_overflows_leaves_running_statistics_alone() -> Result<()> {
+    let device = Device::cpu();
+    let layer = BatchNorm::new(3, &init(&device));
+    let x = normal([8, 3], &device);
+    let mut expected = Running { mean: [0.0; 3], var: [1.0; 3] };
+    drop(layer.forward(&x));
+    drop(layer.forward(&(&x * f32::INFINITY)));
+    drop(layer.forward(&(&x * f32::NAN)));
+    expected.see(&values(&x));
+    expected.check(&layer, 3);
+    Ok(())
+}

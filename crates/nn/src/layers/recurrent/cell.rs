@@ -17,7 +17,7 @@ macro_rules! cells {
             /// A cell with biases.
             #[track_caller]
             pub fn new(inputs: usize, hidden: usize, init: &Init) -> $name {
-                $name { kind: Kind::$kind, weights: Weights::new(Kind::$kind, inputs, hidden, init) }
+                $name { kind: Kind::$kind, weights: Weights::new(Kind::$kind, inputs, hidden, None, init) }
             }
 
             /// The same cell without its biases.
@@ -121,5 +121,5 @@ fn step(kind: Kind, weights: &Weights, x: &Tensor, state: [&Tensor; 2]) -> [Tens
         }
     }
     let state = [&cast_input(state[0]), &cast_input(state[1])];
-    kind.step(&input, &OfState::new(weights).project(state[0]), state)
+    OfState::new(weights).step(kind, &input, state)
 }
