@@ -37,6 +37,9 @@ struct Arguments {
     /// Only so many images to train on, and a sixth as many to test.
     #[arg(long)]
     images: Option<usize>,
+    /// Computes in f16, on weights of f32.
+    #[arg(long)]
+    mixed: bool,
     /// Saves checkpoints in this folder, and goes on from the last one that is there.
     #[arg(long)]
     checkpoints: Option<PathBuf>,
@@ -50,7 +53,7 @@ const CLASSES: usize = 10;
 const SIDE: usize = 28;
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { data, device, seed, epochs, batch, images, checkpoints, out } = Arguments::parse();
+    let Arguments { data, device, seed, epochs, batch, images, mixed, checkpoints, out } = Arguments::parse();
     let device = Device::named(&device)?;
     println!("device {}, seed {seed}", device.description());
     let Some(folder) = data.or_else(|| Path::new(DEBIAN).is_dir().then(|| DEBIAN.into())) else {
@@ -95,6 +98,9 @@ fn main() -> anyhow::Result<()> {
     .epochs(epochs)
     .log_every(20)
     .stop_on_signals();
+    if mixed {
+        trainer = trainer.mixed_precision(LossScale::dynamic());
+    }
     if let Some(folder) = checkpoints {
         trainer = trainer.checkpoints(Checkpoints::new(folder).every(Duration::from_secs(30)).resume(true));
     }

@@ -44,7 +44,7 @@ pub mod prelude {
     };
     pub use crate::nn::*;
     pub use crate::train::{
-        Adam, AdamW, Checkpoints, Muon, Optimiser, Progress, Schedule, Sgd, TensorBatches, Trainer,
+        Adam, AdamW, Checkpoints, LossScale, Muon, Optimiser, Progress, Schedule, Sgd, TensorBatches, Trainer,
     };
     pub use crate::{
         Attention, Conv, DType, Device, Key, Pool, Rng, Shape, Tensor, cat, checkpoint, einsum, eval, grad, no_grad,

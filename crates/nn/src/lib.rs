@@ -14,6 +14,7 @@
 // The derive names this crate by its own name, also here.
 extern crate self as gradus_nn;
 
+mod autocast;
 mod init;
 mod layers;
 mod loss;
@@ -27,6 +28,7 @@ mod state;
 mod summary;
 mod watch;
 
+pub use autocast::{autocast, cast_input};
 pub use gradus_nn_derive::Module;
 pub use init::{Init, Initializer, Nonlinearity, lsuv};
 pub use layers::*;

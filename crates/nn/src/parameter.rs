@@ -1,6 +1,6 @@
 //! What modules are made of: parameters, buffers, and the mode.
 
-use crate::{Module, Walk};
+use crate::{Module, Walk, cast_input};
 use gradus_tensor::{Cell, Error, Operand, Result, Shape, Tensor};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,9 +41,16 @@ impl Param {
         self.form.get().is_some()
     }
 
-    /// The present value; constant to gradients if the parameter is frozen.
+    /// The present value, as layers compute with it: in an [`autocast`](crate::autocast) as f16 where it is f32. It is constant
+    /// to gradients if the parameter is frozen.
     #[track_caller]
     pub fn tensor(&self) -> Tensor {
+        cast_input(&self.master())
+    }
+
+    /// The present value as it is kept, also in an [`autocast`](crate::autocast): for what is computed in f32 there.
+    #[track_caller]
+    pub fn master(&self) -> Tensor {
         if let Some(form) = self.form.get() {
             return form.value();
         }

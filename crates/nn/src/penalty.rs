@@ -43,7 +43,7 @@ pub fn elastic_net_penalty<'a>(parameters: impl IntoIterator<Item = &'a Param>, 
 
 #[track_caller]
 fn total<'a>(parameters: impl IntoIterator<Item = &'a Param>, term: impl Fn(&Tensor) -> Tensor) -> Option<Tensor> {
-    let parameters: Vec<Tensor> = parameters.into_iter().map(|p| p.tensor()).collect();
+    let parameters: Vec<Tensor> = parameters.into_iter().map(Param::master).collect();
     let dtype = parameters.first()?.dtype();
     parameters.iter().map(|w| term(&w.widened())).reduce(|a, b| a + b).map(|total| total.to_dtype(dtype))
 }

@@ -65,7 +65,7 @@ pub fn spectral_norm(weight: &Param, init: &Init) -> Result<()> {
 /// The value of a weight of so many axes at least, constant to gradients.
 #[track_caller]
 fn present(op: &'static str, weight: &Param, axes: usize) -> Result<Tensor> {
-    let value = weight.tensor().detach();
+    let value = weight.master().detach();
     if let Some(error) = value.error() {
         return Err(error.clone());
     }
@@ -107,9 +107,9 @@ struct WeightNorm {
 
 impl Form for WeightNorm {
     fn value(&self) -> Tensor {
-        let v = self.v.tensor();
+        let v = self.v.master();
         let wide = v.widened();
-        (&wide * (self.g.tensor().widened() / norms(&wide))).to_dtype(v.dtype())
+        (&wide * (self.g.master().widened() / norms(&wide))).to_dtype(v.dtype())
     }
 
     fn original(&self) -> Vec<&Param> {
@@ -154,7 +154,7 @@ fn power_step(matrix: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
 
 impl Form for SpectralNorm {
     fn value(&self) -> Tensor {
-        let weight = self.original.tensor();
+        let weight = self.original.master();
         let matrix = as_matrix(&weight);
         let (mut u, mut v) = (self.u.tensor().unsqueeze(1), self.v.tensor().unsqueeze(1));
         if self.mode.is_training() {

@@ -1,6 +1,6 @@
 //! Activation functions as layers, for [`Sequential`](crate::Sequential).
 
-use crate::{Init, Initializer, Layer, Module, Param, Walk, watch};
+use crate::{Init, Initializer, Layer, Module, Param, Walk, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Tensor};
 
 macro_rules! activations {
@@ -222,7 +222,7 @@ impl Layer for PRelu {
         // A weight that is no single one lies along axis 1.
         let along = if weight.numel() == 1 { 0 } else { x.rank().saturating_sub(2) };
         let weight = (0..along).fold(weight, |weight, _| weight.unsqueeze(-1));
-        let y = x.prelu(&weight);
+        let y = cast_input(x).prelu(&weight);
         // A weight of another length than the channels would broadcast to something larger.
         if y.error().is_none() && y.shape() != x.shape() {
             let (what, expected, found) = ("the input", y.shape().clone(), x.shape().clone());

@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
 use super::rotary::Rotary;
-use crate::{Dropout, Init, Initializer, Layer, Linear, Module, Param, watch};
+use crate::{Dropout, Init, Initializer, Layer, Linear, Module, Param, cast_input, watch};
 use gradus_tensor::{Attention, Error, ErrorKind, Result, Tensor};
 
 /// Attention of several heads (Vaswani et al., "Attention is all you need", 2017), each with its part of a projection of queries,
@@ -163,7 +163,7 @@ impl MultiHeadAttention {
     #[track_caller]
     fn product(&self, x: &Tensor, weight: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
         check_heads(self.width, self.heads)?;
-        let y = x.matmul(&weight.t());
+        let y = cast_input(x).matmul(&weight.t());
         Ok(match bias {
             Some(bias) => y + bias,
             None => y,

@@ -1,6 +1,6 @@
 //! Convolutions as layers.
 
-use crate::{Init, Initializer, Layer, Module, Param, watch};
+use crate::{Init, Initializer, Layer, Module, Param, cast_input, watch};
 use gradus_tensor::{Conv, Spatial, Tensor};
 
 /// A convolution over `AXES` spatial axes: `x [batch, in, spatial…]`, `weight [out, in / groups, kernel…]`, `bias [out]`,
@@ -33,13 +33,50 @@ pub type Conv2d = Convolution<2>;
 /// A convolution over three spatial axes.
 pub type Conv3d = Convolution<3>;
 
-impl<const AXES: usize> Convolution<AXES> {
-    /// A layer with bias and kernels of a size, at every position, without padding.
-    #[track_caller]
-    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Spatial>, init: &Init) -> Convolution<AXES> {
-        Convolution::grouped(inputs, outputs, kernel, 1, init)
-    }
+/// What both kinds are built with.
+macro_rules! builders {
+    ($name:ident) => {
+        impl<const AXES: usize> $name<AXES> {
+            /// A layer with bias and kernels of a size, at every position, without padding.
+            #[track_caller]
+            pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Spatial>, init: &Init) -> $name<AXES> {
+                $name::grouped(inputs, outputs, kernel, 1, init)
+            }
 
+            /// The same layer, walking otherwise; groups are those of the weight, whatever `conv` says.
+            pub fn with(self, conv: Conv) -> $name<AXES> {
+                $name { conv: conv.groups(self.conv.group_count()), ..self }
+            }
+
+            /// The same layer without its bias: where a normalisation follows, it does nothing.
+            pub fn without_bias(self) -> $name<AXES> {
+                $name { bias: None, ..self }
+            }
+        }
+    };
+}
+builders!(Convolution);
+builders!(ConvTranspose);
+
+/// A weight `[first, second, kernel…]` and a bias, uniform in ±1/√(second · kernel).
+#[track_caller]
+fn parameters<const AXES: usize>(
+    [first, second]: [usize; 2],
+    outputs: usize,
+    kernel: impl Into<Spatial>,
+    init: &Init,
+) -> (Param, Param) {
+    let kernel = match kernel.into() {
+        Spatial::All(size) => vec![size; AXES],
+        Spatial::Each(sizes) => sizes,
+    };
+    let bound = 1.0 / ((second * kernel.iter().product::<usize>()).max(1) as f64).sqrt();
+    let new = |shape: Vec<usize>| Param::new(init.tensor(shape, Initializer::Uniform { low: -bound, high: bound }));
+    let weight = new([first, second].into_iter().chain(kernel).collect());
+    (weight, new(vec![outputs]))
+}
+
+impl<const AXES: usize> Convolution<AXES> {
     /// A layer with channels in groups, each with kernels of its own.
     #[track_caller]
     pub fn grouped(
@@ -49,15 +86,8 @@ impl<const AXES: usize> Convolution<AXES> {
         groups: usize,
         init: &Init,
     ) -> Convolution<AXES> {
-        let kernel = extents::<AXES>(kernel);
-        let inputs = inputs / groups.max(1);
-        let uniform = bound(inputs, &kernel);
-        let shape: Vec<usize> = [outputs, inputs].into_iter().chain(kernel).collect();
-        Convolution {
-            weight: Param::new(init.tensor(shape, uniform)),
-            bias: Some(Param::new(init.tensor([outputs], uniform))),
-            conv: Conv::new().groups(groups),
-        }
+        let (weight, bias) = parameters::<AXES>([outputs, inputs / groups.max(1)], outputs, kernel, init);
+        Convolution { weight, bias: Some(bias), conv: Conv::new().groups(groups) }
     }
 
     /// A layer from its parameters.
@@ -65,23 +95,13 @@ impl<const AXES: usize> Convolution<AXES> {
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>, conv: Conv) -> Convolution<AXES> {
         Convolution { weight: Param::new(weight), bias: bias.map(Param::new), conv }
     }
-
-    /// The same layer, walking otherwise; groups are those of the weight, whatever `conv` says.
-    pub fn with(self, conv: Conv) -> Convolution<AXES> {
-        Convolution { conv: conv.groups(self.conv.group_count()), ..self }
-    }
-
-    /// The same layer without its bias: where a normalisation follows, it does nothing.
-    pub fn without_bias(self) -> Convolution<AXES> {
-        Convolution { bias: None, ..self }
-    }
 }
 
 impl<const AXES: usize> Layer for Convolution<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         let call = watch(self);
-        let weight = self.weight.tensor();
+        let (x, weight) = (cast_input(x), self.weight.tensor());
         let y = match AXES {
             1 => x.conv1d(&weight, &self.conv),
             2 => x.conv2d(&weight, &self.conv),
@@ -132,12 +152,6 @@ pub type ConvTranspose2d = ConvTranspose<2>;
 pub type ConvTranspose3d = ConvTranspose<3>;
 
 impl<const AXES: usize> ConvTranspose<AXES> {
-    /// A layer with bias and kernels of a size, at every position, without padding.
-    #[track_caller]
-    pub fn new(inputs: usize, outputs: usize, kernel: impl Into<Spatial>, init: &Init) -> ConvTranspose<AXES> {
-        ConvTranspose::grouped(inputs, outputs, kernel, 1, init)
-    }
-
     /// A layer with channels in groups, each with kernels of its own.
     #[track_caller]
     pub fn grouped(
@@ -147,21 +161,8 @@ impl<const AXES: usize> ConvTranspose<AXES> {
         groups: usize,
         init: &Init,
     ) -> ConvTranspose<AXES> {
-        let kernel = extents::<AXES>(kernel);
-        let outputs_each = outputs / groups.max(1);
-        let uniform = bound(outputs_each, &kernel);
-        let shape: Vec<usize> = [inputs, outputs_each].into_iter().chain(kernel).collect();
-        ConvTranspose {
-            weight: Param::new(init.tensor(shape, uniform)),
-            bias: Some(Param::new(init.tensor([outputs], uniform))),
-            conv: Conv::new().groups(groups),
-            output_padding: Spatial::All(0),
-        }
-    }
-
-    /// The same layer, walking otherwise; groups are those of the weight, whatever `conv` says.
-    pub fn with(self, conv: Conv) -> ConvTranspose<AXES> {
-        ConvTranspose { conv: conv.groups(self.conv.group_count()), ..self }
+        let (weight, bias) = parameters::<AXES>([inputs, outputs / groups.max(1)], outputs, kernel, init);
+        ConvTranspose { weight, bias: Some(bias), conv: Conv::new().groups(groups), output_padding: Spatial::All(0) }
     }
 
     /// The same layer with so much more at the end of each spatial axis: of the sizes whose convolution gives the input, the
@@ -169,31 +170,13 @@ impl<const AXES: usize> ConvTranspose<AXES> {
     pub fn output_padding(self, output_padding: impl Into<Spatial>) -> ConvTranspose<AXES> {
         ConvTranspose { output_padding: output_padding.into(), ..self }
     }
-
-    /// The same layer without its bias.
-    pub fn without_bias(self) -> ConvTranspose<AXES> {
-        ConvTranspose { bias: None, ..self }
-    }
 }
 
 impl<const AXES: usize> Layer for ConvTranspose<AXES> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         let call = watch(self);
-        let y = x.conv_transpose(&self.weight.tensor(), &self.conv, self.output_padding.clone());
+        let y = cast_input(x).conv_transpose(&self.weight.tensor(), &self.conv, self.output_padding.clone());
         call.output(with_bias(y, self.bias.as_ref(), AXES))
     }
-}
-
-fn extents<const AXES: usize>(kernel: impl Into<Spatial>) -> Vec<usize> {
-    match kernel.into() {
-        Spatial::All(size) => vec![size; AXES],
-        Spatial::Each(sizes) => sizes,
-    }
-}
-
-/// Uniform in ±1/√(channels · kernel).
-fn bound(channels: usize, kernel: &[usize]) -> Initializer {
-    let bound = 1.0 / ((channels * kernel.iter().product::<usize>()).max(1) as f64).sqrt();
-    Initializer::Uniform { low: -bound, high: bound }
 }

@@ -1,6 +1,6 @@
 //! Fully connected layers.
 
-use crate::{Init, Initializer, Layer, Module, Param, watch};
+use crate::{Init, Initializer, Layer, Module, Param, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Tensor, einsum};
 
 /// `y = x Wᵀ + b`: `x [..., in]`, `weight [out, in]`, `bias [out]`, `y [..., out]`.
@@ -45,7 +45,7 @@ impl Layer for Linear {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
         let call = watch(self);
-        let product = x.matmul(&self.weight.tensor().t());
+        let product = cast_input(x).matmul(&self.weight.tensor().t());
         call.output(match &self.bias {
             Some(bias) => product + bias.tensor(),
             None => product,
@@ -105,7 +105,7 @@ impl Bilinear {
             let error = Error::new("bilinear", ErrorKind::Contract { left, right, reason });
             return Tensor::build(x.device(), || Err(error));
         };
-        let flat = |input: &Tensor| input.reshape([leading.numel(), input.shape()[leading.len()]]);
+        let flat = |input: &Tensor| cast_input(input).reshape([leading.numel(), input.shape()[leading.len()]]);
         let weight = self.weight.tensor();
         let y = einsum("ni,oij,nj->no", &[&flat(x), &weight, &flat(z)]);
         let y = y.reshape(leading.with_inserted(leading.len(), weight.shape()[0]));

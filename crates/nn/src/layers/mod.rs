@@ -6,22 +6,25 @@ mod batch_norm;
 mod convolution;
 mod dropout;
 mod embedding;
+mod group_norm;
 mod linear;
 mod norm;
 mod pooling;
 mod recurrent;
 mod rotary;
+mod running;
 mod sequential;
 mod transformer;
 
 pub use activation::*;
 pub use attention::{GroupedQueryAttention, MultiHeadAttention, padding_mask};
-pub use batch_norm::{BatchNorm, BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm};
+pub use batch_norm::{BatchNorm, BatchNorm1d, BatchNorm2d};
 pub use convolution::{
     Conv1d, Conv2d, Conv3d, ConvTranspose, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Convolution,
 };
 pub use dropout::{AlphaDropout, DropPath, Dropout, Dropout2d};
 pub use embedding::Embedding;
+pub use group_norm::{GroupNorm, InstanceNorm};
 pub use linear::{Bilinear, Linear};
 pub use norm::{LayerNorm, RmsNorm};
 pub use pooling::{AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool, Upsample};

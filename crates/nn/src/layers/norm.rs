@@ -1,5 +1,6 @@
 //! Normalisations of each example by itself.
 
+use crate::autocast::read_as;
 use crate::{Init, Initializer, Layer, Module, Param, watch};
 use gradus_tensor::{Axes, Error, ErrorKind, Shape, Tensor};
 
@@ -55,9 +56,9 @@ impl Layer for LayerNorm {
         let (axes, wide) = (last_axes(&self.weight), x.widened());
         let centred = &wide - wide.mean_keepdim(axes.clone());
         let scale = (centred.square().mean_keepdim(axes) + self.epsilon).rsqrt();
-        let y = centred * scale * widened_with("layer_norm", x, &self.weight.tensor());
+        let y = centred * scale * widened_with("layer_norm", x, &self.weight);
         let y = match &self.bias {
-            Some(bias) => y + widened_with("layer_norm", x, &bias.tensor()),
+            Some(bias) => y + widened_with("layer_norm", x, bias),
             None => y,
         };
         call.output(y.to_dtype(x.dtype()))
@@ -93,16 +94,17 @@ impl Layer for RmsNorm {
         let call = watch(self);
         let wide = x.widened();
         let scale = (wide.square().mean_keepdim(last_axes(&self.weight)) + self.epsilon).rsqrt();
-        let y = (wide * scale * widened_with("rms_norm", x, &self.weight.tensor())).to_dtype(x.dtype());
+        let y = (wide * scale * widened_with("rms_norm", x, &self.weight)).to_dtype(x.dtype());
         call.output(y)
     }
 }
 
-/// A parameter as what it is applied to is computed: squares of f16 soon exceed its range. Of another dtype than `x`, it
-/// becomes one that carries the error.
+/// A parameter as what it is applied to is computed: squares of f16 soon exceed its range. One that layers read as another
+/// dtype than `x` becomes a tensor that carries the error.
 #[track_caller]
-pub(super) fn widened_with(op: &'static str, x: &Tensor, parameter: &Tensor) -> Tensor {
-    let (left, right) = (x.dtype(), parameter.dtype());
+pub(super) fn widened_with(op: &'static str, x: &Tensor, parameter: &Param) -> Tensor {
+    let parameter = parameter.master();
+    let (left, right) = (read_as(x.dtype()), read_as(parameter.dtype()));
     if left == right || x.error().is_some() || parameter.error().is_some() {
         return parameter.widened();
     }

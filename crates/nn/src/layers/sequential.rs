@@ -1,6 +1,6 @@
 //! Layers in a row.
 
-use crate::{Layer, Module, Walk, watch};
+use crate::{Layer, Module, Walk, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Tensor};
 
 /// Layers one after the other. Parameters are found under the layers' positions, as in `0.weight`.
@@ -71,7 +71,7 @@ pub struct Residual<L>(pub L);
 impl<L: Layer> Layer for Residual<L> {
     #[track_caller]
     fn forward(&self, x: &Tensor) -> Tensor {
-        let call = watch(self);
+        let (call, x) = (watch(self), &cast_input(x));
         let y = self.0.forward(x);
         if y.error().is_none() && x.error().is_none() && y.shape() != x.shape() {
             let (what, expected, found) = ("what the layer gives", x.shape().clone(), y.shape().clone());

@@ -1,7 +1,7 @@
 //! Transformers: encoder and decoder layers, and stacks of them.
 
 use super::activation::Activation;
-use crate::{Dropout, Init, Layer, LayerNorm, Linear, Module, MultiHeadAttention, watch};
+use crate::{Dropout, Init, Layer, LayerNorm, Linear, Module, MultiHeadAttention, cast_input, watch};
 use gradus_tensor::{Attention, Tensor};
 
 /// A layer of a transformer's encoder (Vaswani et al., "Attention is all you need", 2017): attention of a sequence to itself and two
@@ -102,6 +102,7 @@ const DROPOUT: f64 = 0.1;
 /// A part with a residual connection, normalised before or after.
 #[track_caller]
 fn beside(x: &Tensor, norm: &LayerNorm, norm_first: bool, part: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+    let x = &cast_input(x);
     if norm_first { x + part(&norm.forward(x)) } else { norm.forward(&(x + part(x))) }
 }
 

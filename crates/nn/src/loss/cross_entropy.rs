@@ -1,6 +1,7 @@
 //! Cross-entropy of several classes.
 
 use super::{Reduction, fail, in_f32, misshapen, unequal};
+use crate::autocast::widened_input;
 use gradus_tensor::{DType, Error, ErrorKind, Shape, Tensor};
 
 /// The mean cross-entropy of `logits [n, classes, …]` (before the softmax) with class indices `targets [n, …]` (i32 or
@@ -80,6 +81,7 @@ impl CrossEntropy {
     /// A mean over probabilities divides by the number of examples, whatever the weights.
     #[track_caller]
     pub fn loss(&self, logits: &Tensor, targets: &Tensor) -> Tensor {
+        let logits = &widened_input(logits);
         if logits.error().is_none() && targets.error().is_none() && targets.dtype().is_float() {
             return self.soft(logits, targets);
         }
@@ -106,6 +108,7 @@ impl CrossEntropy {
     #[track_caller]
     fn soft(&self, logits: &Tensor, targets: &Tensor) -> Tensor {
         let op = "cross_entropy";
+        let targets = &widened_input(targets);
         let failed = unequal(op, logits, "the targets (probabilities)", targets);
         if let Some(failed) = failed.or_else(|| self.classes.bad_weight(op, logits)) {
             return failed;
@@ -192,6 +195,7 @@ impl NllLoss {
     /// The loss of `log_probabilities [n, classes, …]` with `targets [n, …]` (i32 or u32).
     #[track_caller]
     pub fn loss(&self, log_probabilities: &Tensor, targets: &Tensor) -> Tensor {
+        let log_probabilities = &widened_input(log_probabilities);
         if let Some(failed) = self.misfit("nll_loss", log_probabilities, targets) {
             return failed;
         }

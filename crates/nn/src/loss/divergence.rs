@@ -1,6 +1,7 @@
 //! Losses of distributions.
 
 use super::{Reduction, paired, unequal};
+use crate::autocast::widened_input;
 use gradus_tensor::Tensor;
 
 /// The Kullback-Leibler divergence of predicted log-probabilities q from target probabilities p: p (ln p − q) for each element,
@@ -118,6 +119,7 @@ impl GaussianNll {
     #[track_caller]
     pub fn loss(&self, mean: &Tensor, target: &Tensor, variance: &Tensor) -> Tensor {
         let op = "gaussian_nll";
+        let (mean, variance) = (&widened_input(mean), &widened_input(variance));
         if let Some(failed) = unequal(op, mean, "the variance", variance) {
             return failed;
         }

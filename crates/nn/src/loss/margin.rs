@@ -1,6 +1,7 @@
 //! Losses that ask for a margin.
 
 use super::{Reduction, fail, misshapen, paired};
+use crate::autocast::widened_input;
 use gradus_tensor::graph::recorded_at;
 use gradus_tensor::{Error, ErrorKind, Tensor};
 use std::panic::Location;
@@ -110,6 +111,7 @@ impl MultiMargin {
     #[track_caller]
     pub fn loss(&self, scores: &Tensor, targets: &Tensor) -> Tensor {
         let op = "multi_margin";
+        let scores = &widened_input(scores);
         let [examples, classes] = match scores.dims() {
             Ok(dims) => dims,
             Err(error) => return fail(scores, error),
@@ -178,6 +180,7 @@ impl CosineEmbedding {
     #[track_caller]
     pub fn loss(&self, left: &Tensor, right: &Tensor, targets: &Tensor) -> Tensor {
         let op = "cosine_embedding";
+        let (left, right) = (&widened_input(left), &widened_input(right));
         if let Some(failed) = of_pairs(op, left, &[("the right side", right)]) {
             return failed;
         }
@@ -268,6 +271,8 @@ impl TripletMargin {
     #[track_caller]
     pub fn loss(&self, anchor: &Tensor, positive: &Tensor, negative: &Tensor) -> Tensor {
         let op = "triplet_margin";
+        let (anchor, positive) = (&widened_input(anchor), &widened_input(positive));
+        let negative = &widened_input(negative);
         if let Some(failed) = of_pairs(op, anchor, &[("the positive", positive), ("the negative", negative)]) {
             return failed;
         }

@@ -1,5 +1,5 @@
 //! Losses. Both sides must have equal shapes: broadcasting here hides a common bug. Those of f16 are computed in f32 and
-//! rounded at the end. Definitions follow PyTorch's, also at kinks.
+//! rounded at the end; in an [`autocast`](crate::autocast) they stay f32. Definitions follow PyTorch's, also at kinks.
 
 mod binary;
 mod cross_entropy;
@@ -19,6 +19,7 @@ pub use regression::{
     smooth_l1_loss_reduced, weighted_mse_loss, weighted_mse_loss_reduced,
 };
 
+use crate::autocast::widened_input;
 use gradus_tensor::graph::recorded_at;
 use gradus_tensor::{Error, ErrorKind, Shape, Tensor};
 use std::panic::Location;
@@ -69,6 +70,7 @@ fn paired(
     reduction: Reduction,
     losses: impl FnOnce(Tensor, Tensor) -> Tensor,
 ) -> Tensor {
+    let (prediction, target) = (&widened_input(prediction), &widened_input(target));
     if let Some(failed) = unequal(op, prediction, "the target", target) {
         return failed;
     }

@@ -1,6 +1,7 @@
 //! Losses between numbers.
 
 use super::{Reduction, fail, paired, unequal};
+use crate::autocast::widened_input;
 use gradus_tensor::{Error, ErrorKind, Tensor};
 
 /// The mean of (prediction − target)².
@@ -27,6 +28,7 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor) -> Tensor {
 /// [`mse_loss`] with another reduction.
 #[track_caller]
 pub fn mse_loss_reduced(prediction: &Tensor, target: &Tensor, reduction: Reduction) -> Tensor {
+    let (prediction, target) = (&widened_input(prediction), &widened_input(target));
     match unequal("mse_loss", prediction, "the target", target) {
         Some(failed) => failed,
         None => {
@@ -62,6 +64,8 @@ pub fn weighted_mse_loss_reduced(
     reduction: Reduction,
 ) -> Tensor {
     let op = "weighted_mse_loss";
+    let (prediction, target) = (&widened_input(prediction), &widened_input(target));
+    let weight = &widened_input(weight);
     let failed = unequal(op, prediction, "the target", target);
     if let Some(failed) = failed.or_else(|| unequal(op, prediction, "the weight", weight)) {
         return failed;

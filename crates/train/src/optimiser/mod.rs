@@ -4,6 +4,7 @@ mod average;
 mod group;
 mod lbfgs;
 mod line_search;
+mod loss_scale;
 mod named;
 mod sam;
 mod select;
@@ -14,6 +15,7 @@ mod transform;
 pub use average::{WeightAverage, WeightAverageState};
 pub use group::Group;
 pub use lbfgs::{Lbfgs, LbfgsOptimiser, LbfgsProgress, LbfgsState, LbfgsStatus};
+pub use loss_scale::LossScale;
 pub use named::*;
 pub use sam::Sam;
 pub use select::Select;
@@ -29,6 +31,7 @@ use gradus_nn::{Module, Param};
 use gradus_tensor::graph::{Live, Routine};
 use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign, eval};
 use group::{Link, Numbers, pass};
+use loss_scale::Skipping;
 
 /// Updates parameters from gradients: `p ← p + u`, where `u` is what a chain of transformations makes of the gradient. For
 /// parameters of f16 gradients, updates and state are f32, and the new parameter is rounded.
@@ -60,7 +63,7 @@ pub struct Optimiser {
     groups: Vec<Group>,
     /// Which elements of each parameter are not pruned, where some are.
     kept: Vec<Option<Tensor>>,
-    skips_non_finite: bool,
+    skipping: Option<Skipping>,
     accumulated: Option<Accumulated>,
     steps: u64,
     /// Steps by a loss.
@@ -138,7 +141,7 @@ impl Optimiser {
             parameters: kept,
             shared,
             groups,
-            skips_non_finite: false,
+            skipping: None,
             accumulated: None,
             steps: 0,
             routine: Routine::default(),
@@ -152,7 +155,7 @@ impl Optimiser {
 
     /// The parameters' present tensors.
     fn tensors(&self) -> Vec<Tensor> {
-        self.parameters.iter().map(|(_, parameter)| parameter.tensor()).collect()
+        self.parameters.iter().map(|(_, parameter)| parameter.master()).collect()
     }
 
     /// The gradients of a loss, one per parameter in the order of [`parameters`](Optimiser::parameters): for steps of several
@@ -162,7 +165,9 @@ impl Optimiser {
     /// As [`step`](Optimiser::step), as far as gradients are concerned.
     #[track_caller]
     pub fn gradients(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
-        Grad::of(loss).wrt(&self.tensors())
+        let Some(scaled) = self.scaled()? else { return Grad::of(loss).wrt(&self.tensors()) };
+        let gradients = Grad::of(&scaled.up(loss)).wrt(&self.tensors())?;
+        Ok(gradients.iter().map(|gradient| scaled.down(gradient)).collect())
     }
 
     /// One step down the gradient of `loss`, computed in one run with everything that is held. The loss can be read
@@ -218,8 +223,10 @@ impl Optimiser {
         let mut numbers = numbers.of_links(live);
         let parameters = self.tensors();
         let gradients: Vec<Tensor> = gradients.into_iter().map(|gradient| gradient.widened()).collect();
-        let finite = gradients.iter().map(|gradient| gradient.is_finite().all(..));
-        let finite = if self.skips_non_finite { finite.reduce(|a, b| a.logical_and(b)) } else { None };
+        let finite = self.skipping.as_ref().and_then(|skipping| {
+            let finite = gradients.iter().map(|gradient| gradient.is_finite().all(..));
+            Some((skipping, finite.reduce(|a, b| a.logical_and(b))?))
+        });
         let mut step = Step::new(&parameters);
         let mut updates = pass(&self.shared, gradients, &mut numbers, &mut step);
         let mut assignments = step.into_assignments();
@@ -242,11 +249,12 @@ impl Optimiser {
             };
             assignments.push((parameter.cell().clone(), new));
         }
-        if let Some(finite) = finite {
+        if let Some((skipping, finite)) = finite {
             // Chosen on the device, so that no step waits to know.
             for (cell, new) in &mut assignments {
                 *new = finite.where_(&*new, cell.tensor());
             }
+            assignments.extend(skipping.after(&finite));
         }
         Ok(assignments)
     }
@@ -319,13 +327,6 @@ impl Optimiser {
             accumulated.losses = 0;
         }
         Ok(())
-    }
-
-    /// Whether steps with a gradient that is not finite (an infinite loss, an overflow in f16) leave parameters and the state's
-    /// tensors as they are. They are counted as steps all the same. It is off at first, as it costs a look at all gradients.
-    pub fn skip_non_finite(&mut self, skip: bool) {
-        self.skips_non_finite = skip;
-        self.routine.forget();
     }
 
     /// All links: the shared ones first, then those of each group.

@@ -47,7 +47,7 @@ impl Sam {
     pub fn step(&mut self, mut loss: impl FnMut() -> Tensor) -> Result<Tensor> {
         let first = loss();
         let gradients: Vec<Tensor> = self.optimiser.gradients(&first)?.iter().map(Tensor::widened).collect();
-        let parameters: Vec<Tensor> = self.optimiser.parameters().iter().map(|(_, p)| p.tensor().detach()).collect();
+        let parameters: Vec<Tensor> = self.optimiser.parameters().iter().map(|(_, p)| p.master().detach()).collect();
         let weighted = |(gradient, parameter): (&Tensor, &Tensor)| {
             if self.adaptive { gradient * parameter.widened() } else { gradient.clone() }
         };

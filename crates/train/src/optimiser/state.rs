@@ -2,6 +2,7 @@
 
 use super::Optimiser;
 use super::group::Link;
+use super::loss_scale::Skipping;
 use gradus_tensor::{Cell, Error, ErrorKind, Result, Tensor, assign};
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,8 @@ pub struct OptimiserState {
     /// `0.0.momentum_product`.
     pub numbers: Vec<(String, f64)>,
     /// Tensors by name: which one of the links that keep something, what, and for which parameter, as in
-    /// `0.mean.layers.0.weight`. Those of links that all groups share begin with `shared`.
+    /// `0.mean.layers.0.weight`. Those of links that all groups share begin with `shared`. Where steps may be skipped there is
+    /// `skipped_steps`, where losses are scaled `loss_scale.scale` and `loss_scale.good_steps`.
     pub tensors: Vec<(String, Tensor)>,
 }
 
@@ -120,7 +122,7 @@ impl Optimiser {
 
     /// The cells of the chains' state by name.
     fn cells(&self) -> Vec<(String, Cell)> {
-        let mut cells = Vec::new();
+        let mut cells = self.skipping.as_ref().map_or(Vec::new(), Skipping::cells);
         for (chain, place, link, members) in self.links() {
             // A parameter is in one group, so that its path tells which.
             let shared = if chain == "shared" { "shared." } else { "" };

@@ -198,7 +198,7 @@ fn largest(sizes: &[f64], share: f64) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gradus_nn::{Conv2d, Init, Layer, Linear, Relu};
+    use gradus_nn::{BatchNorm, Conv2d, Init, Layer, Linear, Relu, Sequential};
     use gradus_tensor::{Conv, Key};
 
     /// The weight with some units zero, so that taking them out changes nothing.
@@ -252,6 +252,33 @@ mod tests {
         let smaller = Net { parts: vec![part("a"), part("b")], head: Linear::from_tensors(weight, bias) };
         let x = Tensor::randn([3, 2, 4, 4], Key::new(1), &Device::cpu());
         let (before, after) = (net.forward(&x).to_vec::<f32>()?, smaller.forward(&x).to_vec::<f32>()?);
+        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{before:?}\n{after:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn batch_norms_between_lose_the_same_units() -> Result<()> {
+        let init = Init::new(3, &Device::cpu());
+        let net = |units: usize| {
+            let (conv, norm) = (Conv2d::new(2, units, 3, &init).without_bias(), BatchNorm::new(units, &init));
+            Sequential::new().then(conv).then(norm).then(Relu).then(Conv2d::new(units, 4, 3, &init))
+        };
+        let whole = net(6);
+        let x = |seed: u64| Tensor::randn([3, 2, 8, 8], Key::new(seed), &Device::cpu());
+        // Statistics of their own for each channel.
+        drop(whole.forward(&(x(1) * 2.0 + 1.0)));
+        for (path, parameter) in whole.parameters().into_iter().take(3) {
+            let random = Tensor::randn(parameter.shape(), Key::new(path.len() as u64), &Device::cpu());
+            parameter.set(without(&random, &[0, 2, 5]))?;
+        }
+        let pruned = StructuredPruning::new(0.5).cut_through("0", ["1"], ["3"]).prune(&whole)?;
+        assert_eq!(pruned.kept(), [("0".to_string(), vec![1, 3, 4])]);
+        let smaller = net(3);
+        let tensors = pruned.tensors().map(|(path, tensor)| (path.to_string(), tensor.clone())).collect();
+        smaller.load_state_dict(&tensors).expect("the tensors are those of three units");
+        [&whole, &smaller].into_iter().for_each(Module::eval);
+        let [before, after] = [&whole, &smaller].map(|net| net.forward(&x(2)).to_vec::<f32>());
+        let (before, after) = (before?, after?);
         assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5), "{before:?}\n{after:?}");
         Ok(())
     }

@@ -267,7 +267,7 @@ pub(super) struct RunState {
     pub(super) epoch_loss: (f64, usize),
     /// The same since losses were told last.
     pub(super) told_loss: (f64, usize),
-    /// How many losses of the epoch were not finite.
+    /// How many steps were skipped before the epoch.
     pub(super) skipped: u64,
     /// The best value of the metric that tells the best weights.
     #[serde(with = "floats::optional")]

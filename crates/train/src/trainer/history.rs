@@ -13,7 +13,7 @@ pub struct EpochRecord {
     pub epoch: u64,
     /// How many steps were taken until its end.
     pub step: u64,
-    /// The mean loss of its rows, each as it was in its step; NaN if all were skipped.
+    /// The mean loss of its rows, each as it was in its step; NaN if none was finite and those are left out.
     #[serde(with = "floats::single")]
     pub train_loss: f64,
     /// The mean loss of the validation rows at its end, if there are any.
@@ -24,7 +24,7 @@ pub struct EpochRecord {
     pub metrics: Vec<(String, f64)>,
     /// The learning rate of its last step.
     pub learning_rate: f64,
-    /// How many of its losses were not finite, and left out.
+    /// How many of its steps were left out, since their gradients were not finite.
     pub skipped: u64,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for EpochRecord {
         }
         self.metrics.iter().try_for_each(|(name, value)| write!(f, "  {name} {value:.4}"))?;
         if self.skipped > 0 {
-            write!(f, "  {} not finite, skipped", self.skipped)?;
+            write!(f, "  {} steps skipped", self.skipped)?;
         }
         Ok(())
     }

@@ -18,9 +18,9 @@ pub use error::TrainError;
 pub use history::{EpochRecord, History};
 pub use weights::{load_weights, save_weights};
 
-use crate::{Optimiser, OverFitting, Progress};
+use crate::{LossScale, Optimiser, OverFitting, Progress};
 use checkpoint::RunState;
-use gradus_nn::Module;
+use gradus_nn::{Module, autocast};
 use gradus_tensor::{DType, Tensor, eval, find_nan, no_grad, stack};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,6 +81,7 @@ pub struct Trainer<'a, M, B> {
     stops_on_signals: bool,
     finds_nan: bool,
     skips_non_finite: bool,
+    in_mixed_precision: bool,
     over_fitting: OverFitting,
     state: RunState,
     /// Losses that were not read yet, with their numbers of rows.
@@ -104,6 +105,7 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             stops_on_signals: false,
             finds_nan: false,
             skips_non_finite: false,
+            in_mixed_precision: false,
             over_fitting: OverFitting::new(),
             state: RunState::default(),
             unread: Vec::new(),
@@ -154,15 +156,47 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         Trainer { stops_on_signals: true, ..self }
     }
 
-    /// Leaves out steps whose loss or gradients are not finite, instead of ending the run: they change nothing, and
-    /// [`EpochRecord::skipped`] counts losses that were not finite. For f16, whose numbers soon overflow.
+    /// Leaves out steps whose gradients are not finite, instead of ending the run: they change nothing, and
+    /// [`EpochRecord::skipped`] counts them. Losses that are not finite are left out of means. For f16, whose numbers soon
+    /// overflow.
     pub fn skip_non_finite(mut self) -> Self {
         self.optimiser.skip_non_finite(true);
         Trainer { skips_non_finite: true, ..self }
     }
 
+    /// Trains in mixed precision: losses and metrics are computed in an [`autocast`](gradus_nn::autocast), so in f16 on a model
+    /// whose parameters stay f32, and losses are [scaled](LossScale). Steps that overflow are left out and counted, as with
+    /// [`skip_non_finite`](Trainer::skip_non_finite); the first few are some of them, until a scale is found. On a device without
+    /// f16 the first step is an error.
+    ///
+    /// ```
+    /// use gradus_data::TensorDataset;
+    /// use gradus_nn::{Init, Layer, Linear, mse_loss};
+    /// use gradus_tensor::{DType, Device, Key, Tensor};
+    /// use gradus_train::{LossScale, Sgd, TensorBatches, Trainer};
+    ///
+    /// let device = Device::cpu();
+    /// let x = Tensor::randn([100, 1], Key::new(0), &device);
+    /// let data = TensorBatches::new(TensorDataset::new([x.clone(), x * 3.0])?, 10);
+    /// let model = Linear::new(1, 1, &Init::new(42, &device));
+    /// let mut trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), |model, [x, y]: &[Tensor; 2]| {
+    ///     assert_eq!(model.forward(x).dtype(), DType::F16);
+    ///     mse_loss(&model.forward(x), y)
+    /// })
+    /// .mixed_precision(LossScale::dynamic())
+    /// .epochs(10)
+    /// .quiet();
+    /// trainer.fit(&data, None)?;
+    /// assert!((model.weight.tensor().item::<f32>()? - 3.0).abs() < 0.02);
+    /// # Ok::<(), gradus_train::TrainError>(())
+    /// ```
+    pub fn mixed_precision(mut self, scale: LossScale) -> Self {
+        self.optimiser.scale_losses(scale);
+        Trainer { in_mixed_precision: true, skips_non_finite: true, ..self }
+    }
+
     /// Looks for NaN in every step: the op that made the first one is an error with its line. Each step is computed
-    /// twice, and every tensor of it is read.
+    /// twice, and every tensor of it is read. Those of steps that would be skipped are errors, too.
     pub fn find_nan(self) -> Self {
         Trainer { finds_nan: true, ..self }
     }
@@ -203,6 +237,9 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
             && let Some(path) = checkpoints.open(self.state.step > 0)?
         {
             self.resume(&path)?;
+        }
+        if self.state.step == 0 {
+            self.state.skipped = self.optimiser.skipped_steps()?;
         }
         let per_epoch = batches.div_ceil(self.accumulate) as u64;
         let mut run = Run::new(self.quiet, per_epoch * self.epochs, self.state.step);
@@ -278,6 +315,11 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         Ok(Outcome::Finished)
     }
 
+    /// What a forward pass gives in the precision that was asked for.
+    fn computed(&self, forward: impl FnOnce() -> Tensor) -> Tensor {
+        if self.in_mixed_precision { autocast(forward) } else { forward() }
+    }
+
     /// One step of the optimiser.
     fn step(&mut self, group: &[B], run: &mut Run) -> Result<(), TrainError> {
         let finds_nan = self.finds_nan;
@@ -286,14 +328,14 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         };
         let gradients = match group {
             [batch] if self.state.step > 0 && !finds_nan => {
-                let loss = (self.loss)(self.model, batch);
+                let loss = self.computed(|| (self.loss)(self.model, batch));
                 self.optimiser.step(&loss)?;
                 self.unread.push((batch.rows(), loss));
                 self.state.step += 1;
                 return Ok(());
             }
             [batch] => {
-                let loss = (self.loss)(self.model, batch);
+                let loss = self.computed(|| (self.loss)(self.model, batch));
                 if finds_nan {
                     // A NaN of the loss may be none of its gradients.
                     checked(&mut || eval([&loss]))?;
@@ -306,7 +348,7 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
                 let mut total: Vec<Tensor> = Vec::new();
                 let mut rows = 0;
                 for batch in group {
-                    let loss = (self.loss)(self.model, batch);
+                    let loss = self.computed(|| (self.loss)(self.model, batch));
                     let gradients = self.optimiser.gradients(&loss)?;
                     let weight = batch.rows() as f64;
                     let weighted = gradients.into_iter().map(|gradient| gradient.widened() * weight);
@@ -350,7 +392,6 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         for (i, (&(rows, _), value)) in unread.iter().zip(values).enumerate() {
             let loss = f64::from(value);
             if !loss.is_finite() && self.skips_non_finite {
-                self.state.skipped += 1;
                 continue;
             }
             if !loss.is_finite() {
@@ -383,13 +424,14 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         let train_loss = mean(std::mem::take(&mut self.state.epoch_loss));
         let evaluated = validation.map(|data| self.evaluate(data)).transpose()?;
         let (validation_loss, metrics) = evaluated.map_or((None, Vec::new()), |(loss, metrics)| (Some(loss), metrics));
+        let skipped = self.optimiser.skipped_steps()?;
         let record = EpochRecord {
             epoch: self.state.epoch + 1,
             step: self.state.step,
             train_loss,
             validation_loss,
             metrics,
-            skipped: std::mem::take(&mut self.state.skipped),
+            skipped: skipped.saturating_sub(std::mem::replace(&mut self.state.skipped, skipped)),
             learning_rate: self.optimiser.next_learning_rates().last().copied().unwrap_or(0.0),
         };
         run.note(record.to_string());
@@ -471,7 +513,8 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         for (number, batch) in data.epoch(0, 0).enumerate() {
             let batch = batch.map_err(|source| TrainError::Batch { epoch: 0, batch: number, source })?;
             let all = [&self.loss].into_iter().chain(self.metrics.iter().map(|(_, metric)| metric));
-            let all: Vec<Tensor> = all.map(|of_batch| of_batch(self.model, &batch).to_dtype(DType::F32)).collect();
+            let value = |of_batch: &OfBatch<'a, M, B>| self.computed(|| of_batch(self.model, &batch));
+            let all: Vec<Tensor> = all.map(|of_batch| value(of_batch).to_dtype(DType::F32)).collect();
             for (sum, value) in sums.iter_mut().zip(stacked(&all).to_vec::<f32>()?) {
                 *sum += f64::from(value) * batch.rows() as f64;
             }

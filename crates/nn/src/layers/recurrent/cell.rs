@@ -1,7 +1,7 @@
 //! One step of a recurrent layer.
 
 use super::{Kind, OfState, Weights};
-use crate::{Init, Module, Walk, watch};
+use crate::{Init, Module, Walk, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Shape, Tensor};
 
 macro_rules! cells {
@@ -17,7 +17,7 @@ macro_rules! cells {
             /// A cell with biases.
             #[track_caller]
             pub fn new(inputs: usize, hidden: usize, init: &Init) -> $name {
-                $name { kind: Kind::$kind, weights: Weights::new(Kind::$kind, inputs, hidden, init) }
+                $name { kind: Kind::$kind, weights: Weights::new(Kind::$kind, inputs, hidden, None, init) }
             }
 
             /// The same cell without its biases.
@@ -120,5 +120,6 @@ fn step(kind: Kind, weights: &Weights, x: &Tensor, state: [&Tensor; 2]) -> [Tens
             return [failed.clone(), failed];
         }
     }
-    kind.step(&input, &OfState::new(weights).project(state[0]), state)
+    let state = [&cast_input(state[0]), &cast_input(state[1])];
+    OfState::new(weights).step(kind, &input, state)
 }

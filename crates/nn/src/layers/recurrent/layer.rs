@@ -1,7 +1,7 @@
 //! Recurrent layers along sequences.
 
 use super::{Kind, OfState, Weights};
-use crate::{Dropout, Init, Layer, Module, Walk, watch};
+use crate::{Dropout, Init, Layer, Module, Walk, cast_input, watch};
 use gradus_tensor::{Error, ErrorKind, Result, Tensor, cat, stack};
 
 /// What all recurrent layers are.
@@ -11,6 +11,8 @@ struct Recurrent {
     /// For each layer, one direction or two.
     layers: Vec<Vec<Weights>>,
     hidden: usize,
+    /// The width of what is shown, if it is not the hidden one.
+    projection: Option<usize>,
     batch_first: bool,
     dropout: Option<Dropout>,
 }
@@ -21,12 +23,17 @@ type Walked = (Tensor, [Tensor; 2]);
 impl Recurrent {
     #[track_caller]
     fn new(kind: Kind, inputs: usize, hidden: usize, init: &Init) -> Recurrent {
-        let layers = vec![vec![Weights::new(kind, inputs, hidden, init)]];
-        Recurrent { kind, layers, hidden, batch_first: true, dropout: None }
+        let layers = vec![vec![Weights::new(kind, inputs, hidden, None, init)]];
+        Recurrent { kind, layers, hidden, projection: None, batch_first: true, dropout: None }
     }
 
     fn inputs(&self) -> usize {
         self.layers.first().and_then(|layer| layer.first()).map_or(0, |weights| weights.weight_ih.shape()[1])
+    }
+
+    /// The widths of a state's two parts.
+    fn widths(&self) -> [usize; 2] {
+        [self.projection.unwrap_or(self.hidden), self.hidden]
     }
 
     /// New weights for so many layers and directions.
@@ -34,9 +41,9 @@ impl Recurrent {
     fn rebuilt(self, count: usize, directions: usize, init: &Init) -> Recurrent {
         let has_bias = self.layers.iter().flatten().all(|weights| weights.bias.is_some());
         let weights = |layer: usize| {
-            let inputs = if layer == 0 { self.inputs() } else { directions * self.hidden };
+            let inputs = if layer == 0 { self.inputs() } else { directions * self.widths()[0] };
             let one = || {
-                let weights = Weights::new(self.kind, inputs, self.hidden, init);
+                let weights = Weights::new(self.kind, inputs, self.hidden, self.projection, init);
                 if has_bias { weights } else { Weights { bias: None, ..weights } }
             };
             (0..directions).map(|_| one()).collect()
@@ -54,9 +61,11 @@ impl Recurrent {
         self
     }
 
-    /// Walks along `x` from a state `[layers · directions, batch, hidden]`, or from zeros.
+    /// Walks along `x` from a state `[layers · directions, batch, hidden]`, or from zeros; along each sequence to its own end, where
+    /// `lengths [batch]` has them.
     #[track_caller]
-    fn walk(&self, x: &Tensor, state: Option<[&Tensor; 2]>) -> Result<Walked> {
+    fn walk(&self, x: &Tensor, lengths: Option<&Tensor>, state: Option<[&Tensor; 2]>) -> Result<Walked> {
+        let x = &cast_input(x);
         let [first, second, _] = x.dims()?;
         let (time, batch) = if self.batch_first { (1, first) } else { (0, second) };
         if x.shape()[time as usize] == 0 || self.layers.is_empty() {
@@ -66,24 +75,28 @@ impl Recurrent {
         let count = self.layers.len() * self.directions();
         let state = match state {
             Some(state) => {
-                for part in state {
+                for (part, width) in state.into_iter().zip(self.widths()) {
                     if let Some(error) = part.error() {
                         return Err(error.clone());
                     }
-                    let expected = [count, batch, self.hidden].into();
+                    let expected = [count, batch, width].into();
                     if *part.shape() != expected {
                         let (what, found) = ("the state", part.shape().clone());
                         return Err(Error::new("recurrent", ErrorKind::Shape { what, expected, found }));
                     }
                 }
-                state.map(Tensor::clone)
+                state.map(cast_input)
             }
-            None => {
-                let zeros = Tensor::zeros([count, batch, self.hidden], x);
-                [zeros.clone(), zeros]
-            }
+            None => self.widths().map(|width| Tensor::zeros([count, batch, width], x)),
         };
-        let (mut x, mut last) = (x.clone(), Vec::with_capacity(count));
+        let steps = x.shape()[time as usize];
+        let inside = lengths.map(|lengths| Inside::new(steps, batch, lengths)).transpose()?;
+        let mut x = match &inside {
+            // A NaN there would be one in the gradients of weights.
+            Some(inside) => inside.of_sequence(time).where_(x, 0.0),
+            None => x.clone(),
+        };
+        let mut last = Vec::with_capacity(count);
         for (number, directions) in self.layers.iter().enumerate() {
             if let (true, Some(dropout)) = (number > 0, &self.dropout) {
                 x = dropout.forward(&x);
@@ -92,7 +105,7 @@ impl Recurrent {
             for (direction, weights) in directions.iter().enumerate() {
                 let at = (number * directions.len() + direction) as isize;
                 let from = [0, 1].map(|part: usize| state[part].select_index(0, at));
-                let (output, state) = self.direction(weights, &x, time, direction == 1, from)?;
+                let (output, state) = self.direction(weights, &x, inside.as_ref(), time, direction == 1, from)?;
                 outputs.push(output);
                 last.push(state);
             }
@@ -111,6 +124,7 @@ impl Recurrent {
         &self,
         weights: &Weights,
         x: &Tensor,
+        inside: Option<&Inside>,
         time: isize,
         backwards: bool,
         mut state: [Tensor; 2],
@@ -126,9 +140,15 @@ impl Recurrent {
             if backwards { Box::new((0..steps).rev()) } else { Box::new(0..steps) };
         let mut shown = Vec::with_capacity(steps as usize);
         for step in order {
-            let input = inputs.select_index(time, step);
-            state = self.kind.step(&input, &of_state.project(&state[0]), [&state[0], &state[1]]);
-            shown.push(state[0].clone());
+            let next = of_state.step(self.kind, &inputs.select_index(time, step), [&state[0], &state[1]]);
+            let Some(inside) = inside.map(|inside| inside.at(step)) else {
+                shown.push(next[0].clone());
+                state = next;
+                continue;
+            };
+            // Past its end, and before it on the way back, a sequence waits.
+            shown.push(inside.where_(&next[0], 0.0));
+            state = [0, 1].map(|part: usize| inside.where_(&next[part], &state[part]));
         }
         if backwards {
             shown.reverse();
@@ -138,11 +158,42 @@ impl Recurrent {
 
     /// [`walk`](Recurrent::walk), with an error carried by all results.
     #[track_caller]
-    fn run(&self, x: &Tensor, state: Option<[&Tensor; 2]>) -> Walked {
-        self.walk(x, state).unwrap_or_else(|error| {
+    fn run(&self, x: &Tensor, lengths: Option<&Tensor>, state: Option<[&Tensor; 2]>) -> Walked {
+        self.walk(x, lengths, state).unwrap_or_else(|error| {
             let failed = Tensor::build(x.device(), || Err(error));
             (failed.clone(), [failed.clone(), failed])
         })
+    }
+}
+
+/// Which steps of sequences of unequal lengths are theirs, `[batch, steps]`.
+struct Inside(Tensor);
+
+impl Inside {
+    #[track_caller]
+    fn new(steps: usize, batch: usize, lengths: &Tensor) -> Result<Inside> {
+        if let Some(error) = lengths.error() {
+            return Err(error.clone());
+        }
+        let (expected, found) = ([batch].into(), lengths.shape().clone());
+        if expected != found {
+            return Err(Error::new("recurrent", ErrorKind::Shape { what: "the lengths", expected, found }));
+        }
+        let count = |count: usize| Tensor::arange(count, lengths.device());
+        // Looked up and not compared: a length that no sequence can have is then an error of the index.
+        let of_length = count(steps).lt(count(steps + 1).unsqueeze(1));
+        Ok(Inside(of_length.index_select(0, lengths)))
+    }
+
+    /// For a sequence whose steps lie along an axis, 0 or 1.
+    fn of_sequence(&self, time: isize) -> Tensor {
+        let inside = if time == 1 { self.0.clone() } else { self.0.t() };
+        inside.unsqueeze(-1)
+    }
+
+    /// For a step, `[batch, 1]`.
+    fn at(&self, step: isize) -> Tensor {
+        self.0.slice(1, step..step + 1)
     }
 }
 
@@ -156,6 +207,9 @@ impl Module for Recurrent {
                 if let Some([ih, hh]) = &weights.bias {
                     field("bias_ih", ih);
                     field("bias_hh", hh);
+                }
+                if let Some(hr) = &weights.weight_hr {
+                    field("weight_hr", hr);
                 }
             }
         }
@@ -223,7 +277,7 @@ macro_rules! layers {
             /// The outputs of all steps, from a state of zeros.
             #[track_caller]
             fn forward(&self, x: &Tensor) -> Tensor {
-                watch(self).output(self.0.run(x, None).0)
+                watch(self).output(self.0.run(x, None, None).0)
             }
         })*
     };
@@ -259,7 +313,19 @@ impl Rnn {
     #[track_caller]
     pub fn run(&self, x: &Tensor, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let call = watch(self);
-        let (y, [hidden, _]) = self.0.run(x, state.map(|hidden| [hidden, hidden]));
+        let (y, [hidden, _]) = self.0.run(x, None, state.map(|hidden| [hidden, hidden]));
+        (call.output(y), hidden)
+    }
+
+    /// [`run`](Self::run) along sequences of unequal lengths, which are padded at their ends: `lengths [batch]` are integers, how many
+    /// steps each sequence has, from 0 to all. As with PyTorch's packed sequences, the state comes from each sequence's own last
+    /// step, the way back begins there, and outputs of padding are 0; what the padding holds does not matter.
+    ///
+    /// A length out of range is an error ([`Index`](ErrorKind::Index)) of the evaluation. Lengths are no part of the plan.
+    #[track_caller]
+    pub fn run_padded(&self, x: &Tensor, lengths: &Tensor, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let call = watch(self);
+        let (y, [hidden, _]) = self.0.run(x, Some(lengths), state.map(|hidden| [hidden, hidden]));
         (call.output(y), hidden)
     }
 }
@@ -269,7 +335,32 @@ impl Gru {
     #[track_caller]
     pub fn run(&self, x: &Tensor, state: Option<&Tensor>) -> (Tensor, Tensor) {
         let call = watch(self);
-        let (y, [hidden, _]) = self.0.run(x, state.map(|hidden| [hidden, hidden]));
+        let (y, [hidden, _]) = self.0.run(x, None, state.map(|hidden| [hidden, hidden]));
+        (call.output(y), hidden)
+    }
+
+    /// [`run`](Self::run) along sequences of unequal lengths, which are padded at their ends: `lengths [batch]` are integers, how many
+    /// steps each sequence has, from 0 to all. As with PyTorch's packed sequences, the state comes from each sequence's own last
+    /// step, the way back begins there, and outputs of padding are 0; what the padding holds does not matter.
+    ///
+    /// A length out of range is an error ([`Index`](ErrorKind::Index)) of the evaluation. Lengths are no part of the plan.
+    ///
+    /// ```
+    /// use gradus_nn::{Gru, Init};
+    /// use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let gru = Gru::new(1, 4, &Init::new(0, &device));
+    /// let x = Tensor::new([[[1.0], [2.0], [3.0]], [[4.0], [f32::NAN], [f32::NAN]]], &device);
+    /// let (y, state) = gru.run_padded(&x, &Tensor::new([3, 1], &device), None);
+    /// assert_eq!(y.select_index(0, 1).slice(0, 1..).to_vec::<f32>()?, [0.0; 8]);
+    /// let (_, alone) = gru.run(&x.slice(0, 1..).slice(1, ..1), None);
+    /// assert_eq!(state.slice(1, 1..).to_vec::<f32>()?, alone.to_vec::<f32>()?);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn run_padded(&self, x: &Tensor, lengths: &Tensor, state: Option<&Tensor>) -> (Tensor, Tensor) {
+        let call = watch(self);
+        let (y, [hidden, _]) = self.0.run(x, Some(lengths), state.map(|hidden| [hidden, hidden]));
         (call.output(y), hidden)
     }
 }
@@ -277,18 +368,49 @@ impl Gru {
 /// The state of an LSTM, `[layers · directions, batch, hidden]` each.
 #[derive(Clone, Debug)]
 pub struct LstmState {
-    /// What it shows.
+    /// What it shows; as wide as a [projection](Lstm::projected), if there is one.
     pub hidden: Tensor,
     /// What it keeps.
     pub cell: Tensor,
 }
 
 impl Lstm {
+    /// Shows `size` linear combinations of the hidden state (Sak et al. 2014), which are the hidden part of the state too:
+    /// `weight_hr_l0 [size, hidden]`, …; PyTorch's `proj_size`. 0 takes the projection away. All weights are new.
+    ///
+    /// ```
+    /// use gradus_nn::{Init, Lstm};
+    /// use gradus_tensor::{Device, Tensor};
+    /// let device = Device::cpu();
+    /// let init = Init::new(0, &device);
+    /// let (y, state) = Lstm::new(3, 8, &init).projected(2, &init).run(&Tensor::ones([5, 7, 3], &device), None);
+    /// assert_eq!(y.shape()[..], [5, 7, 2]);
+    /// assert_eq!((&state.hidden.shape()[..], &state.cell.shape()[..]), (&[1, 5, 2][..], &[1, 5, 8][..]));
+    /// ```
+    #[track_caller]
+    pub fn projected(self, size: usize, init: &Init) -> Lstm {
+        let (count, directions) = (self.0.layers.len(), self.0.directions());
+        let projection = (size > 0).then_some(size);
+        Lstm(Recurrent { projection, ..self.0 }.rebuilt(count, directions, init))
+    }
+
     /// The outputs of all steps, and the state after the last one, from a state (or zeros).
     #[track_caller]
     pub fn run(&self, x: &Tensor, state: Option<&LstmState>) -> (Tensor, LstmState) {
         let call = watch(self);
-        let (y, [hidden, cell]) = self.0.run(x, state.map(|state| [&state.hidden, &state.cell]));
+        let (y, [hidden, cell]) = self.0.run(x, None, state.map(|state| [&state.hidden, &state.cell]));
+        (call.output(y), LstmState { hidden, cell })
+    }
+
+    /// [`run`](Self::run) along sequences of unequal lengths, which are padded at their ends: `lengths [batch]` are integers, how many
+    /// steps each sequence has, from 0 to all. As with PyTorch's packed sequences, the state comes from each sequence's own last
+    /// step, the way back begins there, and outputs of padding are 0; what the padding holds does not matter.
+    ///
+    /// A length out of range is an error ([`Index`](ErrorKind::Index)) of the evaluation. Lengths are no part of the plan.
+    #[track_caller]
+    pub fn run_padded(&self, x: &Tensor, lengths: &Tensor, state: Option<&LstmState>) -> (Tensor, LstmState) {
+        let call = watch(self);
+        let (y, [hidden, cell]) = self.0.run(x, Some(lengths), state.map(|state| [&state.hidden, &state.cell]));
         (call.output(y), LstmState { hidden, cell })
     }
 }
