@@ -223,8 +223,7 @@ fn settings_that_make_no_sense_are_errors_of_the_step() {
 /// The scale and the number of good steps are no part of a plan.
 #[test]
 fn steps_make_no_plans() -> Result<()> {
-    // The count of batches starts as a constant: with batch normalisation the second step plans, too.
-    for (net, warm_up) in NETS.into_iter().zip([2, 1]) {
+    for net in NETS {
         for device in own_devices(None).into_iter().filter(|device| has(device, DType::F16)) {
             let model = net(&device);
             let mut optimiser = Adam::new(1e-2).of(&model);
@@ -237,7 +236,7 @@ fn steps_make_no_plans() -> Result<()> {
                 optimiser.step(&loss)?;
                 plans.push(device.stats().plans);
             }
-            assert!(plans[warm_up..].iter().all(|&made| made == plans[warm_up - 1]), "{device}: {plans:?}");
+            assert!(plans.iter().all(|&made| made == plans[0]), "{device}: {plans:?}");
             let skipped = optimiser.skipped_steps()?;
             assert!((2..20).contains(&skipped), "{skipped}");
         }

@@ -141,7 +141,8 @@ pub struct Buffer {
     updates: Arc<AtomicUsize>,
 }
 
-/// After so many updates a buffer is computed, if nothing else did so: each update may hold a batch.
+/// After so many updates a buffer is computed, if nothing else did so: each update may hold a batch. The first time it is what
+/// it starts from; computed by itself, that makes the plan of the first step the one of all later ones.
 const MOST_UPDATES: usize = 16;
 
 impl Buffer {
@@ -178,10 +179,11 @@ impl Buffer {
     /// no value to keep.
     #[track_caller]
     pub fn update(&self, value: &Tensor, seen: &Tensor) -> Result<(), Error> {
-        if self.updates.fetch_add(1, Ordering::Relaxed) % MOST_UPDATES == MOST_UPDATES - 1 {
-            self.cell.tensor().eval()?;
-        }
+        let before = self.cell.tensor();
         self.cell.set_lazily(value.detach())?;
+        if self.updates.fetch_add(1, Ordering::Relaxed).is_multiple_of(MOST_UPDATES) {
+            before.eval()?;
+        }
         // What is held is kept when the loss is computed, so that the update need not compute it again.
         *self.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(seen.clone());
         Ok(())
