@@ -1,11 +1,9 @@
-//! What is to become of a frame's columns, and measuring what that takes.
+//! What is to become of a frame's columns.
 
 use crate::frame::Cells;
-use crate::preprocessor::{Encoding, Fitted, FittedCategories, FittedNumbers};
-use crate::statistics::{mean_and_deviation, most_frequent, quantile};
 use crate::{DataError, Frame, Preprocessor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
 
 /// What stands in for a missing number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,7 +116,7 @@ pub struct ColumnPlan {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Options {
+pub(crate) enum Options {
     Numbers(NumberOptions),
     Categories(CategoryOptions),
 }
@@ -163,90 +161,40 @@ impl ColumnPlan {
     /// If a column is missing, named twice or of another kind; if a value is missing that must not be, or there is none to impute
     /// from; if a column's statistics are not finite.
     pub fn fit(&self, train: &Frame) -> Result<Preprocessor, DataError> {
-        let columns = self.columns.iter().map(|(name, options)| match options {
-            Options::Numbers(options) => fit_numbers(name, train.numbers(name)?, options).map(Fitted::Numbers),
-            Options::Categories(options) => fit_categories(name, train.column(name)?, options).map(Fitted::Categories),
-        });
-        Preprocessor::new(columns.collect::<Result<_, _>>()?)
+        self.fit_pieces(|| std::iter::once(Ok(train)))
     }
-}
 
-fn problem(column: &str, found: &'static str, expected: &'static str) -> DataError {
-    DataError::ColumnKind { column: column.into(), found, expected }
-}
-
-fn fit_numbers(name: &str, numbers: &[f64], options: &NumberOptions) -> Result<FittedNumbers, DataError> {
-    let mut present: Vec<f64> = numbers.iter().copied().filter(|number| !number.is_nan()).collect();
-    let missing = numbers.len() - present.len();
-    if present.iter().any(|number| number.is_infinite()) {
-        return Err(problem(name, "an infinite number", "finite ones to measure"));
+    /// Measures the same on rows that come in pieces, with the same result to the last bit, however they are cut: for files
+    /// that are larger than memory ([`FrameFile::pieces`](crate::FrameFile::pieces)). `pieces` gives all of them again at each
+    /// call.
+    ///
+    /// One pass finds means, deviations, ends and categories; medians and quartiles, which are exact too, need some three
+    /// more. Memory is that of a piece, up to 2.4 MB for each column with quantiles in the making, and the different values of
+    /// columns that hold categories or whose most frequent number is asked for.
+    ///
+    /// # Errors
+    /// As [`fit`](ColumnPlan::fit); if a piece cannot be read, pieces have columns of different kinds or categories of
+    /// different vocabularies, there is none, or a later pass has other rows.
+    ///
+    /// ```
+    /// use gradus_data::{ColumnPlan, Frame, FrameOptions};
+    /// let text = "mass\n3000\n5000\nNA\n4500\n";
+    /// let frame = Frame::from_reader(text.as_bytes(), "all.csv", &FrameOptions::default())?;
+    /// let plan = ColumnPlan::of(&frame);
+    /// let pieces = || [[0, 1], [2, 3]].iter().map(|rows| frame.select_rows(rows));
+    /// assert_eq!(plan.fit_pieces(pieces)?, plan.fit(&frame)?);
+    /// # Ok::<(), gradus_data::DataError>(())
+    /// ```
+    pub fn fit_pieces<F: Borrow<Frame>, I: Iterator<Item = Result<F, DataError>>>(
+        &self,
+        pieces: impl Fn() -> I,
+    ) -> Result<Preprocessor, DataError> {
+        Preprocessor::new(crate::fit::fit(&self.columns, pieces)?)
     }
-    let of_others = |found: f64| {
-        if present.is_empty() { Err(problem(name, "no number", "some to impute from")) } else { Ok(Some(found)) }
-    };
-    let fill = match options.impute {
-        Impute::Refuse if missing > 0 => return Err(problem(name, "missing numbers", "a number in each row")),
-        Impute::Refuse => None,
-        Impute::Mean => of_others(mean_and_deviation(|| present.iter().copied()).0)?,
-        Impute::Median => of_others(quantile(&mut present.clone(), 0.5))?,
-        Impute::MostFrequent => of_others(most_frequent(&mut present.clone()))?,
-        Impute::Constant(number) => Some(number),
-    };
-    present.extend(std::iter::repeat_n(fill.unwrap_or(0.0), missing));
-    let (shift, scale) = match options.scale {
-        Scale::AsTheyAre => (0.0, 1.0),
-        Scale::Standard => mean_and_deviation(|| present.iter().copied()),
-        _ if present.is_empty() => (0.0, 1.0),
-        Scale::MinMax => {
-            let least = present.iter().copied().fold(f64::INFINITY, f64::min);
-            (least, present.iter().copied().fold(f64::NEG_INFINITY, f64::max) - least)
-        }
-        Scale::Robust => {
-            let [low, middle, high] = [0.25, 0.5, 0.75].map(|share| quantile(&mut present, share));
-            (middle, high - low)
-        }
-    };
-    let scale = if scale == 0.0 { 1.0 } else { scale };
-    if ![shift, scale, fill.unwrap_or(0.0)].iter().all(|number| number.is_finite()) {
-        return Err(problem(name, "numbers too large to measure", "finite statistics"));
-    }
-    Ok(FittedNumbers { column: name.into(), fill, indicator: options.indicator, shift, scale })
-}
-
-fn fit_categories(name: &str, cells: &Cells, options: &CategoryOptions) -> Result<FittedCategories, DataError> {
-    let texts = texts(cells);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    texts.iter().flatten().for_each(|text| *counts.entry(text).or_default() += 1);
-    let has_missing = texts.iter().any(Option::is_none);
-    let vocabulary: Vec<String> = match cells {
-        // Also what does not occur in these rows: who gave a vocabulary meant it.
-        Cells::Categories(categories) => categories.vocabulary().to_vec(),
-        Cells::Numbers(numbers) => {
-            let mut sorted: Vec<f64> = numbers.iter().copied().filter(|number| !number.is_nan()).collect();
-            sorted.sort_by(f64::total_cmp);
-            let mut texts: Vec<String> = sorted.into_iter().map(text_of).collect();
-            texts.dedup();
-            texts
-        }
-        Cells::Texts(_) => counts.keys().map(|text| text.to_string()).collect(),
-    };
-    let missing = match options.missing {
-        MissingCategory::Refuse if has_missing => {
-            return Err(problem(name, "rows without a category", "a category in each"));
-        }
-        MissingCategory::Refuse => Encoding::Refuse,
-        MissingCategory::OwnCategory => Encoding::OwnCategory,
-        MissingCategory::MostFrequent => {
-            let count = |text: &String| counts.get(&text[..]).copied().unwrap_or(0);
-            let most = (0..vocabulary.len()).rev().max_by_key(|&i| count(&vocabulary[i]));
-            Encoding::Category(most.ok_or_else(|| problem(name, "no category", "some to impute from"))?)
-        }
-    };
-    Ok(FittedCategories { column: name.into(), vocabulary, encode: options.encode, unseen: options.unseen, missing })
 }
 
 /// A number as a category; 0 and −0 are one.
-fn text_of(number: f64) -> String {
+pub(crate) fn text_of(number: f64) -> String {
     (number + 0.0).to_string()
 }
 

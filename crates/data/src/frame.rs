@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A table whose columns have names and kinds, and may miss values. A [`ColumnPlan`](crate::ColumnPlan) makes a matrix of it.
 ///
@@ -48,7 +49,8 @@ pub enum Cells {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Categories {
     codes: Vec<Option<u32>>,
-    vocabulary: Vec<String>,
+    /// Shared by all rows of a file, however many frames they are read as.
+    vocabulary: Arc<[String]>,
 }
 
 impl Categories {
@@ -66,7 +68,13 @@ impl Categories {
             let found = format!("{code} for a vocabulary of {}", vocabulary.len());
             return Err(DataError::Argument { argument: "a category", found, expected: "less than that" });
         }
-        Ok(Categories { codes, vocabulary })
+        Ok(Categories { codes, vocabulary: vocabulary.into() })
+    }
+
+    /// Categories whose numbers come from this vocabulary.
+    pub(crate) fn of_codes(codes: Vec<Option<u32>>, vocabulary: Arc<[String]>) -> Categories {
+        debug_assert!(codes.iter().flatten().all(|&code| (code as usize) < vocabulary.len()));
+        Categories { codes, vocabulary }
     }
 
     /// The categories of texts. Their vocabulary is sorted, so that it does not depend on the order of rows.
@@ -95,6 +103,10 @@ impl Categories {
     /// The texts that there may be.
     pub fn vocabulary(&self) -> &[String] {
         &self.vocabulary
+    }
+
+    pub(crate) fn shared_vocabulary(&self) -> Arc<[String]> {
+        self.vocabulary.clone()
     }
 
     /// The text of a row; `None` if it is missing or there is no such row.
@@ -218,6 +230,11 @@ impl Frame {
         &self.columns
     }
 
+    #[cfg(feature = "parquet")]
+    pub(crate) fn into_columns(self) -> Vec<Column> {
+        self.columns
+    }
+
     /// The names of the columns, in order.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.columns.iter().map(|column| &column.name[..])
@@ -278,6 +295,23 @@ impl Frame {
         }
         let chosen = |column: &Column| Column { name: column.name.clone(), cells: column.cells.select(rows) };
         Ok(Frame { columns: self.columns.iter().map(chosen).collect(), rows: rows.len() })
+    }
+
+    /// Also these rows of a frame with the same columns and vocabularies.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn append_rows(&mut self, other: &Frame, rows: &[usize]) -> Result<(), DataError> {
+        for (to, from) in self.columns.iter_mut().zip(&other.columns) {
+            match (&mut to.cells, &from.cells) {
+                (Cells::Numbers(to), Cells::Numbers(from)) => to.extend(rows.iter().map(|&row| from[row])),
+                (Cells::Categories(to), Cells::Categories(from)) => {
+                    to.codes.extend(rows.iter().map(|&row| from.codes[row]))
+                }
+                (Cells::Texts(to), Cells::Texts(from)) => to.extend(rows.iter().map(|&row| from[row].clone())),
+                (expected, found) => return Err(wrong_kind(&to.name, found, expected.kind())),
+            }
+        }
+        self.rows += rows.len();
+        Ok(())
     }
 
     /// The frame without some of its columns, such as the one to predict.

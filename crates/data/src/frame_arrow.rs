@@ -1,9 +1,10 @@
 //! Frames from Parquet and Arrow files.
 
-use crate::DataError;
 use crate::frame::{Categories, Cells, Column, Frame};
 use crate::layout::{MAX_BYTES, up_to};
 use crate::loader::guarded;
+use crate::settle::Settling;
+use crate::{ColumnKind, DataError};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -15,7 +16,7 @@ use arrow_buffer::Buffer;
 use arrow_ipc::reader::{FileDecoder, StreamDecoder, read_footer_length};
 use arrow_schema::{DataType, Schema, TimeUnit};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
@@ -23,10 +24,10 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-const PARQUET: &str = "a Parquet file";
+pub(crate) const PARQUET: &str = "a Parquet file";
 const ARROW: &str = "an Arrow file";
 /// The most different texts of a column that holds categories, as when CSV is read.
-const MOST_CATEGORIES: usize = 256;
+pub(crate) const MOST_CATEGORIES: usize = 256;
 
 /// With the feature `parquet`.
 ///
@@ -44,8 +45,8 @@ impl Frame {
     /// Reads a Parquet file whose columns are not compressed, or by Snappy.
     ///
     /// # Errors
-    /// If it cannot be opened, is no Parquet file, is compressed in another way, holds columns that a frame has not, or unpacks to
-    /// more than 4 GiB.
+    /// If it cannot be opened, is no Parquet file, is compressed in another way, holds columns that a frame has not, or unpacks
+    /// to more than 4 GiB.
     pub fn read_parquet(path: impl AsRef<Path>) -> Result<Frame, DataError> {
         read_parquet(path.as_ref(), None)
     }
@@ -68,7 +69,8 @@ impl Frame {
     /// Reads an Arrow file or stream (IPC, also known as Feather 2) that is not compressed.
     ///
     /// # Errors
-    /// If it cannot be opened or read, is no Arrow file, is compressed, holds columns that a frame has not, or is larger than 4 GiB.
+    /// If it cannot be opened or read, is no Arrow file, is compressed, holds columns that a frame has not, or is larger than 4
+    /// GiB.
     pub fn read_arrow(path: impl AsRef<Path>) -> Result<Frame, DataError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|source| DataError::Open { path: path.to_path_buf(), source })?;
@@ -86,7 +88,7 @@ impl Frame {
         }
         safely(name, ARROW, || {
             let is_file = bytes.starts_with(b"ARROW1");
-            let mut frame = FrameBuilder { name, format: ARROW, columns: Vec::new(), left: MAX_BYTES };
+            let mut frame = FrameBuilder::new(name, ARROW);
             // Nothing is compressed, and what is not null takes a bit at least.
             let most_rows = 8 * bytes.len();
             let buffer = Buffer::from_vec(bytes);
@@ -100,12 +102,16 @@ impl Frame {
     }
 }
 
-fn wrong(name: &str, format: &'static str, found: impl Display) -> DataError {
+pub(crate) fn wrong(name: &str, format: &'static str, found: impl Display) -> DataError {
     DataError::Malformed { name: name.into(), format, found: crate::error::shortened(&found.to_string()) }
 }
 
 /// What reading gives; a panic of a reader is an error of the file.
-fn safely<T>(name: &str, format: &'static str, read: impl FnOnce() -> Result<T, DataError>) -> Result<T, DataError> {
+pub(crate) fn safely<T>(
+    name: &str,
+    format: &'static str,
+    read: impl FnOnce() -> Result<T, DataError>,
+) -> Result<T, DataError> {
     guarded(String::new, read).map_err(|error| match error {
         DataError::Panicked { message, .. } => wrong(name, format, message),
         other => other,
@@ -117,19 +123,10 @@ fn read_parquet(path: &Path, columns: Option<&[&str]>) -> Result<Frame, DataErro
     let name = &path.display().to_string();
     let failed = |error: &dyn Display| wrong(name, PARQUET, error);
     safely(name, PARQUET, || {
-        let mut builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
-        let schema = builder.schema().clone();
-        if let Some(columns) = columns {
-            let known = |column: &&&str| schema.fields().iter().any(|field| field.name() == **column);
-            if let Some(column) = columns.iter().find(|column| !known(column)) {
-                let columns = schema.fields().iter().map(|field| field.name().clone()).collect();
-                return Err(DataError::NoColumn { column: column.to_string(), columns });
-            }
-            let roots = (0..schema.fields().len()).filter(|&i| columns.contains(&&schema.field(i).name()[..]));
-            let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-            builder = builder.with_projection(mask);
-        }
-        let mut frame = FrameBuilder { name, format: PARQUET, columns: Vec::new(), left: MAX_BYTES };
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(|error| failed(&error))?;
+        let mask = project(&metadata, columns)?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata).with_projection(mask);
+        let mut frame = FrameBuilder::new(name, PARQUET);
         let reader = builder.with_batch_size(8192).build().map_err(|error| failed(&error))?;
         frame.start(&arrow_array::RecordBatchReader::schema(&reader))?;
         for batch in reader {
@@ -137,6 +134,18 @@ fn read_parquet(path: &Path, columns: Option<&[&str]>) -> Result<Frame, DataErro
         }
         frame.finish()
     })
+}
+
+/// These columns, or all.
+pub(crate) fn project(metadata: &ArrowReaderMetadata, columns: Option<&[&str]>) -> Result<ProjectionMask, DataError> {
+    let Some(columns) = columns else { return Ok(ProjectionMask::all()) };
+    let fields = metadata.schema().fields();
+    if let Some(column) = columns.iter().find(|column| !fields.iter().any(|field| field.name() == **column)) {
+        let columns = fields.iter().map(|field| field.name().clone()).collect();
+        return Err(DataError::NoColumn { column: column.to_string(), columns });
+    }
+    let roots = (0..fields.len()).filter(|&i| columns.contains(&&fields[i].name()[..]));
+    Ok(ProjectionMask::roots(metadata.parquet_schema(), roots))
 }
 
 /// A file has a list of its batches at its end.
@@ -205,7 +214,7 @@ fn check_rows(name: &str, batch: &RecordBatch, most: usize) -> Result<(), DataEr
 }
 
 /// A frame in the making.
-struct FrameBuilder<'a> {
+pub(crate) struct FrameBuilder<'a> {
     name: &'a str,
     format: &'static str,
     columns: Vec<(String, Building)>,
@@ -219,7 +228,21 @@ enum Building {
 }
 
 impl FrameBuilder<'_> {
-    fn start(&mut self, schema: &Schema) -> Result<(), DataError> {
+    pub(crate) fn new<'a>(name: &'a str, format: &'static str) -> FrameBuilder<'a> {
+        FrameBuilder { name, format, columns: Vec::new(), left: MAX_BYTES }
+    }
+
+    /// The columns of a file, of which this is a part.
+    pub(crate) fn settling(&self) -> Result<Vec<Settling>, DataError> {
+        let settling = |(name, building): &(String, Building)| match building {
+            Building::Numbers(_) => Settling::new(name.clone(), Some(&ColumnKind::Number)),
+            Building::Texts { are_categories: true, .. } => Settling::new(name.clone(), Some(&ColumnKind::Category)),
+            Building::Texts { .. } => Ok(Settling::of_texts(name.clone())),
+        };
+        self.columns.iter().map(settling).collect()
+    }
+
+    pub(crate) fn start(&mut self, schema: &Schema) -> Result<(), DataError> {
         for field in schema.fields() {
             let texts = |are_categories| Building::Texts { texts: Vec::new(), are_categories };
             let building = match field.data_type() {
@@ -239,7 +262,7 @@ impl FrameBuilder<'_> {
         Ok(())
     }
 
-    fn append(&mut self, batch: &RecordBatch) -> Result<(), DataError> {
+    pub(crate) fn append(&mut self, batch: &RecordBatch) -> Result<(), DataError> {
         if batch.num_columns() != self.columns.len() {
             return Err(wrong(self.name, self.format, "batches of different columns"));
         }
@@ -258,7 +281,7 @@ impl FrameBuilder<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Frame, DataError> {
+    pub(crate) fn finish(self) -> Result<Frame, DataError> {
         let column = |(name, building)| {
             let cells = match building {
                 Building::Numbers(numbers) => Cells::Numbers(numbers),
@@ -475,6 +498,9 @@ mod tests {
                     Frame::from_arrow(&bytes[..], "it")
                 } else {
                     std::fs::write(&path, &bytes).unwrap();
+                    if let Ok(file) = crate::FrameFile::open_parquet(&path, None, 1) {
+                        let _ = file.select_rows(&[file.rows().saturating_sub(1), 0]);
+                    }
                     Frame::read_parquet(&path)
                 };
                 frame.is_ok_and(|frame| frame.columns().iter().all(|column| column.cells.len() == frame.rows()))

@@ -3,7 +3,7 @@
 use flate2::bufread::MultiGzDecoder;
 use std::io::{BufReader, Cursor, Read, Result};
 
-const MAGIC: [u8; 2] = [0x1f, 0x8b];
+pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// What is read, decompressed if it starts as gzip does.
 pub(crate) fn unpacked<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {

@@ -3,6 +3,7 @@
 //! | what | by |
 //! | --- | --- |
 //! | numbers by name, with missing values and categories | [`Frame`] (CSV; Parquet and Arrow with the feature `parquet`); [`Table`] of numbers alone |
+//! | the same, larger than memory | [`FrameFile`]: CSV, and Parquet with the feature `parquet` |
 //! | a matrix of features from these | [`ColumnPlan`], [`Preprocessor`] |
 //! | arrays | [`Array`] (IDX, npy, npz), [`ArrayFile`] where they are larger than memory, [`Safetensors`] |
 //! | images | [`ImageFolder`], [`read_image`], [`Cifar`] |
@@ -47,24 +48,31 @@ mod byte_text;
 mod char_text;
 mod cifar;
 mod column_plan;
+mod csv_file;
 mod dataset;
 mod elements;
 mod error;
+mod fit;
 mod frame;
 #[cfg(feature = "parquet")]
 mod frame_arrow;
+mod frame_file;
 mod gzip;
 mod idx;
 mod images;
 mod layout;
 mod loader;
 mod npy;
+#[cfg(feature = "parquet")]
+mod parquet_file;
 mod preprocessor;
 mod read_csv;
 mod read_frame;
 mod row_file;
 mod safetensors;
 mod sampler;
+mod selection;
+mod settle;
 mod split;
 mod stack;
 mod standardise;
@@ -85,6 +93,7 @@ pub use dataset::{Chain, Dataset, InMemory, Map, Subset, Zip};
 pub use elements::Elements;
 pub use error::DataError;
 pub use frame::{Categories, Cells, Column, Frame};
+pub use frame_file::FrameFile;
 pub use images::{Channels, ImageFolder, ImageOptions, ImageSize, image_from_reader, read_image};
 pub use loader::{Epoch, Loader, LoaderState};
 pub use preprocessor::{Features, Preprocessor};

@@ -1,6 +1,6 @@
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 
-use csv::ByteRecord;
+use csv_core::ReadRecordResult;
 
 use crate::error::shortened;
 use crate::gzip::unpacked;
@@ -76,33 +76,165 @@ pub(crate) fn for_each_record(
     text: impl Read,
     name: &str,
     options: &CsvOptions,
-    mut use_record: impl FnMut(&ByteRecord, u64) -> Result<(), DataError>,
+    mut use_record: impl FnMut(&Record, u64) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let mut text = LineByLine::new(text, options.max_bytes);
-    if let Err(error) = text.skip_lines(options.skip_lines) {
-        return Err(read_error(error, &text, name, options));
+    let mut records = Records::new(text, name, options)?;
+    while let Some((record, line)) = records.next()? {
+        use_record(record, line)?;
     }
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(options.delimiter).has_headers(false).flexible(true).from_reader(text);
-    let mut columns = None;
-    let mut record = ByteRecord::new();
-    loop {
-        match reader.read_byte_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) => return Err(read_error(error.into(), reader.get_ref(), name, options)),
+    Ok(())
+}
+
+/// Where a record, or blank lines before it, begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// How many bytes there are before it.
+    pub(crate) byte: u64,
+    /// How many lines.
+    line: u64,
+}
+
+/// What some programs begin UTF-8 text with.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// A parser, which is dear to make; [`Records::at`] takes any that was made for these options.
+pub(crate) fn parser(options: &CsvOptions) -> csv_core::Reader {
+    csv_core::ReaderBuilder::new().delimiter(options.delimiter).build()
+}
+
+/// The cells of a record.
+#[derive(Default)]
+pub(crate) struct Record {
+    bytes: Vec<u8>,
+    /// Where each cell ends, and a few places that are not in use.
+    ends: Vec<usize>,
+    len: usize,
+}
+
+impl Record {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn bytes(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.bytes[start..self.ends[index]]
+    }
+}
+
+/// The records of a CSV text, which is read line by line. All have as many cells as the first.
+pub(crate) struct Records<'a, R> {
+    text: BufReader<R>,
+    parser: csv_core::Reader,
+    line: Vec<u8>,
+    /// The line's number, from 1.
+    number: u64,
+    /// How many bytes come before the line.
+    before: u64,
+    /// How many of its bytes were parsed.
+    parsed: usize,
+    record: Record,
+    columns: Option<usize>,
+    name: &'a str,
+    options: &'a CsvOptions,
+}
+
+impl<'a, R: Read> Records<'a, R> {
+    /// The records of a text, after a byte order mark and the lines to skip.
+    pub(crate) fn new(text: R, name: &'a str, options: &'a CsvOptions) -> Result<Records<'a, R>, DataError> {
+        let mut records = Records::at(Place::default(), None, parser(options), text, name, options);
+        records.read_line()?;
+        if records.line.starts_with(BYTE_ORDER_MARK) {
+            records.parsed = BYTE_ORDER_MARK.len();
         }
-        let line = reader.get_ref().line;
-        let expected = *columns.get_or_insert(record.len());
-        if record.len() != expected {
-            return Err(DataError::Ragged { name: name.to_owned(), line, found: record.len(), expected });
+        let mut to_skip = options.skip_lines;
+        while to_skip > 0 && !records.line.is_empty() {
+            records.read_line()?;
+            to_skip -= 1;
         }
-        use_record(&record, line)?;
+        Ok(records)
+    }
+
+    /// The records of a text from a place on, at which `text` begins; each has so many cells.
+    pub(crate) fn at(
+        place: Place,
+        columns: Option<usize>,
+        mut parser: csv_core::Reader,
+        text: R,
+        name: &'a str,
+        options: &'a CsvOptions,
+    ) -> Records<'a, R> {
+        parser.reset();
+        // It takes a byte order mark off the first bytes that it sees, wherever in a text these are: let them be a blank line.
+        parser.read_record(b"\n", &mut [0], &mut [0]);
+        let (line, record) = (Vec::new(), Record::default());
+        let Place { byte: before, line: number } = place;
+        Records { text: BufReader::new(text), parser, line, number, before, parsed: 0, record, columns, name, options }
+    }
+
+    /// Goes to the next line, which is empty at the end.
+    fn read_line(&mut self) -> Result<(), DataError> {
+        self.before += self.line.len() as u64;
+        self.line.clear();
+        self.parsed = 0;
+        let mut text = (&mut self.text).take(MAX_LINE_BYTES as u64 + 1);
+        let read = text.read_until(b'\n', &mut self.line);
+        let count = read.map_err(|source| DataError::Read { name: self.name.to_owned(), source })?;
+        self.number += u64::from(count > 0);
+        if self.before + count as u64 > self.options.max_bytes {
+            return Err(too_large(self.name, self.options));
+        }
+        if count > MAX_LINE_BYTES {
+            return Err(DataError::LineTooLong { name: self.name.to_owned(), max_bytes: MAX_LINE_BYTES });
+        }
+        Ok(())
+    }
+
+    /// The next record, and the number of its last line.
+    pub(crate) fn next(&mut self) -> Result<Option<(&Record, u64)>, DataError> {
+        let (mut bytes, mut ends) = (0, 0);
+        loop {
+            if self.parsed == self.line.len() {
+                self.read_line()?;
+            }
+            let Record { bytes: to, ends: to_ends, .. } = &mut self.record;
+            let (result, read, wrote, ended) =
+                self.parser.read_record(&self.line[self.parsed..], &mut to[bytes..], &mut to_ends[ends..]);
+            self.parsed += read;
+            bytes += wrote;
+            ends += ended;
+            match result {
+                ReadRecordResult::InputEmpty => {}
+                ReadRecordResult::OutputFull => to.resize((2 * to.len()).max(256), 0),
+                ReadRecordResult::OutputEndsFull => to_ends.resize((2 * to_ends.len()).max(32), 0),
+                ReadRecordResult::End => return Ok(None),
+                ReadRecordResult::Record => break,
+            }
+        }
+        self.record.len = ends;
+        let expected = *self.columns.get_or_insert(ends);
+        if ends != expected {
+            let (name, line) = (self.name.to_owned(), self.number);
+            return Err(DataError::Ragged { name, line, found: ends, expected });
+        }
+        Ok(Some((&self.record, self.number)))
+    }
+
+    /// The parser, for other records.
+    pub(crate) fn into_parser(self) -> csv_core::Reader {
+        self.parser
+    }
+
+    /// Where the next record begins.
+    pub(crate) fn place(&self) -> Place {
+        let is_parsed = self.parsed == self.line.len();
+        let line = if is_parsed { self.number } else { self.number.saturating_sub(1) };
+        Place { byte: self.before + self.parsed as u64, line }
     }
 }
 
 /// All cells of a line.
-pub(crate) fn texts(record: &ByteRecord, name: &str, line: u64) -> Result<Vec<String>, DataError> {
+pub(crate) fn texts(record: &Record, name: &str, line: u64) -> Result<Vec<String>, DataError> {
     (0..record.len()).map(|i| cell(record, i, name, line).map(str::to_owned)).collect()
 }
 
@@ -122,8 +254,8 @@ pub(crate) fn number(
     })
 }
 
-pub(crate) fn cell<'r>(record: &'r ByteRecord, index: usize, name: &str, line: u64) -> Result<&'r str, DataError> {
-    let bytes = record[index].trim_ascii();
+pub(crate) fn cell<'r>(record: &'r Record, index: usize, name: &str, line: u64) -> Result<&'r str, DataError> {
+    let bytes = record.bytes(index).trim_ascii();
     str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 {
         name: name.to_owned(),
         line,
@@ -134,78 +266,6 @@ pub(crate) fn cell<'r>(record: &'r ByteRecord, index: usize, name: &str, line: u
 
 pub(crate) fn too_large(name: &str, options: &CsvOptions) -> DataError {
     DataError::TooLarge { name: name.to_owned(), max_bytes: options.max_bytes }
-}
-
-fn read_error<R>(source: io::Error, text: &LineByLine<R>, name: &str, options: &CsvOptions) -> DataError {
-    match text.exceeded {
-        Some(Limit::Text) => too_large(name, options),
-        Some(Limit::Line) => DataError::LineTooLong { name: name.to_owned(), max_bytes: MAX_LINE_BYTES },
-        None => DataError::Read { name: name.to_owned(), source },
-    }
-}
-
-enum Limit {
-    Text,
-    Line,
-}
-
-/// Hands out at most one line per `read`, so that `line` is the one being parsed (the csv crate's own count is
-/// wrong after blank lines), and fails once the text or a line is longer than allowed.
-struct LineByLine<R> {
-    text: BufReader<R>,
-    bytes_left: u64,
-    /// The number, from 1, of the line last handed out, whole or in part.
-    line: u64,
-    line_bytes: usize,
-    line_ended: bool,
-    exceeded: Option<Limit>,
-}
-
-impl<R: Read> LineByLine<R> {
-    fn new(text: R, max_bytes: u64) -> Self {
-        let text = BufReader::new(text);
-        Self { text, bytes_left: max_bytes, line: 0, line_bytes: 0, line_ended: true, exceeded: None }
-    }
-
-    fn skip_lines(&mut self, count: usize) -> io::Result<()> {
-        let mut buffer = [0; 4096];
-        let mut skipped = 0;
-        while skipped < count && self.read(&mut buffer)? > 0 {
-            skipped += usize::from(self.line_ended);
-        }
-        Ok(())
-    }
-}
-
-impl<R: Read> Read for LineByLine<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.text.fill_buf()?;
-        let available = &available[..available.len().min(buffer.len())];
-        let Some(piece) = available.split_inclusive(|&byte| byte == b'\n').next() else {
-            return Ok(0);
-        };
-        let count = piece.len();
-        buffer[..count].copy_from_slice(piece);
-        if self.line_ended {
-            self.line += 1;
-            self.line_bytes = 0;
-        }
-        self.line_ended = piece.ends_with(b"\n");
-        self.text.consume(count);
-
-        self.line_bytes += count;
-        if self.line_bytes > MAX_LINE_BYTES {
-            self.exceeded = Some(Limit::Line);
-        }
-        match self.bytes_left.checked_sub(count as u64) {
-            Some(left) => self.bytes_left = left,
-            None => self.exceeded = Some(Limit::Text),
-        }
-        match self.exceeded {
-            Some(_) => Err(io::ErrorKind::FileTooLarge.into()),
-            None => Ok(count),
-        }
-    }
 }
 
 #[cfg(test)]

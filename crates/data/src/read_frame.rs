@@ -4,9 +4,11 @@ use crate::error::shortened;
 use crate::frame::{Categories, Cells, Column};
 use crate::gzip::unpacked;
 use crate::read_csv::{cell, for_each_record, number, texts, too_large};
+use crate::settle::Kind;
 use crate::{CsvOptions, DataError, Frame};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Arc;
 
 /// How a CSV file with columns of several kinds is read.
 ///
@@ -27,8 +29,8 @@ pub struct FrameOptions {
     /// What stands for a missing value, without the space around it: by default nothing at all, `NA`, `N/A`, `n/a`, `NaN`,
     /// `nan`, `NULL`, `null`, `None`, and `?`.
     pub missing: Vec<String>,
-    /// The kinds of columns, by name. Others are told by their cells: a column of numbers and missing values holds numbers, another
-    /// one categories if there are few, or else texts.
+    /// The kinds of columns, by name. Others are told by their cells: a column of numbers and missing values holds numbers,
+    /// another one categories if there are few, or else texts.
     pub kinds: BTreeMap<String, ColumnKind>,
     /// The most different texts of a column that is told to hold categories; 256 by default.
     pub most_categories: usize,
@@ -56,19 +58,17 @@ pub enum ColumnKind {
 
 pub(crate) fn read_frame(from: impl Read, name: &str, options: &FrameOptions) -> Result<Frame, DataError> {
     let text = unpacked(from).map_err(|source| DataError::Read { name: name.into(), source })?;
-    let missing: BTreeSet<&str> = options.missing.iter().map(String::as_str).collect();
+    let missing = options.missing();
     let mut columns: Vec<Builder> = Vec::new();
     let mut has_header = options.csv.has_header;
     // What cells take beside their text.
     let mut left = options.csv.max_bytes;
     for_each_record(text, name, &options.csv, |record, line| {
         if columns.is_empty() {
-            columns = builders(
-                if has_header { Some(texts(record, name, line)?) } else { None },
-                record.len(),
-                name,
-                options,
-            )?;
+            let header = has_header.then(|| texts(record, name, line)).transpose()?;
+            let named = named_kinds(header, record.len(), name, options)?;
+            columns =
+                named.into_iter().map(|(column, kind)| Builder::new(column, kind)).collect::<Result<_, DataError>>()?;
             if std::mem::take(&mut has_header) {
                 return Ok(());
             }
@@ -87,12 +87,19 @@ pub(crate) fn read_frame(from: impl Read, name: &str, options: &FrameOptions) ->
     Frame::new(columns.into_iter().map(|column| column.finish(options.most_categories)).collect())
 }
 
-fn builders(
+impl FrameOptions {
+    pub(crate) fn missing(&self) -> BTreeSet<&str> {
+        self.missing.iter().map(String::as_str).collect()
+    }
+}
+
+/// The names of a file's columns, with their kinds if they are given.
+pub(crate) fn named_kinds<'a>(
     header: Option<Vec<String>>,
     count: usize,
     name: &str,
-    options: &FrameOptions,
-) -> Result<Vec<Builder>, DataError> {
+    options: &'a FrameOptions,
+) -> Result<Vec<(String, Option<&'a ColumnKind>)>, DataError> {
     let names = match options.names.clone().or(header) {
         Some(names) if names.len() != count => {
             let found = format!("{} for {count} columns of {name}", names.len());
@@ -110,24 +117,57 @@ fn builders(
     if let Some(column) = options.kinds.keys().find(|column| !seen.contains(column)) {
         return Err(DataError::NoColumn { column: column.clone(), columns: names });
     }
-    let builder = |name: String| {
-        let cells = match options.kinds.get(&name) {
-            None => Building::Any(Texts::default()),
-            Some(ColumnKind::Category) => Building::Category(Texts::default()),
-            Some(ColumnKind::Text) => Building::Text(Texts::default()),
-            Some(ColumnKind::Number) => Building::Numbers(Vec::new()),
-            Some(ColumnKind::Categories(vocabulary)) => {
-                // Checks that all differ.
-                Building::Known(Vec::new(), Categories::new(Vec::new(), vocabulary.clone())?)
-            }
-        };
-        Ok(Builder { name, cells })
-    };
-    names.into_iter().map(builder).collect()
+    Ok(names.into_iter().map(|name| (options.kinds.get(&name), name)).map(|(kind, name)| (name, kind)).collect())
+}
+
+/// The categories that a column may hold, by number and by text.
+#[derive(Debug)]
+pub(crate) struct Vocabulary {
+    texts: Arc<[String]>,
+    numbers: BTreeMap<String, u32>,
+}
+
+impl Vocabulary {
+    /// # Errors
+    /// If two texts are equal.
+    pub(crate) fn new(texts: Vec<String>) -> Result<Vocabulary, DataError> {
+        let numbers = texts.iter().cloned().zip(0..).collect();
+        // Checks that all differ.
+        let texts = Categories::new(Vec::new(), texts)?.shared_vocabulary();
+        Ok(Vocabulary { texts, numbers })
+    }
+
+    #[cfg(feature = "parquet")]
+    pub(crate) fn number(&self, text: &str) -> Option<u32> {
+        self.numbers.get(text).copied()
+    }
+
+    /// The number of a cell's text.
+    pub(crate) fn read(
+        &self,
+        text: &str,
+        name: &str,
+        line: u64,
+        index: usize,
+        heading: &str,
+    ) -> Result<u32, DataError> {
+        self.numbers.get(text).copied().ok_or_else(|| DataError::NotACategory {
+            name: name.into(),
+            line,
+            column: index + 1,
+            heading: heading.into(),
+            found: shortened(text),
+            known: self.texts.to_vec(),
+        })
+    }
+
+    pub(crate) fn categories(&self, codes: Vec<Option<u32>>) -> Categories {
+        Categories::of_codes(codes, self.texts.clone())
+    }
 }
 
 /// A column in the making.
-struct Builder {
+pub(crate) struct Builder {
     name: String,
     cells: Building,
 }
@@ -137,7 +177,7 @@ enum Building {
     Category(Texts),
     Text(Texts),
     Numbers(Vec<f64>),
-    Known(Vec<Option<u32>>, Categories),
+    Known(Vec<Option<u32>>, Arc<Vocabulary>),
 }
 
 /// Texts, one after the other.
@@ -160,6 +200,31 @@ impl Texts {
 }
 
 impl Builder {
+    /// # Errors
+    /// If the categories that are given are not all different.
+    pub(crate) fn new(name: String, kind: Option<&ColumnKind>) -> Result<Builder, DataError> {
+        let cells = match kind {
+            None => Building::Any(Texts::default()),
+            Some(ColumnKind::Category) => Building::Category(Texts::default()),
+            Some(ColumnKind::Text) => Building::Text(Texts::default()),
+            Some(ColumnKind::Number) => Building::Numbers(Vec::new()),
+            Some(ColumnKind::Categories(texts)) => {
+                Building::Known(Vec::new(), Arc::new(Vocabulary::new(texts.clone())?))
+            }
+        };
+        Ok(Builder { name, cells })
+    }
+
+    /// A column whose kind is settled.
+    pub(crate) fn settled(name: String, kind: &Kind) -> Builder {
+        let cells = match kind {
+            Kind::Numbers => Building::Numbers(Vec::new()),
+            Kind::Texts => Building::Text(Texts::default()),
+            Kind::Categories(vocabulary) => Building::Known(Vec::new(), vocabulary.clone()),
+        };
+        Builder { name, cells }
+    }
+
     fn rows(&self) -> usize {
         match &self.cells {
             Building::Any(texts) | Building::Category(texts) | Building::Text(texts) => texts.ends.len(),
@@ -168,7 +233,7 @@ impl Builder {
         }
     }
 
-    fn push(&mut self, text: Option<&str>, name: &str, line: u64, index: usize) -> Result<(), DataError> {
+    pub(crate) fn push(&mut self, text: Option<&str>, name: &str, line: u64, index: usize) -> Result<(), DataError> {
         match &mut self.cells {
             Building::Any(texts) | Building::Category(texts) | Building::Text(texts) => {
                 texts.text.push_str(text.unwrap_or_default());
@@ -179,34 +244,19 @@ impl Builder {
                 None => f64::NAN,
             }),
             Building::Known(codes, known) => {
-                let code = |text: &str| {
-                    let place = known.vocabulary().iter().position(|known| known == text);
-                    place.map(|place| place as u32).ok_or_else(|| DataError::NotACategory {
-                        name: name.into(),
-                        line,
-                        column: index + 1,
-                        heading: self.name.clone(),
-                        found: shortened(text),
-                        known: known.vocabulary().to_vec(),
-                    })
-                };
-                codes.push(text.map(code).transpose()?);
+                codes.push(text.map(|text| known.read(text, name, line, index, &self.name)).transpose()?);
             }
         }
         Ok(())
     }
 
-    fn finish(self, most_categories: usize) -> Column {
+    pub(crate) fn finish(self, most_categories: usize) -> Column {
         let owned = |texts: &Texts| Cells::Texts(texts.iter().map(|text| text.map(String::from)).collect());
         let cells = match self.cells {
             Building::Category(texts) => Cells::Categories(Categories::of_texts(texts.iter())),
             Building::Text(texts) => owned(&texts),
             Building::Numbers(numbers) => Cells::Numbers(numbers),
-            // `push` took the codes from this vocabulary.
-            Building::Known(codes, known) => {
-                let vocabulary = known.vocabulary().to_vec();
-                Categories::new(codes, vocabulary).map_or_else(|_| Cells::Texts(Vec::new()), Cells::Categories)
-            }
+            Building::Known(codes, known) => Cells::Categories(known.categories(codes)),
             Building::Any(texts) => {
                 let numbers: Option<Vec<f64>> =
                     texts.iter().map(|text| text.map_or(Some(f64::NAN), |text| text.parse().ok())).collect();
@@ -247,6 +297,16 @@ mod tests {
         assert_eq!(frame.categories("city").unwrap().codes(), [Some(1), None, Some(1), Some(0)]);
         assert_eq!(frame.texts("day").unwrap()[3].as_deref(), Some("2026-01-05"));
         assert!(frame.numbers("none").unwrap().iter().all(|number| number.is_nan()));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_name() {
+        let frame = read("\u{feff}n,c\n1,\u{feff}\n", &FrameOptions::default()).unwrap();
+        assert_eq!(frame.names().collect::<Vec<_>>(), ["n", "c"]);
+        assert_eq!(frame.categories("c").unwrap().vocabulary(), ["\u{feff}"]);
+        let csv = CsvOptions { has_header: false, ..CsvOptions::default() };
+        let options = FrameOptions { csv, ..FrameOptions::default() };
+        assert_eq!(read("\u{feff}1\n", &options).unwrap().numbers("column_0").unwrap(), [1.0]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::DataError;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// A file of rows, after a header. Threads may read from it at once.
@@ -34,7 +35,7 @@ impl RowFile {
         }
         let mut bytes = vec![0; self.row_bytes];
         let place = self.start + row as u64 * self.row_bytes as u64;
-        let read = self.file.read_exact_at(&mut bytes, place);
+        let read = FileFrom { file: &self.file, place }.read_exact(&mut bytes);
         read.map_err(|source| DataError::Read { name: self.name.clone(), source })?;
         Ok(bytes)
     }
@@ -43,34 +44,48 @@ impl RowFile {
 /// A file that is read at places.
 #[cfg(unix)]
 #[derive(Debug)]
-struct Positioned(File);
+pub(crate) struct Positioned(File);
 
 #[cfg(unix)]
 impl Positioned {
-    fn new(file: File) -> Positioned {
+    pub(crate) fn new(file: File) -> Positioned {
         Positioned(file)
     }
 
-    fn read_exact_at(&self, bytes: &mut [u8], place: u64) -> std::io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, place)
+    fn read_at(&self, bytes: &mut [u8], place: u64) -> std::io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(&self.0, bytes, place)
     }
 }
 
 /// A file that is read at places; elsewhere it has one cursor.
 #[cfg(not(unix))]
 #[derive(Debug)]
-struct Positioned(std::sync::Mutex<File>);
+pub(crate) struct Positioned(std::sync::Mutex<File>);
 
 #[cfg(not(unix))]
 impl Positioned {
-    fn new(file: File) -> Positioned {
+    pub(crate) fn new(file: File) -> Positioned {
         Positioned(std::sync::Mutex::new(file))
     }
 
-    fn read_exact_at(&self, bytes: &mut [u8], place: u64) -> std::io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
+    fn read_at(&self, bytes: &mut [u8], place: u64) -> std::io::Result<usize> {
+        use std::io::{Seek, SeekFrom};
         let mut file = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         file.seek(SeekFrom::Start(place))?;
-        file.read_exact(bytes)
+        file.read(bytes)
+    }
+}
+
+/// What a file holds from a place on.
+pub(crate) struct FileFrom<'a> {
+    pub(crate) file: &'a Positioned,
+    pub(crate) place: u64,
+}
+
+impl Read for FileFrom<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(bytes, self.place)?;
+        self.place += count as u64;
+        Ok(count)
     }
 }

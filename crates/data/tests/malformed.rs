@@ -4,7 +4,7 @@
 //! `GRADUS_FUZZ=100000` reads more of each; a failure names the format and the case, which `GRADUS_FUZZ_CASE` reads again alone.
 
 use gradus_data::{
-    Array, CharText, Cifar, CifarKind, ColumnPlan, CsvOptions, Dataset, FloatStorage, Frame, FrameOptions,
+    Array, CharText, Cifar, CifarKind, ColumnPlan, CsvOptions, Dataset, FloatStorage, Frame, FrameFile, FrameOptions,
     ImageOptions, LoaderState, Preprocessor, Safetensors, Table, image_from_reader,
 };
 
@@ -144,6 +144,21 @@ fn csv() {
             let features = fitted.transform(&frame).unwrap();
             assert_eq!(features.values().len(), frame.rows() * fitted.names().len());
             assert_eq!(Preprocessor::from_json(&fitted.to_json(), "it").unwrap(), fitted);
+        }
+        true
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("it.csv");
+    fuzz("CSV, by rows", &[text, numbers.clone()], |bytes| {
+        std::fs::write(&path, bytes).unwrap();
+        let (file, whole) = (FrameFile::open_csv(&path, &options), Frame::from_reader(bytes, "it", &options));
+        let is_packed = bytes.starts_with(&[0x1f, 0x8b]);
+        assert!(file.is_ok() == whole.is_ok() || is_packed && file.is_err(), "{:?} {:?}", file.err(), whole.err());
+        let (Ok(file), Ok(whole)) = (file, whole) else { return false };
+        assert_eq!(file.rows(), whole.rows());
+        for row in (0..file.rows()).rev() {
+            // As text: NaN is not equal to itself.
+            assert_eq!(format!("{:?}", file.get(row).unwrap()), format!("{:?}", whole.select_rows(&[row]).unwrap()));
         }
         true
     });
