@@ -77,11 +77,11 @@ fn normalised(x: &Tensor) -> Tensor {
 
 /// Measures a step and prints its line.
 fn measure(device: &Device, name: &str, mut step: impl FnMut() -> Result<()>) -> Result<()> {
-    let mut nodes = || {
+    let mut nodes = || -> Result<u64> {
         let probe = || NodeRef::new(&Tensor::zeros([], device)).map(|node| node.id());
         let before = probe()?;
         step()?;
-        Result::Ok(probe()? - before - 1)
+        Ok(probe()? - before - 1)
     };
     // The first steps plan, and fill the pools.
     nodes()?;

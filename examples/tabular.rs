@@ -2,9 +2,10 @@
 //!
 //! `cargo run --release --example tabular` tells the species of penguins from what was measured on them;
 //! `-- --data FILE --target COLUMN` takes another table: a target of numbers is a regression, any other a classification.
+//! `--no-header` and `--delimiter` say how it is laid out: `--data adult.csv.gz --no-header --target column_14`.
 //! What is needed to use the network later (how columns become features, and the weights) is saved beside the pictures.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use gradus::data::{Categories, Cells, ColumnPlan, Frame, FrameOptions, Preprocessor, split_random, split_stratified};
 use gradus::prelude::*;
@@ -13,14 +14,22 @@ use gradus::train::picture::ConfusionHeatMap;
 use gradus::train::{load_weights, save_weights};
 use std::path::{Path, PathBuf};
 
+/// From a CSV file with numbers, categories and missing values to a network and its metrics: a target of numbers is a
+/// regression, any other a classification.
 #[derive(Parser)]
 struct Arguments {
-    /// A CSV file with a header, gzip or not.
+    /// A CSV file, gzip or not.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/penguins.csv.gz"))]
     data: PathBuf,
     /// The column to predict.
     #[arg(long, default_value = "species")]
     target: String,
+    /// The file has no line of names: its columns are called column_0, column_1, …
+    #[arg(long)]
+    no_header: bool,
+    /// What stands between two cells.
+    #[arg(long, default_value = ",")]
+    delimiter: char,
     /// Columns to leave out: names of rows, or what is known only with the target.
     #[arg(long)]
     without: Vec<String>,
@@ -48,7 +57,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let device = Device::named(&arguments.device)?;
     println!("device {}, seed {}", device.description(), arguments.seed);
-    let frame = Frame::read(&arguments.data, &FrameOptions::default())?;
+    let delimiter = u8::try_from(arguments.delimiter).context("a delimiter is a single byte")?;
+    let csv = CsvOptions { has_header: !arguments.no_header, delimiter, ..CsvOptions::default() };
+    let frame = Frame::read(&arguments.data, &FrameOptions { csv, ..FrameOptions::default() })?;
     let left_out: Vec<&str> = arguments.without.iter().map(String::as_str).collect();
     let frame = known(&frame.without(&left_out)?, &arguments.target)?;
     for column in frame.columns() {

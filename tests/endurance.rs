@@ -14,7 +14,7 @@ mod devices;
 mod snapshot;
 
 use account::{alone, makes_and_keeps_nothing, stays_flat, times};
-use demos::Digits;
+use demos::{Digits, digits};
 use devices::{devices, grain, is_cpu, own_devices, own_gpu};
 use gradus::prelude::*;
 use gradus::{Cell, ErrorKind, Result};
@@ -50,6 +50,26 @@ fn a_perceptron_trains_in_the_memory_of_its_first_steps() {
         model.eval();
         let right = model.forward(x).argmax(1).eq(y).to_dtype(DType::F32).mean(..).item::<f32>().unwrap();
         assert!(right > if is_cpu(&device) { 0.9 } else { 0.3 }, "{right} on {device}");
+    }
+}
+
+/// The digits demo's network under the trainer: ten epochs in the memory of one.
+#[test]
+fn ten_epochs_take_the_memory_of_one() {
+    let _alone = alone();
+    for device in own_devices(None) {
+        let Digits { model, optimiser, .. } = Digits::new(42, &device).unwrap();
+        let batches = TensorBatches::new(digits(&device, DType::F32).unwrap(), 64).shuffled(Key::new(7));
+        let loss = |model: &Sequential, [x, y]: &[Tensor; 2]| cross_entropy(&model.forward(x), y);
+        // `epochs` takes the trainer, and gives it back.
+        let mut trainer = Some(Trainer::new(&model, optimiser, loss).quiet());
+        let mut epoch = 0;
+        stays_flat(&device, 10, || {
+            epoch += 1;
+            let mut more = trainer.take().unwrap().epochs(epoch);
+            more.fit(&batches, None).unwrap();
+            trainer = Some(more);
+        });
     }
 }
 

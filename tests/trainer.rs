@@ -5,7 +5,7 @@ use gradus::nn::Buffer;
 use gradus::prelude::*;
 use gradus::train::{
     Batch, Better, Callback, CallbackError, EarlyStopping, EpochRecord, Flow, History, Logged, Moment, Outcome,
-    StopEarly, TrainError, batches_from, load_weights, save_weights,
+    RecordDynamics, StopEarly, TrainError, batches_from, load_weights, save_weights,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -160,6 +160,38 @@ fn a_run_that_is_killed_at_any_moment_ends_with_the_same_bits() {
         assert!(read(whole.path()) == read(killed.path()), "{file} differs after {kills} kills");
     }
     println!("{kills} kills");
+}
+
+#[test]
+fn dynamics_are_recorded_without_dropout_and_go_on_from_checkpoints() {
+    let device = Device::cpu();
+    let (train, in_order) =
+        (batches(60, 16, &device), TensorBatches::new(TensorDataset::new(points(60, &device)).unwrap(), 25));
+    let fit = |folder: &Path, epochs: u64| {
+        let model = Net::new(&device);
+        let predict = |[x, y]: &Rows| (model.layers.forward(x), y.clone());
+        let mut recorder = RecordDynamics::new(60, &in_order, predict);
+        let trainer = Trainer::new(&model, Adam::new(1e-2).of(&model), Net::loss).epochs(epochs).quiet();
+        trainer.callback(&mut recorder).checkpoints(Checkpoints::new(folder).resume(true)).fit(&train, None).unwrap();
+        let dynamics = recorder.dynamics().samples();
+        drop(recorder);
+        (model, dynamics)
+    };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (model, expected) = fit(whole.path(), 5);
+    fit(parts.path(), 2);
+    assert_eq!(fit(parts.path(), 5).1, expected);
+
+    model.eval();
+    let [x, y] = points(60, &device);
+    let p = no_grad(|| model.layers.forward(&x).to_dtype(DType::F64).softmax(1)).to_vec::<f64>().unwrap();
+    for (sample, label) in y.to_vec::<i32>().unwrap().into_iter().enumerate() {
+        let error = |class: usize| p[3 * sample + class] - f64::from(u8::from(class == label as usize));
+        let by_hand = (0..3).map(|class| error(class).powi(2)).sum::<f64>().sqrt();
+        // Logits of batches of another size differ in their last bits.
+        let found = expected[sample];
+        assert!(found.epochs == 5 && (found.last_el2n - by_hand).abs() < 1e-5, "{sample}: {found:?}, {by_hand}");
+    }
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use crate::case::{Case, Check, Tolerance};
 use crate::json;
 use anyhow::{Context, Result, bail};
-use gradus::Device;
 use gradus::train::metrics::{ConfusionMatrix, average_precision, log_loss, roc_auc};
+use gradus::train::{Dynamics, SampleDynamics};
+use gradus::{DType, Device, Tensor};
 use serde_json::Value;
 
 pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
@@ -16,11 +17,48 @@ pub(crate) fn cases(file: &Value, _: &Device) -> Result<Vec<Case>> {
         }
     }
     for section in file.as_object().into_iter().flatten().map(|(name, _)| name) {
-        if !matches!(section.as_str(), "metrics" | "calibration_binary") {
+        if section == "training_dynamics" {
+            cases.push(Case::new(section, || dynamics(json::field(file, section)?)));
+        } else if !matches!(section.as_str(), "metrics" | "calibration_binary") {
             cases.push(Case::new(section, || bail!("no such metrics")));
         }
     }
     Ok(cases)
+}
+
+/// What is told of each sample from its logits in every epoch.
+fn dynamics(case: &Value) -> Result<()> {
+    let (logits, shape) = json::array(json::field(case, "logits")?)?;
+    let [_, rows, classes] = shape[..] else { bail!("logits of shape {shape:?}") };
+    let labels: Vec<i32> = json::numbers(json::field(case, "labels")?)?.into_iter().map(|label| label as i32).collect();
+    let mut dynamics = Dynamics::new(rows);
+    for (epoch, logits) in logits.chunks(rows * classes).enumerate() {
+        // In two batches, of which the second comes first.
+        for batch in [rows / 2..rows, 0..rows / 2] {
+            let count = batch.len();
+            let own = logits[batch.start * classes..batch.end * classes].to_vec();
+            let own = Tensor::from_vec(own, [count, classes], (&Device::cpu(), DType::F64));
+            let labels = Tensor::new(&labels[batch.clone()], &Device::cpu());
+            dynamics.record(epoch as u64, &batch.collect::<Vec<_>>(), &own, &labels)?;
+        }
+    }
+    let samples = dynamics.samples();
+    let all = |of: &dyn Fn(&SampleDynamics) -> f64| samples.iter().map(of).collect::<Vec<f64>>();
+    let mut check = Check::default();
+    for (name, got) in [
+        ("aum", all(&|sample| sample.area_under_margin)),
+        ("confidence_mean_true_prob", all(&|sample| sample.confidence)),
+        ("variability_population_std", all(&|sample| sample.variability)),
+        ("correctness", all(&|sample| sample.correctness)),
+        ("forgetting_events", all(&|sample| sample.forgetting_events as f64)),
+        ("never_learned", dynamics.never_learned().into_iter().map(|sample| sample as f64).collect()),
+        ("el2n_last_epoch", all(&|sample| sample.last_el2n)),
+        ("el2n_mean", all(&|sample| sample.el2n)),
+        ("mean_loss", all(&|sample| sample.loss)),
+    ] {
+        check.close(name, &got, &json::numbers(json::field(case, name)?)?, Tolerance::both(1e-9));
+    }
+    check.finish()
 }
 
 fn metric(file: &Value, task: &str, name: &str, case: &Value) -> Result<()> {

@@ -11,7 +11,6 @@ const NOT_YET: &[(&str, &str, &str)] = &[
         "binary/roc_auc binary/average_precision binary/log_loss binary/f1 binary/mcc",
         "the file does not hold the probabilities",
     ),
-    ("metrics", "training_dynamics", "nothing records the course of training"),
     ("dp_accounting", "*", "no differential privacy"),
     ("per_sample_gradients", "*", "no private training: nothing clips them, adds noise, or audits"),
     ("interpretability", "*", "no attributions"),

@@ -284,7 +284,7 @@ pub enum DataError {
     },
 
     /// There is no column of this name.
-    #[error("there is no column `{column}` among {}", shortened(&columns.join(", ")))]
+    #[error("there is no column `{column}` among {}", cut(&columns.join(", "), 400))]
     NoColumn {
         /// The name.
         column: String,
@@ -372,7 +372,12 @@ impl DataError {
 
 /// The start of a text, short enough for an error message.
 pub(crate) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
+    cut(text, 60)
+}
+
+/// So many characters of a text at most.
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }

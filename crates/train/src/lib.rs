@@ -2,6 +2,7 @@
 //! progress and pictures.
 
 mod cross_validation;
+mod dynamics;
 mod early_stopping;
 pub mod log;
 pub mod metrics;
@@ -17,6 +18,7 @@ mod study;
 mod trainer;
 
 pub use cross_validation::{CrossValidationError, FoldError, cross_validate};
+pub use dynamics::{Dynamics, DynamicsError, RecordDynamics, SampleDynamics};
 pub use early_stopping::{EarlyStopping, EarlyStoppingState};
 pub use optimiser::*;
 pub use over_fitting::{OverFitting, OverFittingWarning};

@@ -227,6 +227,7 @@ struct Saved {
 ///     Ok((sign * trial.value("x")? - 0.5).powi(2))
 /// })?;
 /// assert!(least < 0.01 && (trial.value("x")?.abs() - 0.5).abs() < 0.1);
+/// assert!(study.results().count() == 30 && study.results().all(|(_, _, result)| result >= least));
 /// # Ok::<(), gradus_train::StudyError>(())
 /// ```
 pub struct Study {
@@ -268,6 +269,14 @@ impl Study {
     /// The trial of a number.
     pub fn trial(&self, number: u64) -> Trial {
         Trial { number, drawn: self.saved.space.draw(Key::new(self.saved.seed), number) }
+    }
+
+    /// What was found so far, also in runs before this one: trials by number, each with its budgets (1 in
+    /// [`random`](Study::random)) and results.
+    pub fn results(&self) -> impl Iterator<Item = (Trial, u64, f64)> {
+        let results =
+            self.saved.results.iter().flat_map(|(&number, all)| all.iter().map(move |result| (number, result)));
+        results.filter_map(|(number, (budget, value))| Some((self.trial(number), *budget, value.parse().ok()?)))
     }
 
     /// Looks at trials 0 to `trials` − 1, and gives the best with its result. NaN is never the best.

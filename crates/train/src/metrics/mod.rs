@@ -19,6 +19,7 @@ pub use running::{
     RunningMean,
 };
 
+pub(crate) use running::{check_classes, classes, floats};
 use thiserror::Error;
 
 /// Why a metric has no value.

@@ -99,7 +99,7 @@ const CLASSES: &str = "[examples, classes] and integers [examples]";
 const ALIKE: &str = "as many numbers in both";
 
 /// Outputs `[n, classes]` and integer targets `[n]`, or what else they are.
-fn check_classes(outputs: &Tensor, targets: &Tensor) -> Result<(usize, usize), RunningError> {
+pub(crate) fn check_classes(outputs: &Tensor, targets: &Tensor) -> Result<(usize, usize), RunningError> {
     for tensor in [outputs, targets] {
         if let Some(error) = tensor.error() {
             return Err(error.clone().into());
@@ -116,12 +116,12 @@ fn mismatch(outputs: &Tensor, targets: &Tensor, expected: &'static str) -> Runni
 }
 
 /// The elements on the host.
-fn floats(tensor: &Tensor) -> Result<Vec<f64>, RunningError> {
+pub(crate) fn floats(tensor: &Tensor) -> Result<Vec<f64>, RunningError> {
     Ok(tensor.detach().to_device(&Device::cpu()).to_dtype(DType::F64).to_vec()?)
 }
 
 /// Elements that are classes; what is negative is a class beyond all others.
-fn classes(tensor: &Tensor) -> Result<Vec<usize>, RunningError> {
+pub(crate) fn classes(tensor: &Tensor) -> Result<Vec<usize>, RunningError> {
     let integers = tensor.detach().to_device(&Device::cpu()).to_dtype(DType::I32).to_vec::<i32>()?;
     Ok(integers.into_iter().map(|class| usize::try_from(class).unwrap_or(usize::MAX)).collect())
 }
@@ -318,8 +318,8 @@ impl Metric for Classes {
     }
 }
 
-/// The area under the ROC curve of scores or logits, exact: it keeps all of them. Outputs and targets (true is what is not 0) have
-/// as many elements.
+/// The area under the ROC curve of scores or logits, exact: it keeps all of them. Outputs and targets (true is what is not 0)
+/// have as many elements.
 #[derive(Debug, Clone, Default)]
 pub struct AreaUnderRoc {
     scores: Vec<f64>,

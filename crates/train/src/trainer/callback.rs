@@ -95,3 +95,43 @@ pub trait Callback {
         Ok(())
     }
 }
+
+/// A callback that is still there after the run.
+impl<C: Callback + ?Sized> Callback for &mut C {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn on_start(&mut self, moment: &mut Moment<'_>) -> Result<Flow, CallbackError> {
+        (**self).on_start(moment)
+    }
+
+    fn on_losses(&mut self, moment: &mut Moment<'_>, loss: f64) -> Result<Flow, CallbackError> {
+        (**self).on_losses(moment, loss)
+    }
+
+    fn on_epoch(&mut self, moment: &mut Moment<'_>, epoch: &EpochRecord) -> Result<Flow, CallbackError> {
+        (**self).on_epoch(moment, epoch)
+    }
+
+    fn on_end(&mut self, moment: &mut Moment<'_>) -> Result<(), CallbackError> {
+        (**self).on_end(moment)
+    }
+
+    fn state(&self) -> serde_json::Value {
+        (**self).state()
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        (**self).tensors()
+    }
+
+    fn load_state(
+        &mut self,
+        state: &serde_json::Value,
+        tensors: &BTreeMap<String, Tensor>,
+        model: &dyn Module,
+    ) -> Result<(), CallbackError> {
+        (**self).load_state(state, tensors, model)
+    }
+}
