@@ -1,12 +1,12 @@
 //! From recorded nodes to a graph: what is to be computed, in topological order, and what it reads.
 //!
 //! The graph of a training step is the same at every step, so it is not built to look for its plan: an [`Extraction`] is
-//! hashed while it is made, and compared with the graphs of earlier plans where it lies.
+//! compared with the graphs of earlier plans where it lies.
 
 use crate::error::{Error, Result};
 use crate::evaluate::have_values;
 use crate::node::{Node, Value};
-use foldhash::fast::{FixedState, FoldHasher};
+use foldhash::fast::FixedState;
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Graph, NodeId, Number};
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -122,7 +122,6 @@ pub(crate) struct Extraction {
     operands: Vec<NodeId>,
     /// The numbers of the scalar slots.
     pub(crate) scalars: Vec<Number>,
-    hasher: FoldHasher<'static>,
 }
 
 impl Extraction {
@@ -133,25 +132,18 @@ impl Extraction {
             entries: Vec::with_capacity(capacity),
             operands: Vec::with_capacity(2 * capacity),
             scalars: Vec::new(),
-            hasher: FixedState::default().build_hasher(),
         }
     }
 
     /// Gives a node the next place. Its operands are those that were added since the entry before.
     fn push(&mut self, node: Arc<Node>, role: Role) -> Result<()> {
         self.marks.set_place(&node, self.entries.len())?;
-        let operands_end = self.operands.len();
-        let operands = &self.operands[self.entries.last().map_or(0, |entry| entry.operands_end)..];
-        role.hash(&mut self.hasher);
-        node.ty.hash(&mut self.hasher);
-        if let Role::Computed { .. } = role {
-            node.op.hash(&mut self.hasher);
-            operands.iter().for_each(|&place| self.hasher.write_usize(place));
-            if !matches!(node.op, Op::Const(_)) {
-                self.scalars.extend(node.number);
-            }
+        if let Role::Computed { .. } = role
+            && !matches!(node.op, Op::Const(_))
+        {
+            self.scalars.extend(node.number);
         }
-        self.entries.push(Entry { node, role, operands_end });
+        self.entries.push(Entry { node, role, operands_end: self.operands.len() });
         Ok(())
     }
 
@@ -211,7 +203,16 @@ impl Extraction {
 
     /// Equal graphs have equal hashes.
     pub(crate) fn hash(&self) -> u64 {
-        self.hasher.finish()
+        let mut hasher = FixedState::default().build_hasher();
+        for (Entry { node, role, .. }, operands) in self.with_operands() {
+            role.hash(&mut hasher);
+            node.ty.hash(&mut hasher);
+            if let Role::Computed { .. } = role {
+                node.op.hash(&mut hasher);
+                operands.iter().for_each(|&place| hasher.write_usize(place));
+            }
+        }
+        hasher.finish()
     }
 
     /// The entries with their operands.

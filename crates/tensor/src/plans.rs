@@ -24,6 +24,8 @@ const WARN_AFTER: u32 = 16;
 /// The plans used last, by the hash of their graph; of two graphs that share a hash, the later one stays.
 pub(crate) struct Plans {
     cached: Cache,
+    /// The hash of the one used last, which is looked at first: mostly it is the one that is asked for.
+    last: u64,
     /// While a profile is made: where it is noted, and the plans of before.
     profiled: Option<(Arc<Recorder>, Cache)>,
     made: u64,
@@ -53,7 +55,7 @@ struct Site {
 
 impl Plans {
     pub(crate) fn new() -> Plans {
-        Plans { cached: empty(), profiled: None, made: 0, sites: HashMap::new() }
+        Plans { cached: empty(), last: 0, profiled: None, made: 0, sites: HashMap::new() }
     }
 
     /// From now on every kernel's time is noted; not if it is already.
@@ -98,12 +100,13 @@ impl Plans {
 
     /// The executable of a graph, from the cache if it is there.
     pub(crate) fn executable(&mut self, device: &Device, extraction: &Extraction) -> Result<Arc<dyn Executable>> {
+        if let Some(executable) = self.find(self.last, extraction) {
+            return Ok(executable);
+        }
         let hash = extraction.hash();
-        if let Some(cached) = self.cached.get(&hash)
-            && extraction.difference(&cached.graph).is_none()
-        {
-            cached.in_a_row.store(0, Relaxed);
-            return Ok(cached.executable.clone());
+        self.last = hash;
+        if let Some(executable) = self.find(hash, extraction) {
+            return Ok(executable);
         }
         let graph = extraction.graph();
         let target = device.backend().target();
@@ -124,6 +127,13 @@ impl Plans {
         let in_a_row = self.note_new(extraction, hash);
         self.cached.put(hash, Cached { graph, executable: executable.clone(), in_a_row });
         Ok(executable)
+    }
+
+    /// The executable that is kept under a hash, if it is that of a graph.
+    fn find(&mut self, hash: u64, extraction: &Extraction) -> Option<Arc<dyn Executable>> {
+        let cached = self.cached.get(&hash).filter(|cached| extraction.difference(&cached.graph).is_none())?;
+        cached.in_a_row.store(0, Relaxed);
+        Some(cached.executable.clone())
     }
 
     /// Notes a new plan, and warns if the line that asks for it got nothing but new ones for a while.

@@ -315,8 +315,8 @@ impl Program {
 
 /// Whether a node is known by what [`Known`] holds.
 fn is_plain(Entry { node, role, .. }: &Entry) -> bool {
-    let is_leaf = matches!(role, Role::Leaf { .. });
-    node.rule.is_none() && !node.symbolic && !node.recorded && !(is_leaf && node.has_edges())
+    let has_graph = matches!(role, Role::Leaf { .. }) && node.has_edges();
+    !(node.rule.is_some() || node.symbolic || node.recorded || has_graph)
 }
 
 impl Known {
