@@ -548,7 +548,16 @@ fn gather(
             let first = at[last];
             let row: isize = view.offset
                 + (0..last).filter(|&a| a != axis).map(|a| view.axes[a].stride * at[a] as isize).sum::<isize>();
-            for (k, (out, &index)) in target[range.clone()].iter_mut().zip(&index[range]).enumerate() {
+            let (target, index) = (&mut target[range.clone()], &index[range]);
+            let is_one = index.iter().fold(true, |one, &i| one & (i == index[0]));
+            if plain && is_one && axis != last && view.axes[last].stride == 1 && !index.is_empty() {
+                // A piece of a row, as an embedding looks up.
+                let position = position(index[0], axis, view.axes[axis].extent)?;
+                let start = (row + view.axes[axis].stride * position as isize) as usize + first;
+                target.copy_from_slice(&source[start..start + index.len()]);
+                continue;
+            }
+            for (k, (out, &index)) in target.iter_mut().zip(index).enumerate() {
                 let position = position(index, axis, view.axes[axis].extent)?;
                 *out = if plain {
                     let along = if axis == last { 0 } else { view.axes[last].stride * (first + k) as isize };
