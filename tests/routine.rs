@@ -273,12 +273,13 @@ fn a_step_without_memory_changes_nothing() -> Result<()> {
     let n = 1 << 20;
     let cell = Cell::parameter(Tensor::ones([n], &device));
     let state = Cell::buffer(Tensor::zeros([n], &device));
+    let rng = Rng::new(3);
     let mut routine = Routine::default();
     let step = |routine: &mut Routine| {
         let loss = (cell.tensor() * 2.0).sum(..);
         routine.assign(&loss, &[], |_| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
-            let new = state.tensor() + gradient;
+            let new = state.tensor() + gradient + Tensor::rand([n], rng.key(), &device) * 0.0;
             Ok(vec![(cell.clone(), cell.tensor() - new.sort(0, false)), (state.clone(), new)])
         })
     };
@@ -297,6 +298,8 @@ fn a_step_without_memory_changes_nothing() -> Result<()> {
     let error: Error = step(&mut routine).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::OutOfMemory { .. }), "{error}");
     assert_eq!((cell.tensor().to_vec::<f32>()?, cell.version()), (before.clone(), version));
+    // The run drew a key and gave it back; recording the step drew one.
+    assert_eq!(rng.state().drawn, 4);
     drop(hoard);
     step(&mut routine)?;
     // 1 − 2 − 4 − 6 − 8.
