@@ -64,7 +64,7 @@ impl Net {
             loss.eval()?;
         }
         // Now and then the old weights must outlive the step.
-        let held = (step % 3 == 0).then_some(held);
+        let held = step.is_multiple_of(3).then_some(held);
         let before = held.as_ref().map(|held| held.to_vec::<f32>()).transpose()?;
         self.optimiser.step(&loss)?;
         if let (Some(held), Some(before)) = (held, before) {
@@ -132,7 +132,7 @@ fn known_steps_record_their_forward_pass_alone() -> Result<()> {
     let y = Tensor::new([0, 1, 1], &device);
     eval(&[x.clone(), y.clone()])?;
     let loss = || cross_entropy(&model.forward(&x), &y);
-    let forward = recorded_by(&device, || Ok(drop(loss())))?;
+    let forward = recorded_by(&device, || NodeRef::new(&loss()).map(drop))?;
     let mut steps = Vec::new();
     for _ in 0..5 {
         steps.push(recorded_by(&device, || optimiser.step(&loss()))?);
