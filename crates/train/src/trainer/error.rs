@@ -36,8 +36,8 @@ pub enum TrainError {
         found: usize,
     },
 
-    /// There is nothing to train on.
-    #[error("the training data have no batch: are there fewer rows than one batch, and is the last one left out?")]
+    /// There is nothing to train on, or to predict for.
+    #[error("the data have no batch: are there fewer rows than one batch, and is the last one left out?")]
     NoBatches,
 
     /// The loss is not a finite number.

@@ -21,7 +21,7 @@ pub use weights::{load_weights, save_weights};
 use crate::{LossScale, Optimiser, OverFitting, Progress};
 use checkpoint::RunState;
 use gradus_nn::{Module, autocast};
-use gradus_tensor::{DType, Tensor, eval, find_nan, no_grad, stack};
+use gradus_tensor::{DType, Tensor, cat, eval, find_nan, no_grad, stack};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -505,6 +505,52 @@ impl<'a, M: Module, B: Batch> Trainer<'a, M, B> {
         self.model.eval();
         // With the weights that the optimiser would have evaluated, where these are not those that it trains.
         self.optimiser.evaluate(|| Ok(no_grad(|| self.measure(data))))?
+    }
+
+    /// What `predict` gives for each batch of some data, one after the other along the first axis, with the model as in use: it
+    /// stays in this mode. Batches come in the order of the data's epoch 0.
+    ///
+    /// ```
+    /// use gradus_data::TensorDataset;
+    /// use gradus_nn::{Init, Layer, Linear};
+    /// use gradus_tensor::{Device, Tensor};
+    /// use gradus_train::{Sgd, TensorBatches, Trainer};
+    ///
+    /// let device = Device::cpu();
+    /// let model = Linear::new(3, 2, &Init::new(42, &device));
+    /// let x = Tensor::ones([10, 3], &device);
+    /// let data = TensorBatches::new(TensorDataset::new([x.clone()])?, 4);
+    /// let trainer = Trainer::new(&model, Sgd::new(0.1).of(&model), |model, [x]: &[Tensor; 1]| model.forward(x).sum(..));
+    /// let predictions = trainer.predict(&data, |model, [x]| model.forward(x))?;
+    /// assert_eq!(predictions.shape()[..], [10, 2]);
+    /// assert_eq!(predictions.to_vec::<f32>()?, model.forward(&x).to_vec::<f32>()?);
+    /// # Ok::<(), gradus_train::TrainError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`TrainError`]; predictions of batches must agree in all but their first extents.
+    pub fn predict(
+        &self,
+        data: &dyn BatchSource<Batch = B>,
+        predict: impl Fn(&M, &B) -> Tensor,
+    ) -> Result<Tensor, TrainError> {
+        self.model.eval();
+        let predictions = self.optimiser.evaluate(|| {
+            let of_batch = |(number, batch): (usize, Result<B, BatchError>)| {
+                let batch = batch.map_err(|source| TrainError::Batch { epoch: 0, batch: number, source })?;
+                let prediction = no_grad(|| self.computed(|| predict(self.model, &batch)));
+                // Now, so that the batch's activations go before those of the next one come.
+                prediction.eval()?;
+                Ok(prediction)
+            };
+            Ok(data.epoch(0, 0).enumerate().map(of_batch).collect::<Result<Vec<Tensor>, TrainError>>())
+        })??;
+        if predictions.is_empty() {
+            return Err(TrainError::NoBatches);
+        }
+        let all = cat(&predictions.iter().collect::<Vec<_>>(), 0);
+        all.eval()?;
+        Ok(all)
     }
 
     fn measure(&self, data: &dyn BatchSource<Batch = B>) -> Result<(f64, Vec<(String, f64)>), TrainError> {
