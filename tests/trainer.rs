@@ -398,6 +398,54 @@ fn checkpoints_that_do_not_fit_are_refused() {
     assert_eq!(fit(4, true).unwrap(), Outcome::Finished);
 }
 
+/// Every file of a checkpoint, changed at random: an error or a run, but no panic. `GRADUS_FUZZ=10000` reads more of them.
+#[test]
+fn damaged_checkpoints_are_errors() {
+    let device = Device::cpu_with(1, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let train = batches(12, 4, &device);
+    let fit = |folder: &Path, epochs: u64, resume: bool| {
+        let model = Net::new(&device);
+        let optimiser = Adam::new(0.01).of(&model);
+        Trainer::new(&model, optimiser, Net::loss)
+            .checkpoints(Checkpoints::new(folder).resume(resume).best_by("train_loss", Better::Lower))
+            .callback(FollowMean { told: 0 })
+            .epochs(epochs)
+            .quiet()
+            .fit(&train, None)
+    };
+    let whole = folder.path().join("whole");
+    fit(&whole, 1, false).unwrap();
+    let checkpoint = whole.join("epoch-000001-batch-000000");
+    let names = ["state.json", "model.safetensors", "optimiser.safetensors", "callbacks.safetensors"];
+    let files = names.map(|name| std::fs::read(checkpoint.join(name)).unwrap());
+    let cases = std::env::var("GRADUS_FUZZ").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
+    let mut refused = 0;
+    for case in 0..cases {
+        let random = |draw: u64, below: usize| (Key::new(case).fold_in(draw).value() % below.max(1) as u64) as usize;
+        let changed = random(0, 2 * names.len()).saturating_sub(names.len() + 1).min(names.len() - 1);
+        let mut bytes = files[changed].clone();
+        let at = random(1, bytes.len());
+        match random(2, 4) {
+            0 => bytes.truncate(at),
+            1 => bytes[at] ^= 1 << random(3, 8),
+            2 => bytes[at] = b"0919-eE\"{}[],:"[random(3, 14)],
+            _ => drop(bytes.drain(at..(at + 1 + random(3, 16)).min(files[changed].len()))),
+        }
+        let it = folder.path().join("it");
+        let inside = it.join("epoch-000001-batch-000000");
+        std::fs::create_dir_all(&inside).unwrap();
+        names.iter().zip(&files).for_each(|(name, file)| std::fs::write(inside.join(name), file).unwrap());
+        std::fs::write(inside.join(names[changed]), &bytes).unwrap();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fit(&it, 2, true)));
+        let result = result.unwrap_or_else(|_| panic!("case {case}: a panic on {}", names[changed]));
+        refused += u64::from(result.is_err());
+        std::fs::remove_dir_all(&it).unwrap();
+    }
+    println!("{refused} of {cases} damaged checkpoints were refused");
+    assert!(refused > cases / 4, "{refused} of {cases}");
+}
+
 #[test]
 fn what_a_source_fails_with_says_where() {
     let device = Device::cpu();
