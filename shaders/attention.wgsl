@@ -2,24 +2,24 @@
 // scales down what it has so far (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Logits are
 // never stored.
 //
-// Hooks: `heads()`, `queries()`; `fetch(head, query)`, which puts the query where `logits` finds it; `last_key(query)`, behind
-// the keys that the query may look at; `visible(query, key)` and `logits(key)`, of four keys from this one on; `rescale(factor)`
+// Hooks: an entry point that calls `attend`; `heads()`, `queries()`, and `rows_with_padding()`, as many invocations as a head
+// has; `fetch(head, query)`, which puts the query where `logits` finds it; `last_key(query)`, behind the keys that the query may
+// look at, and `last_of_team(query)`, behind those of all whose invocations go along; `visible(query, key)` and `logits(key)`, of four keys from this one on; `rescale(factor)`
 // and `add(weights, key)`, of the sums of values; `store(head, query, largest, total)`. Types: Real is a vector.
 
 const LOWEST = -3.4028234e38;
 
-@compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = invocation(id, lane);
-    if i >= heads() * queries() {
+fn attend(i: u32) {
+    let head = i / rows_with_padding();
+    if head >= heads() {
         return;
     }
-    let head = i / queries();
-    let query = i % queries();
+    let place = i % rows_with_padding();
+    let query = min(place, queries() - 1u);
     fetch(head, query);
     var largest = LOWEST;
     var totals = Real();
-    let last = last_key(query);
+    let last = last_of_team(query);
     for (var key = 0u; key < last; key += 4u) {
         let seen = visible(query, key);
         let four = select(Real(LOWEST), logits(key), seen);
@@ -34,5 +34,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         totals += weights;
         add(weights, key);
     }
-    store(head, query, largest, (totals.x + totals.y) + (totals.z + totals.w));
+    if place == query {
+        store(head, query, largest, (totals.x + totals.y) + (totals.z + totals.w));
+    }
 }

@@ -39,6 +39,8 @@ files! {
     ATTENTION = "attention.wgsl";
     /// Cotangents of attention, an invocation per query, key or value.
     ATTENTION_GRADIENT = "attention_gradient.wgsl";
+    /// Words of 64 bits taken apart.
+    PAIRS = "pairs.wgsl";
     /// Bytes widened to elements.
     UNPACK = "unpack.wgsl";
 }

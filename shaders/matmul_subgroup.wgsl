@@ -1,33 +1,52 @@
-// Matrix products for adapters in software, on which a load costs as much as fifty multiplications: a workgroup is one
-// subgroup of eight invocations, which computes up to 64 rows by 32 columns. Each of them loads four columns, and of
-// every eight rows one, which it shares by broadcast: no element is loaded twice for a tile.
+// Matrix products for adapters in software, on which a load costs as much as fifty multiplications, be it of one number or
+// of four neighbours: a workgroup is one subgroup of eight invocations, which computes up to 64 rows by 32 columns, four
+// places of the summed axis at a time. Each invocation loads four columns, and of every 32 rows four, which it shares by
+// broadcast: no element is loaded twice for a tile.
 //
 // The summed axis is cut into segments, whose results a second kernel adds up.
 //
-// Hooks and types: as in matmul_direct.wgsl. Constant: ROW_GROUPS, how many times eight rows a tile has: 1, 2, 4 or 8.
+// Hooks: `batches()`, `rows()`, `columns()`, `inner_size()`, `parts()`, `segment()`; `a_line(batch, row)`, `a_place(k)`,
+// `b_line(batch, column)` and `b_place(k)`, the parts of addresses; `quad_a(lines, places)` and `quad_b(lines, places)`, for
+// each of four lines its elements at four places; `mad(a, b, c)`, a · b + c; `store(part, batch, row, column, sums)` of four
+// columns, of which some may not exist. Types: Element, Vector. Constants: ROW_GROUPS, how many times eight rows a tile has:
+// 1, 2, 4 or 8; A_NEIGHBOURS, whether the four rows of an invocation are neighbours.
 
+alias Part = vec2<u32>;
+alias Parts = array<Part, 4>;
+alias Quad = array<Vector, 4>;
 alias Sums = array<Vector, 8>;
 
-fn load_b4(batch: u32, column: u32, k: u32) -> Vector {
-    let last = columns() - 1u;
-    return Vector(
-        load_b(batch, min(column, last), k),
-        load_b(batch, min(column + 1u, last), k),
-        load_b(batch, min(column + 2u, last), k),
-        load_b(batch, min(column + 3u, last), k),
+fn transposed(q: Quad) -> Quad {
+    return Quad(
+        Vector(q[0].x, q[1].x, q[2].x, q[3].x),
+        Vector(q[0].y, q[1].y, q[2].y, q[3].y),
+        Vector(q[0].z, q[1].z, q[2].z, q[3].z),
+        Vector(q[0].w, q[1].w, q[2].w, q[3].w),
     );
 }
 
-// Adds the products of eight rows, of which each invocation holds one element, and four columns.
-fn add(sums: ptr<function, Sums>, a: Element, b: Vector) {
-    (*sums)[0] += subgroupBroadcast(a, 0u) * b;
-    (*sums)[1] += subgroupBroadcast(a, 1u) * b;
-    (*sums)[2] += subgroupBroadcast(a, 2u) * b;
-    (*sums)[3] += subgroupBroadcast(a, 3u) * b;
-    (*sums)[4] += subgroupBroadcast(a, 4u) * b;
-    (*sums)[5] += subgroupBroadcast(a, 5u) * b;
-    (*sums)[6] += subgroupBroadcast(a, 6u) * b;
-    (*sums)[7] += subgroupBroadcast(a, 7u) * b;
+fn masked(q: Quad, mask: vec4<bool>) -> Quad {
+    let zero = Vector();
+    return Quad(
+        select(zero, q[0], mask), select(zero, q[1], mask), select(zero, q[2], mask), select(zero, q[3], mask),
+    );
+}
+
+// A sum of four columns, with one row's products at four places.
+fn plus_products(sum: Vector, a: Vector, b: Quad) -> Vector {
+    return mad(a.w, b[3], mad(a.z, b[2], mad(a.y, b[1], mad(a.x, b[0], sum))));
+}
+
+// Adds the products of eight rows, of which each invocation holds one.
+fn add(sums: ptr<function, Sums>, a: Vector, b: Quad) {
+    (*sums)[0] = plus_products((*sums)[0], subgroupBroadcast(a, 0u), b);
+    (*sums)[1] = plus_products((*sums)[1], subgroupBroadcast(a, 1u), b);
+    (*sums)[2] = plus_products((*sums)[2], subgroupBroadcast(a, 2u), b);
+    (*sums)[3] = plus_products((*sums)[3], subgroupBroadcast(a, 3u), b);
+    (*sums)[4] = plus_products((*sums)[4], subgroupBroadcast(a, 4u), b);
+    (*sums)[5] = plus_products((*sums)[5], subgroupBroadcast(a, 5u), b);
+    (*sums)[6] = plus_products((*sums)[6], subgroupBroadcast(a, 6u), b);
+    (*sums)[7] = plus_products((*sums)[7], subgroupBroadcast(a, 7u), b);
 }
 
 // One of eight rows. (An array that is indexed by a variable would not stay in registers, and takes long to compile.)
@@ -37,6 +56,31 @@ fn row_of(sums: Sums, i: u32) -> Vector {
     let low = select(select(sums[0], sums[1], bit0), select(sums[2], sums[3], bit0), bit1);
     let high = select(select(sums[4], sums[5], bit0), select(sums[6], sums[7], bit0), bit1);
     return select(low, high, (i & 4u) != 0u);
+}
+
+fn either(a: Sums, b: Sums, second: bool) -> Sums {
+    return Sums(
+        select(a[0], b[0], second), select(a[1], b[1], second), select(a[2], b[2], second), select(a[3], b[3], second),
+        select(a[4], b[4], second), select(a[5], b[5], second), select(a[6], b[6], second), select(a[7], b[7], second),
+    );
+}
+
+// The row of an invocation, counted in its tile: the first, second, … of those that it loads.
+fn row_in_tile(lane: u32, i: u32) -> u32 {
+    if A_NEIGHBOURS {
+        return 4u * lane + i % 4u + 32u * (i / 4u);
+    }
+    return lane + 8u * i;
+}
+
+fn rows_a(batch: u32, row: u32, lane: u32, first: u32) -> Parts {
+    let last = rows() - 1u;
+    return Parts(
+        a_line(batch, min(row + row_in_tile(lane, first), last)),
+        a_line(batch, min(row + row_in_tile(lane, first + 1u), last)),
+        a_line(batch, min(row + row_in_tile(lane, first + 2u), last)),
+        a_line(batch, min(row + row_in_tile(lane, first + 3u), last)),
+    );
 }
 
 @compute @workgroup_size(8)
@@ -54,8 +98,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
     let batch = slice % batches();
     let part = slice / batches();
 
-    let mine = row + lane;
-    let last = rows() - 1u;
+    let rows0 = rows_a(batch, row, lane, 0u);
+    let rows1 = rows_a(batch, row, lane, 4u);
+    let last_column = columns() - 1u;
+    let columns_b = Parts(
+        b_line(batch, min(column, last_column)),
+        b_line(batch, min(column + 1u, last_column)),
+        b_line(batch, min(column + 2u, last_column)),
+        b_line(batch, min(column + 3u, last_column)),
+    );
     var sums0 = Sums();
     var sums1 = Sums();
     var sums2 = Sums();
@@ -65,37 +116,43 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
     var sums6 = Sums();
     var sums7 = Sums();
     let end = min((part + 1u) * segment(), inner_size());
-    for (var k = part * segment(); k < end; k++) {
-        let b = load_b4(batch, column, k);
-        add(&sums0, load_a(batch, min(mine, last), k), b);
+    for (var k = part * segment(); k < end; k += 4u) {
+        let last = inner_size() - 1u;
+        let k1 = min(k + 1u, last);
+        let k2 = min(k + 2u, last);
+        let k3 = min(k + 3u, last);
+        let inside = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
+        let places_a = Parts(a_place(k), a_place(k1), a_place(k2), a_place(k3));
+        let b = transposed(masked(quad_b(columns_b, Parts(b_place(k), b_place(k1), b_place(k2), b_place(k3))), inside));
+        let a0 = masked(quad_a(rows0, places_a), inside);
+        add(&sums0, a0[0], b);
         if ROW_GROUPS > 1u {
-            add(&sums1, load_a(batch, min(mine + 8u, last), k), b);
+            add(&sums1, a0[1], b);
         }
         if ROW_GROUPS > 2u {
-            add(&sums2, load_a(batch, min(mine + 16u, last), k), b);
-            add(&sums3, load_a(batch, min(mine + 24u, last), k), b);
+            add(&sums2, a0[2], b);
+            add(&sums3, a0[3], b);
         }
         if ROW_GROUPS > 4u {
-            add(&sums4, load_a(batch, min(mine + 32u, last), k), b);
-            add(&sums5, load_a(batch, min(mine + 40u, last), k), b);
-            add(&sums6, load_a(batch, min(mine + 48u, last), k), b);
-            add(&sums7, load_a(batch, min(mine + 56u, last), k), b);
+            let a1 = masked(quad_a(rows1, places_a), inside);
+            add(&sums4, a1[0], b);
+            add(&sums5, a1[1], b);
+            add(&sums6, a1[2], b);
+            add(&sums7, a1[3], b);
         }
     }
 
-    // A loop, so that what is done with a sum stands in the kernel once.
-    let count = min(height, rows() - row);
-    for (var i = 0u; i < count; i++) {
-        let bit3 = (i & 8u) != 0u;
-        let bit4 = (i & 16u) != 0u;
-        let sums01 = select(row_of(sums0, i), row_of(sums1, i), bit3);
-        let sums23 = select(row_of(sums2, i), row_of(sums3, i), bit3);
-        let sums45 = select(row_of(sums4, i), row_of(sums5, i), bit3);
-        let sums67 = select(row_of(sums6, i), row_of(sums7, i), bit3);
-        let sums = select(select(sums01, sums23, bit4), select(sums45, sums67, bit4), (i & 32u) != 0u);
-        for (var j = 0u; j < 4u; j++) {
-            if column + j < columns() {
-                store(part, batch, row + i, column + j, sums[j]);
+    // Loops, so that what is done with a sum stands in the kernel once.
+    for (var i = 0u; i < ROW_GROUPS; i++) {
+        let bit0 = (i & 1u) != 0u;
+        let bit1 = (i & 2u) != 0u;
+        let low = either(either(sums0, sums1, bit0), either(sums2, sums3, bit0), bit1);
+        let high = either(either(sums4, sums5, bit0), either(sums6, sums7, bit0), bit1);
+        let sums = either(low, high, (i & 4u) != 0u);
+        for (var j = 0u; j < 8u; j++) {
+            let at = row + row_in_tile(j, i);
+            if at < rows() && column < columns() {
+                store(part, batch, at, column, row_of(sums, j));
             }
         }
     }

@@ -5,7 +5,7 @@
 // with the length of a block and their number instead of their product.
 //
 // Hooks: `rows()`, `row_size()`, `parts()`, `segment()`; `program(i, row, first, last)`, which calls the passes on the
-// elements from `first` up to `last` of a row, and stores what there is one of for each row at `i`. Constants: BLOCK.
+// elements from `first` up to `last` of a row, and stores what there is one of for each row at `i`. Constants: BLOCK; STEP, how many elements are folded at once.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -26,7 +26,7 @@ fn pass_N(row: u32, first: u32, last: u32) -> Partial_N {
     for (var block = first; block < last; block += BLOCK) {
         let end = min(block + BLOCK, last);
         var partial = identity_N();
-        for (var element = block; element < end; element++) {
+        for (var element = block; element < end; element += STEP) {
             partial = fold_N(partial, row, element);
         }
         total = combine_N(total, partial);

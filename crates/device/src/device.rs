@@ -54,7 +54,11 @@ pub(crate) struct Inner {
 impl Device {
     /// Opens an adapter, with all its limits and those of its features that kernels or this crate make use of.
     pub fn open(adapter: &Adapter, options: &Options) -> Result<Device, Error> {
-        let wanted = Features::SUBGROUP | Features::SHADER_F16 | Features::IMMEDIATES | Features::TIMESTAMP_QUERY;
+        let wanted = Features::SUBGROUP
+            | Features::SHADER_F16
+            | Features::SHADER_INT64
+            | Features::IMMEDIATES
+            | Features::TIMESTAMP_QUERY;
         let features = if options.webgpu_limits { Features::empty() } else { wanted & adapter.features() };
         let mut limits = adapter.limits();
         if options.webgpu_limits {

@@ -23,6 +23,8 @@ pub struct Limits {
     pub subgroup_size: Option<(u32, u32)>,
     /// Whether shaders may `enable f16;`.
     pub f16: bool,
+    /// Whether shaders have `u64`.
+    pub u64: bool,
 }
 
 impl Limits {
@@ -47,6 +49,7 @@ impl Limits {
             parameter_words: (u64::from(immediate_bytes).max(uniform) / 4) as usize,
             subgroup_size: has(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
             f16: has(wgpu::Features::SHADER_F16),
+            u64: has(wgpu::Features::SHADER_INT64),
         }
     }
 }

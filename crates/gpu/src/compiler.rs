@@ -1,7 +1,7 @@
 //! From kernels to launches: modules are generated, sizes baked or not, pipelines made or found again.
 
 use crate::error::of_device;
-use crate::module::{Baked, Finished, Module, Parameter, Slot};
+use crate::module::{Baked, Finished, Module, Parameter, Slot, Width};
 use crate::tuning::Tuning;
 use crate::{Gpu, Observer};
 use gradus_device::{Access, Device, Generations, Limits, Pipeline, Trust};
@@ -35,9 +35,15 @@ pub(crate) struct Compiler<'a> {
 pub(crate) struct Shader<'a> {
     device: &'a Device,
     workgroup: u32,
+    loads_pairs: bool,
 }
 
 impl Shader<'_> {
+    /// A module to be filled.
+    pub(crate) fn module<'m>(&self, width: Width, baked: Baked<'m>) -> Module<'m> {
+        Module::new(width, baked, self.loads_pairs)
+    }
+
     pub(crate) fn finish(&self, mut module: Module<'_>, skeleton: &str) -> Finished {
         module.add(&format!("const WORKGROUP = {}u;", self.workgroup));
         let declared = self.device.parameters(module.parameter_words());
@@ -68,6 +74,12 @@ impl<'a> Compiler<'a> {
         self.device.limits()
     }
 
+    /// Whether kernels are made for subgroups of eight, each a workgroup, whose invocations share what they load: where loads
+    /// are dear.
+    pub(crate) fn has_teams(&self) -> bool {
+        !self.tuning.cooperates && self.limits().subgroup_size == Some((8, 8))
+    }
+
     /// Adds a launch. `generate` is called twice where some sizes become part of the text.
     pub(crate) fn launch(
         &mut self,
@@ -86,7 +98,8 @@ impl<'a> Compiler<'a> {
         workgroups: [u32; 3],
         generate: impl Fn(&Shader<'_>, Baked<'_>) -> Finished,
     ) -> Result<()> {
-        let shader = Shader { device: self.device, workgroup: self.tuning.workgroup };
+        let loads_pairs = self.tuning.loads_pairs && self.limits().u64;
+        let shader = Shader { device: self.device, workgroup: self.tuning.workgroup, loads_pairs };
         let mut finished = generate(&shader, &[]);
         let baked = self.history.baked(&finished, self.tuning.baked_values);
         if baked.contains(&true) {

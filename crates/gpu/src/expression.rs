@@ -226,6 +226,15 @@ pub(crate) fn to_stored(value: &str, dtype: DType) -> String {
     }
 }
 
+/// What is computed with, of a value as it is in memory.
+pub(crate) fn from_stored(value: &str, dtype: DType) -> String {
+    match dtype {
+        DType::Bool => format!("({value} != Word())"),
+        DType::F16 => format!("Real({value})"),
+        _ => value.into(),
+    }
+}
+
 /// The WGSL type of a dtype's elements in a buffer that is read or written at this width.
 pub(crate) fn stored_at(dtype: DType, width: Width) -> String {
     match width {
@@ -273,10 +282,10 @@ struct Gathered {
     extent: usize,
 }
 
-/// The address of an element, and whether there is one.
-struct Address {
-    element: String,
-    exists: Option<String>,
+/// The address of an element, and the condition under which there is one.
+pub(crate) struct Address {
+    pub(crate) element: String,
+    pub(crate) exists: Option<String>,
 }
 
 /// Appends the statements of one register.
@@ -297,6 +306,11 @@ impl<'e, 'm> Emitter<'e, 'm> {
             return format!("{}()", stored(dtype));
         }
         self.element(&Source { slot: Slot::Plan(buffer), dtype, gathered: None }, map, place, 0)
+    }
+
+    /// The address that a map gives for a place.
+    pub(crate) fn address_at(&mut self, map: &Affine, coordinates: &[String]) -> Address {
+        self.address(map, &Place { coordinates, flat: None, extents: &[] }, None, 0)
     }
 
     fn scalar(&mut self, slot: usize, dtype: DType) -> String {
@@ -365,28 +379,24 @@ impl<'e, 'm> Emitter<'e, 'm> {
                 format!("vec4({element})")
             }
             (Width::Vector, _) if source.gathered.is_none() && loads_vectors(map) => {
-                let array = self.module.bind(source.slot, &stored_at(source.dtype, Width::Vector), Access::Read);
+                let vector = self.module.vectors(source.slot, source.dtype);
                 let Address { element, exists } = self.address(map, place, None, 0);
                 let zero = format!("vec4<{}>()", stored(source.dtype));
-                guarded(&array, &format!("({element}) / 4u"), exists, &zero)
+                guarded(vector, &format!("({element}) / 4u"), exists, &zero)
             }
             (Width::Vector, _) => {
                 let elements: Vec<String> = (0..4).map(|lane| self.element(source, map, place, lane)).collect();
                 format!("vec4({})", elements.join(", "))
             }
         };
-        match source.dtype {
-            DType::Bool => format!("({raw} != Word())"),
-            DType::F16 => format!("Real({raw})"),
-            _ => raw,
-        }
+        from_stored(&raw, source.dtype)
     }
 
     /// The element of one lane, in its stored type.
     fn element(&mut self, source: &Source, map: &Affine, place: &Place<'_>, lane: usize) -> String {
         let array = self.module.bind(source.slot, stored(source.dtype), Access::Read);
         let Address { element, exists } = self.address(map, place, source.gathered.as_ref(), lane);
-        guarded(&array, &element, exists, &format!("{}()", stored(source.dtype)))
+        guarded(|at| format!("{array}[{at}]"), &element, exists, &format!("{}()", stored(source.dtype)))
     }
 
     /// The address of an element, and the condition under which there is one.
@@ -503,10 +513,13 @@ fn of_word(word: &str, dtype: DType) -> String {
 }
 
 /// An element, or zero in the padding. The address in the padding must not be used.
-fn guarded(array: &str, element: &str, exists: Option<String>, zero: &str) -> String {
+fn guarded(load: impl Fn(&str) -> String, element: &str, exists: Option<String>, zero: &str) -> String {
     match exists {
-        None => format!("{array}[{element}]"),
-        Some(exists) => format!("select({zero}, {array}[select(0u, {element}, {exists})], {exists})"),
+        None => load(element),
+        Some(exists) => {
+            let loaded = load(&format!("select(0u, {element}, {exists})"));
+            format!("select({zero}, {loaded}, {exists})")
+        }
     }
 }
 

@@ -62,6 +62,7 @@ const ENABLE_F16: &str = "enable f16;\n";
 pub(crate) struct Module<'a> {
     width: Width,
     baked: Baked<'a>,
+    loads_pairs: bool,
     bindings: Vec<Binding>,
     parameters: Vec<Parameter>,
     sizes: Vec<u32>,
@@ -97,8 +98,16 @@ pub(crate) fn stored(dtype: DType) -> &'static str {
 }
 
 impl<'a> Module<'a> {
-    pub(crate) fn new(width: Width, baked: Baked<'a>) -> Module<'a> {
-        Module { width, baked, bindings: Vec::new(), parameters: Vec::new(), sizes: Vec::new(), text: String::new() }
+    pub(crate) fn new(width: Width, baked: Baked<'a>, loads_pairs: bool) -> Module<'a> {
+        Module {
+            width,
+            baked,
+            loads_pairs,
+            bindings: Vec::new(),
+            parameters: Vec::new(),
+            sizes: Vec::new(),
+            text: String::new(),
+        }
     }
 
     pub(crate) fn width(&self) -> Width {
@@ -124,6 +133,19 @@ impl<'a> Module<'a> {
             self.bindings.len() - 1
         });
         self.bindings[at].name.clone()
+    }
+
+    /// A function that gives four neighbouring elements of `slot` as they are in memory, by the number of such a vector.
+    pub(crate) fn vectors(&mut self, slot: Slot, dtype: DType) -> impl Fn(&str) -> String + use<> {
+        let element = stored(dtype);
+        let is_written = self.bindings.iter().any(|b| b.slot == slot && b.access == Access::ReadWrite);
+        let in_pairs = self.loads_pairs && element != stored(DType::F16) && !is_written;
+        let vector = if in_pairs { "vec2<u64>".into() } else { format!("vec4<{element}>") };
+        let array = self.bind(slot, &vector, Access::Read);
+        move |at: &str| match in_pairs {
+            true => format!("bitcast<vec4<{element}>>(words_of({array}[{at}]))"),
+            false => format!("{array}[{at}]"),
+        }
     }
 
     /// A binding of its own for `slot`, under a name.
@@ -184,6 +206,9 @@ impl<'a> Module<'a> {
             };
         }
         self.declare(&mut text, declared);
+        if self.bindings.iter().any(|binding| binding.element == "vec2<u64>") {
+            text.push_str(gradus_shaders::PAIRS);
+        }
         let own = format!("\n{skeleton}\n{}", self.text);
         for item in library::needed_by(&own) {
             text.push_str(item);

@@ -34,7 +34,7 @@ fn libraries_at_both_widths() {
 fn skeletons_with_identity_hooks() {
     let best = "fn beats(x: f32, y: f32) -> bool { return x > y; }\n";
     let size = "fn size() -> u32 { return 100u; }\n";
-    let reduction = "alias Element = f32; const BLOCK = 128u; struct Partial_N { sum: f32 }
+    let reduction = "alias Element = f32; const BLOCK = 128u; const STEP = 1u; struct Partial_N { sum: f32 }
         fn rows() -> u32 { return 10u; } fn row_size() -> u32 { return 20u; }
         fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
         fn identity_N() -> Partial_N { return Partial_N(0.0); }
@@ -46,12 +46,21 @@ fn skeletons_with_identity_hooks() {
     let shared = "fn program(i: u32, row: u32, first: u32, last: u32, lane: u32) {
         data[i] = pass_N(row, first, last, lane).sum;
     }\n";
-    let product = "alias Element = f32; alias Vector = vec4<f32>; const A_ALONG_K = true; const B_ALONG_K = false; const ROW_GROUPS = 4u;
+    let product = "alias Element = f32; alias Vector = vec4<f32>; const A_ALONG_K = true; const B_ALONG_K = false;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
         fn load_a(batch: u32, row: u32, k: u32) -> f32 { return data[row + k]; }
         fn load_b(batch: u32, column: u32, k: u32) -> f32 { return data[column + k]; }
         fn store(part: u32, batch: u32, row: u32, column: u32, sum: f32) { data[row * 3u + column] = sum; }\n";
+    let quads = "alias Element = f32; alias Vector = vec4<f32>; const ROW_GROUPS = 4u; const A_NEIGHBOURS = true;
+        fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
+        fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
+        fn a_line(batch: u32, row: u32) -> Part { return Part(row, 1u); } fn a_place(k: u32) -> Part { return Part(k, 1u); }
+        fn b_line(batch: u32, row: u32) -> Part { return Part(row, 1u); } fn b_place(k: u32) -> Part { return Part(k, 1u); }
+        fn quad_a(lines: Parts, places: Parts) -> Quad { return Quad(); }
+        fn quad_b(lines: Parts, places: Parts) -> Quad { return transposed(Quad()); }
+        fn mad(a: Element, b: Vector, c: Vector) -> Vector { return fma(Vector(a), b, c); }
+        fn store(part: u32, batch: u32, row: u32, column: u32, sums: Vector) { data[row * 3u + column] = sums.x; }\n";
     let scatter = "alias Element = f32;
         fn first() -> u32 { return 0u; } fn last() -> u32 { return 5u; }
         fn current(i: u32) -> f32 { return data[i]; } fn position(i: u32) -> u32 { return i; }
@@ -78,11 +87,14 @@ fn skeletons_with_identity_hooks() {
         fn store_count(row: u32, value: u32, part: u32, count: u32) { data[value] = f32(count); }
         fn place_of(row: u32, value: u32, part: u32) -> u32 { return u32(data[value]); }
         fn put(row: u32, k: u32, place: u32) { data[row * 20u + place] = f32(k); }\n";
-    let attention = "fn heads() -> u32 { return 4u; } fn queries() -> u32 { return 10u; }
+    let attention = "@compute @workgroup_size(WORKGROUP)
+        fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+            attend(invocation(id, lane));
+        }
+        fn rows_with_padding() -> u32 { return 12u; } fn last_of_team(row: u32) -> u32 { return row; }
+        fn first_of_team(row: u32) -> u32 { return 0u; } fn heads() -> u32 { return 4u; } fn queries() -> u32 { return 10u; }
         fn slices() -> u32 { return 4u; } fn rows() -> u32 { return 10u; } fn walks() -> u32 { return 2u; }
         fn fetch(head: u32, query: u32) {} fn turn(slice: u32, walk: u32) {}
-        fn last_key(query: u32) -> u32 { return query; } fn first_across(row: u32) -> u32 { return row; }
-        fn last_across(row: u32) -> u32 { return 10u; }
         fn visible(query: u32, key: u32) -> Mask { return Word(key) < Word(query); }
         fn logits(key: u32) -> Real { return Real(data[key]); } fn rescale(factor: f32) {}
         fn weights(row: u32, across: u32) -> Real { return Real(data[across]); } fn add(weights: Real, first: u32) {}\n";
@@ -93,13 +105,14 @@ fn skeletons_with_identity_hooks() {
     {
         check(name, &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), skeleton, attention, store]);
     }
+    check("pairs", &[shaders::PAIRS]);
     let skeletons: [(&str, &str, &[&str]); 13] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),
         ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction, shared]),
         ("matmul_direct", shaders::MATMUL_DIRECT, &[product]),
         ("matmul_tiled", shaders::MATMUL_TILED, &[product]),
-        ("matmul_subgroup", shaders::MATMUL_SUBGROUP, &[product]),
+        ("matmul_subgroup", shaders::MATMUL_SUBGROUP, &[quads]),
         ("scatter", shaders::SCATTER, &[size, scatter]),
         ("unpack", shaders::UNPACK, &[size, unpack]),
         ("scan", shaders::SCAN, &[scan]),

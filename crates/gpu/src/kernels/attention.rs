@@ -1,7 +1,7 @@
 //! Attention and its cotangents, without the logits ever being stored.
 
 use crate::affine::{Affine, Space, Step};
-use crate::compiler::{Compiler, Shader, linear};
+use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{coordinates, loads_vectors};
 use crate::module::{Baked, Module, Slot, Width, stored};
 use gradus_device::Access;
@@ -12,6 +12,23 @@ use std::fmt::Write;
 
 /// Turns of a loop that every adapter takes: some end loops after 65,535.
 const TURNS: usize = 65_000;
+
+/// Invocations of a subgroup that shares what it loads.
+const TEAM: usize = 8;
+
+/// The entry point where each invocation loads for itself.
+const ALONE: &str = "@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    attend(invocation(id, lane));
+}";
+
+/// The entry point where a workgroup is one subgroup.
+const TOGETHER: &str = "var<private> team_lane: u32;
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    team_lane = lane;
+    attend(8u * workgroup_index(id) + lane);
+}";
 
 /// Where each operand is among the loads.
 const NAMES: [&str; 6] = ["query", "key", "value", "cotangent", "sum", "product"];
@@ -53,13 +70,11 @@ impl Matrix {
         if self.is_vector { 4 } else { 1 }
     }
 
-    /// Adds where a slice begins, `NAME_slice(slice)`, and the variable that remembers it, `at_NAME`; gives the name of the
-    /// binding, and the strides of what lies in a slice.
-    fn add_slice(&self, module: &mut Module<'_>, dtype: DType) -> (String, Vec<String>) {
+    /// Adds where a slice begins, `NAME_slice(slice)`, and the variable that remembers it, `at_NAME`; gives the strides of
+    /// what lies in a slice.
+    fn add_slice(&self, module: &mut Module<'_>) -> Vec<String> {
         let Matrix { name, .. } = self;
         let unit = self.unit();
-        let element = if self.is_vector { format!("vec4<{}>", stored(dtype)) } else { stored(dtype).into() };
-        let array = module.bind(Slot::Plan(self.buffer), &element, Access::Read);
         let (slices, inner) = self.map.axes.split_at(self.slices.extents.len());
         let mut body = format!("var<private> at_{name}: u32;\nfn {name}_slice(slice: u32) -> u32 {{\n");
         let places = coordinates(module, &mut body, "slice", "slice", &self.slices.extents);
@@ -71,19 +86,21 @@ impl Matrix {
         module.add(&body);
         // Vectors lie along columns.
         let stride = |(i, step): (usize, &Step)| if i == 0 { step.stride / unit } else { step.stride };
-        (array, inner.iter().enumerate().map(stride).map(|stride| module.size(stride)).collect())
+        inner.iter().enumerate().map(stride).map(|stride| module.size(stride)).collect()
     }
 
     /// Adds the hooks of [`Self::add_slice`], and `NAME(row, chunk)`, four numbers of a row, or `NAME(row)`, the only one.
     fn add_hooks(&self, module: &mut Module<'_>, dtype: DType) {
         let Matrix { name, .. } = self;
-        let (array, strides) = self.add_slice(module, dtype);
+        let strides = self.add_slice(module);
         let at = format!("at_{name} + row * {}", strides[0]);
+        if self.is_vector {
+            let vector = module.vectors(Slot::Plan(self.buffer), dtype)(&format!("{at} + chunk"));
+            return module.function(&format!("{name}(row: u32, chunk: u32) -> Real"), &vector);
+        }
+        let array = module.bind(Slot::Plan(self.buffer), stored(dtype), Access::Read);
         match strides.get(1) {
             None => module.function(&format!("{name}(row: u32) -> f32"), &format!("{array}[{at}]")),
-            Some(_) if self.is_vector => {
-                module.function(&format!("{name}(row: u32, chunk: u32) -> Real"), &format!("{array}[{at} + chunk]"));
-            }
             Some(step) => {
                 let last = module.size(self.columns as i64 - 1);
                 // Columns that are not there are zeros.
@@ -102,26 +119,41 @@ impl Matrix {
         }
     }
 
-    /// Adds four scalar products of what is held with rows from `first` on.
-    fn add_dots(&self, module: &mut Module<'_>, function: &str, held: &str) {
+    /// Appends the statements that name a chunk of four rows from `first` on, and gives these names. A team loads two chunks
+    /// at once, of which each invocation has one of four rows, and takes them from one another.
+    fn four_rows(&self, body: &mut String, chunk: usize, is_team: bool) -> [String; 4] {
         let Matrix { name, .. } = self;
+        if !is_team {
+            return ["x", "y", "z", "w"].map(|lane| format!("{name}(row.{lane}, {chunk}u)"));
+        }
+        if chunk.is_multiple_of(2) {
+            let last = self.chunks() - 1;
+            let mine = format!("min({chunk}u + team_lane / 4u, {last}u)");
+            let _ = writeln!(body, "    let chunks{} = {name}(row[team_lane % 4u], {mine});", chunk / 2);
+        }
+        [0, 1, 2, 3].map(|row| format!("subgroupBroadcast(chunks{}, {}u)", chunk / 2, chunk % 2 * 4 + row))
+    }
+
+    /// Adds four scalar products of what is held with rows from `first` on.
+    fn add_dots(&self, module: &mut Module<'_>, function: &str, held: &str, is_team: bool) {
         let mut body = format!("fn {function}(first: u32) -> Real {{\n    let row = rows_from(first);\n");
         body.push_str("    var four = Real();\n");
         for chunk in 0..self.chunks() {
-            let dot = |row: &str| format!("dot({held}[{chunk}], {name}(row.{row}, {chunk}u))");
-            let _ = writeln!(body, "    four += Real({});", ["x", "y", "z", "w"].map(dot).join(", "));
+            let dots = self.four_rows(&mut body, chunk, is_team).map(|row| format!("dot({held}[{chunk}], {row})"));
+            let _ = writeln!(body, "    four += Real({});", dots.join(", "));
         }
         body.push_str("    return four;\n}");
         module.add(&body);
     }
 
     /// Adds the sums of rows from `first` on, by their weights.
-    fn add_sums(&self, module: &mut Module<'_>) {
-        let Matrix { name, .. } = self;
+    fn add_sums(&self, module: &mut Module<'_>, is_team: bool) {
         let mut body = String::from("fn add(weights: Real, first: u32) {\n    let row = rows_from(first);\n");
         for chunk in 0..self.chunks() {
-            let term = |row: &str| format!("weights.{row} * {name}(row.{row}, {chunk}u)");
-            let _ = writeln!(body, "    sums[{chunk}] += {};", ["x", "y", "z", "w"].map(term).join(" + "));
+            let rows = self.four_rows(&mut body, chunk, is_team);
+            let terms: Vec<String> =
+                ["x", "y", "z", "w"].iter().zip(rows).map(|(lane, row)| format!("weights.{lane} * {row}")).collect();
+            let _ = writeln!(body, "    sums[{chunk}] += {};", terms.join(" + "));
         }
         body.push('}');
         module.add(&body);
@@ -142,6 +174,8 @@ struct Attention<'k> {
     dtype: DType,
     operands: Vec<Matrix>,
     mask: Option<Matrix>,
+    /// Whether eight neighbouring rows are a subgroup that shares what it loads.
+    is_team: bool,
 }
 
 pub(super) fn compile(
@@ -169,9 +203,14 @@ pub(super) fn compile(
         mask: kernel.loads.get(numbers).map(|load| Matrix::new("mask", load, DType::Bool)),
         shape,
         dtype,
+        is_team: compiler.has_teams(),
     };
-    let rows = attention.slices(by_keys) * if by_keys { attention.shape.keys } else { attention.shape.queries };
-    let grid = linear(rows, compiler.tuning.workgroup);
+    let slices = attention.slices(by_keys);
+    let rows = if by_keys { attention.shape.keys } else { attention.shape.queries };
+    let grid = match attention.is_team {
+        true => workgroups(slices * rows.div_ceil(TEAM)),
+        false => linear(slices * rows, compiler.tuning.workgroup),
+    };
     compiler.launch(parts[0].name(), grid, |shader, baked| attention.generate(shader, baked, by_keys))
 }
 
@@ -182,7 +221,7 @@ impl Attention<'_> {
     }
 
     fn generate(&self, shader: &Shader<'_>, baked: Baked<'_>, by_keys: bool) -> crate::module::Finished {
-        let mut module = Module::new(Width::Vector, baked);
+        let mut module = shader.module(Width::Vector, baked);
         let AttentionShape { group, queries, keys, .. } = self.shape;
         let slices = module.count(self.slices(by_keys));
         module.function(&format!("{}() -> u32", if self.parts[0].is_gradient() { "slices" } else { "heads" }), &slices);
@@ -193,11 +232,16 @@ impl Attention<'_> {
         // A query looks at all keys, or at one less for each query that comes after it.
         let last = "u32(clamp(i32(query + 1u + keys()) - i32(queries()), 0, i32(keys())))";
         module.function("last_key(query: u32) -> u32", if self.causal { last } else { "keys()" });
+        module.add(if self.is_team { TOGETHER } else { ALONE });
+        let rows = if by_keys { "keys()" } else { "queries()" };
+        let padded = if self.is_team { format!("({rows} + 7u) / 8u * 8u") } else { rows.into() };
+        module.function("rows_with_padding() -> u32", &padded);
         for operand in self.operands.iter().filter(|operand| self.reads(operand.name)) {
             operand.add_hooks(&mut module, self.dtype);
         }
         if let Some(mask) = &self.mask {
-            let (array, strides) = mask.add_slice(&mut module, DType::Bool);
+            let strides = mask.add_slice(&mut module);
+            let array = module.bind(Slot::Plan(mask.buffer), stored(DType::Bool), Access::Read);
             let element = format!("{array}[at_mask + query * {} + key * {}] != 0u", strides[0], strides[1]);
             module.function("may_look(query: u32, key: u32) -> bool", &element);
         }
@@ -247,7 +291,12 @@ impl Attention<'_> {
 
     /// Which of four others, from `first` on, meet a row: those before a last one, if the mask says so too.
     fn seen(&self, last: &str, by_keys: bool) -> String {
-        let condition = format!("Word(first) + Word(0u, 1u, 2u, 3u) < Word({last})");
+        let four = "Word(first) + Word(0u, 1u, 2u, 3u)";
+        let mut condition = format!("{four} < Word({last})");
+        if by_keys && self.causal && self.is_team {
+            // The team begins with the first of its rows.
+            condition = format!("({condition}) & ({four} >= Word(first_across(row)))");
+        }
         if self.mask.is_none() {
             return condition;
         }
@@ -267,7 +316,9 @@ impl Attention<'_> {
             self.turned_to("head", "head / group()"),
             query.hold("held")
         ));
-        key.add_dots(module, "logits", "held");
+        key.add_dots(module, "logits", "held", self.is_team);
+        let last_row = if self.is_team { "min(query / 8u * 8u + 7u, queries() - 1u)" } else { "query" };
+        module.function("last_of_team(query: u32) -> u32", &format!("last_key({last_row})"));
         let seen = self.seen("last_key(row)", false);
         module.add(&format!(
             "fn visible(row: u32, first: u32) -> Mask {{\n    let others = rows_from(first);\n    return {seen};\n}}"
@@ -279,7 +330,7 @@ impl Attention<'_> {
             for chunk in 0..value.chunks() {
                 let _ = writeln!(rescaled, "    sums[{chunk}] *= factor;");
             }
-            value.add_sums(module);
+            value.add_sums(module, self.is_team);
         } else {
             module.add("fn add(weights: Real, first: u32) {\n}");
         }
@@ -335,15 +386,19 @@ impl Attention<'_> {
         let first = if by_keys && self.causal { "u32(max(i32(row + queries()) - i32(keys()), 0))" } else { "0u" };
         module.function("first_across(row: u32) -> u32", first);
         module.function("last_across(row: u32) -> u32", if by_keys { "queries()" } else { "last_key(row)" });
+        let (first_row, last_row) =
+            if self.is_team { ("row / 8u * 8u", "min(row / 8u * 8u + 7u, rows() - 1u)") } else { ("row", "row") };
+        module.function("first_of_team(row: u32) -> u32", &format!("first_across({first_row})"));
+        module.function("last_of_team(row: u32) -> u32", &format!("last_across({last_row})"));
         let (held, rows) = if by_keys { (key, query) } else { (query, key) };
         module.add(&format!("var<private> held: array<Real, {}>;", held.chunks()));
-        rows.add_dots(module, "logits", "held");
+        rows.add_dots(module, "logits", "held", self.is_team);
         let mut hold = held.hold("held");
         if slopes {
             let value = self.operand("value");
             let (held, rows) = if by_keys { (value, cotangent) } else { (cotangent, value) };
             module.add(&format!("var<private> held_beside: array<Real, {}>;", held.chunks()));
-            rows.add_dots(module, "slopes", "held_beside");
+            rows.add_dots(module, "slopes", "held_beside", self.is_team);
             hold.push_str(&held.hold("held_beside"));
         }
         let summed = match part {
@@ -352,7 +407,7 @@ impl Attention<'_> {
             _ => cotangent,
         };
         module.add(&format!("var<private> sums: array<Real, {}>;", summed.chunks()));
-        summed.add_sums(module);
+        summed.add_sums(module, self.is_team);
 
         let (fetch, turn) = match by_keys {
             true => (self.turned_to("slice * group()", "slice"), self.turned_to("slice * group() + walk", "slice")),
@@ -361,16 +416,25 @@ impl Attention<'_> {
         module.add(&format!("fn fetch(slice: u32, row: u32) {{\n{fetch}{hold}}}"));
         module.add(&format!("fn turn(slice: u32, walk: u32) {{\n{turn}}}"));
 
-        let of_queries = |name: &str| match by_keys {
-            true => format!("Real({})", ["x", "y", "z", "w"].map(|lane| format!("{name}(others.{lane})")).join(", ")),
-            false => format!("{name}(row)"),
-        };
         let mut body = String::from("fn weights(row: u32, first: u32) -> Real {\n");
         body.push_str("    let others = rows_from(first);\n");
+        let mut of_queries = |name: &str| {
+            if !by_keys {
+                return format!("{name}(row)");
+            }
+            if !self.is_team {
+                let four = ["x", "y", "z", "w"].map(|lane| format!("{name}(others.{lane})"));
+                return format!("Real({})", four.join(", "));
+            }
+            let _ = writeln!(body, "    let one_{name} = {name}(others[team_lane % 4u]);");
+            let four = [0, 1, 2, 3].map(|lane| format!("subgroupBroadcast(one_{name}, {lane}u)"));
+            format!("Real({})", four.join(", "))
+        };
+        let sums = of_queries("sum");
+        let products = if slopes { of_queries("product") } else { String::new() };
         let _ = writeln!(body, "    let seen = {};", self.seen("last_across(row)", by_keys));
-        let _ = writeln!(body, "    let weights = exponential(logits(first) - {});", of_queries("sum"));
-        let value =
-            if slopes { format!("weights * (slopes(first) - {})", of_queries("product")) } else { "weights".into() };
+        let _ = writeln!(body, "    let weights = exponential(logits(first) - {});", sums);
+        let value = if slopes { format!("weights * (slopes(first) - {products})") } else { "weights".into() };
         let _ = writeln!(body, "    return select(Real(), {value}, seen);\n}}");
         module.add(&body);
 

@@ -3,7 +3,7 @@
 use crate::affine::Space;
 use crate::compiler::{Compiler, Shader, linear};
 use crate::expression::{self, Place};
-use crate::module::{Baked, Module, Slot, Width};
+use crate::module::{Baked, Slot, Width};
 use gradus_device::Access;
 use gradus_ir::Result;
 use gradus_ir::plan::{Kernel, Register};
@@ -22,7 +22,7 @@ pub(crate) fn check(
     let space = Space::simplified(&[&kernel.space], &mut maps);
     let elements = kernel.space.numel();
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-        let mut module = Module::new(Width::Scalar, baked);
+        let mut module = shader.module(Width::Scalar, baked);
         let status = module.bind(Slot::Status, "", Access::ReadWrite);
         let size = module.count(elements);
         module.function("size() -> u32", &size);

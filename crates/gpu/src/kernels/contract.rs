@@ -1,14 +1,18 @@
 //! The general matrix product.
 
+use super::operand::{Operand, Vectors};
 use super::reduce;
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
-use crate::expression::{self, Emit, Place, coordinates, to_stored};
+use crate::expression::{self, Place, coordinates, loads_vectors, stored_at, to_stored};
 use crate::module::{Baked, Module, Slot, Width, stored};
 use gradus_device::Access;
-use gradus_ir::plan::{Expression, Family, Instruction, Kernel, Load};
+use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
 use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
+
+/// Multiplications from which on it pays to compile for longer.
+const LARGE: usize = 1 << 24;
 
 /// How a product is cut into the work of workgroups.
 #[derive(Clone, Copy)]
@@ -22,12 +26,16 @@ enum Tiling {
 }
 
 impl Tiling {
-    /// What suits a device, and a product of so many rows.
-    fn of(compiler: &Compiler<'_>, rows: usize) -> Tiling {
-        match compiler.limits().subgroup_size {
-            _ if compiler.tuning.cooperates => Tiling::Shared,
-            Some((8, 8)) => Tiling::Subgroup { row_groups: rows.div_ceil(8).next_power_of_two().min(8) },
-            _ => Tiling::Direct,
+    /// What suits a device, and a product of so many rows and multiplications.
+    fn of(compiler: &Compiler<'_>, rows: usize, multiplications: usize) -> Tiling {
+        match () {
+            () if compiler.tuning.cooperates => Tiling::Shared,
+            () if compiler.has_teams() => {
+                // The largest tile is faster by a fifth, and takes half as long again to compile.
+                let most = if multiplications < LARGE { 4 } else { 8 };
+                Tiling::Subgroup { row_groups: rows.div_ceil(8).next_power_of_two().min(most) }
+            }
+            () => Tiling::Direct,
         }
     }
 
@@ -51,60 +59,6 @@ impl Tiling {
     }
 }
 
-/// An operand: an expression of one load, whose axes stand in three groups, each with a flat index.
-struct Operand {
-    /// The kernel that would compute it.
-    kernel: Kernel,
-    maps: [Affine; 1],
-    space: Space,
-}
-
-impl Operand {
-    fn new(kernel: &Kernel, expression: &Expression, batch: usize, contracted: usize) -> Result<Operand> {
-        let load = expression.instructions.iter().find_map(|(instruction, _)| instruction.load()).unwrap_or_default();
-        let shape = kernel.loads[load].view.shape();
-        let free = shape.len() - contracted;
-        let kernel = Kernel {
-            family: Family::Elementwise,
-            space: shape.clone(),
-            expression: expression.clone(),
-            ..kernel.clone()
-        };
-        let maps = expression::maps(&kernel, &shape);
-        let mut maps = <[Affine; 1]>::try_from(maps)
-            .map_err(|maps| Error::Backend(format!("an operand of a matrix product with {} loads", maps.len())))?;
-        let space = Space::simplified(&[&shape[..batch], &shape[batch..free], &shape[free..]], &mut maps);
-        Ok(Operand { kernel, maps, space })
-    }
-
-    /// How many indices a group has.
-    fn size(&self, group: usize) -> usize {
-        self.space.extents[self.space.axes(group)].iter().product()
-    }
-
-    /// Whether neighbours along the summed axes are neighbours in memory, and those along the free axes are not.
-    fn is_along_k(&self) -> bool {
-        let stride = |group: usize| self.space.axes(group).last().map_or(0, |axis| self.maps[0].axes[axis].stride);
-        stride(2) == 1 || stride(1).abs() != 1
-    }
-
-    /// Adds the hook that loads an element.
-    fn add_hook(&self, module: &mut Module<'_>, name: &str, line: &str, dtype: DType) {
-        let element = stored(dtype);
-        let mut body = format!("fn {name}(batch: u32, {line}: u32, k: u32) -> {element} {{\n");
-        let mut place = Vec::new();
-        for (group, flat) in ["batch", line, "k"].into_iter().enumerate() {
-            let extents = &self.space.extents[self.space.axes(group)];
-            place.extend(coordinates(module, &mut body, flat, flat, extents));
-        }
-        let place = Place { coordinates: &place, flat: None, extents: &[] };
-        let last = self.kernel.expression.instructions.len() - 1;
-        expression::evaluate(module, &mut body, &self.kernel, |_| Emit::Compute, &self.maps, &place);
-        let _ = write!(body, "    return {};\n}}", to_stored(&format!("r{last}"), dtype));
-        module.add(&body);
-    }
-}
-
 pub(super) fn compile(
     compiler: &mut Compiler<'_>,
     kernel: &Kernel,
@@ -118,20 +72,29 @@ pub(super) fn compile(
     let results = batches * rows * columns;
     // Indices and the ends of segments are words.
     if inner > 1 << 31 {
-        return Err(Error::TooLarge { shape: a.kernel.space });
+        return Err(Error::TooLarge { shape: kernel.space.clone() });
     }
-    let dtype = operands[0].instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
-    let tiling = Tiling::of(compiler, rows);
-    let (height, width) = tiling.extents();
-    let tiles = batches * rows.div_ceil(height) * columns.div_ceil(width);
+    let dtype = a.dtype();
+    let tiling = Tiling::of(compiler, rows, results.saturating_mul(inner));
+    let (high, wide) = tiling.extents();
+    let tiles = batches * rows.div_ceil(high) * columns.div_ceil(wide);
     let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, reduce::SHORTEST);
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
     let mut maps = expression::maps(kernel, &kernel.space);
     let space = Space::simplified(&[&kernel.space], &mut maps);
+    let width = match tiling {
+        Tiling::Subgroup { .. } if stores_vectors(&space, &maps, columns) => Width::Vector,
+        _ => Width::Scalar,
+    };
+    let a_vectors = match tiling {
+        // Four neighbours for each of eight invocations are 32 rows.
+        Tiling::Subgroup { row_groups } if row_groups < 4 && a.vectors() == Vectors::Free => Vectors::No,
+        _ => a.vectors(),
+    };
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-        let mut module = Module::new(Width::Scalar, baked);
+        let mut module = shader.module(width, baked);
         let element = stored(dtype);
         module.add(&format!("alias Element = {element};\nalias Vector = vec4<{element}>;"));
         let sizes = [("batches", batches), ("rows", rows), ("columns", columns), ("inner_size", inner)];
@@ -145,37 +108,31 @@ pub(super) fn compile(
                 let (a, b) = (a.is_along_k(), b.is_along_k());
                 module.add(&format!("const A_ALONG_K = {a};\nconst B_ALONG_K = {b};"));
             }
-            Tiling::Subgroup { row_groups } => module.add(&format!("const ROW_GROUPS = {row_groups}u;")),
-        }
-        let outputs: Vec<(String, usize, DType)> = match partial {
-            Some(partial) => vec![(module.bind(Slot::Plan(partial), element, Access::ReadWrite), 0, dtype)],
-            None => (kernel.outputs.iter())
-                .map(|store| {
-                    let dtype = kernel.expression.dtype(store.register);
-                    let array = module.bind(Slot::Plan(store.buffer), stored(dtype), Access::ReadWrite);
-                    (array, store.register, dtype)
-                })
-                .collect(),
-        };
-        a.add_hook(&mut module, "load_a", "row", dtype);
-        b.add_hook(&mut module, "load_b", "column", dtype);
-        let mut body = String::from("fn store(part: u32, batch: u32, row: u32, column: u32, accumulator: Element) {\n");
-        let position = "(batch * rows() + row) * columns() + column";
-        if partial.is_some() {
-            let _ = writeln!(body, "    let i = ((part * batches() + batch) * rows() + row) * columns() + column;");
-            let _ = writeln!(body, "    {}[i] = accumulator;\n}}", outputs[0].0);
-        } else {
-            let _ = writeln!(body, "    let i = {position};");
-            let place = coordinates(&mut module, &mut body, "i", "axis", &space.extents);
-            let place = Place { coordinates: &place, flat: Some("i"), extents: &space.extents };
-            let needed = expression::needed(kernel, outputs.iter().map(|(_, register, _)| *register));
-            expression::evaluate(&mut module, &mut body, kernel, needed, &maps, &place);
-            for (array, register, dtype) in &outputs {
-                let _ = writeln!(body, "    {array}[i] = {};", to_stored(&format!("r{register}"), *dtype));
+            Tiling::Subgroup { row_groups } => {
+                let neighbours = a_vectors == Vectors::Free;
+                module.add(&format!("const ROW_GROUPS = {row_groups}u;\nconst A_NEIGHBOURS = {neighbours};"));
+                let product = if dtype.is_float() { "fma(Vector(a), b, c)" } else { "a * b + c" };
+                module.function("mad(a: Element, b: Vector, c: Vector) -> Vector", product);
             }
-            body.push('}');
         }
-        module.add(&body);
+        match tiling {
+            Tiling::Direct | Tiling::Shared => {
+                a.add_element(&mut module, "a", "row");
+                b.add_element(&mut module, "b", "column");
+            }
+            Tiling::Subgroup { row_groups } => {
+                a.add_quad(&mut module, "a", a_vectors, row_groups.min(4));
+                b.add_quad(&mut module, "b", b.vectors(), 4);
+            }
+        }
+        let partial = partial.map(|partial| (partial, dtype));
+        match (tiling, width) {
+            (Tiling::Subgroup { .. }, Width::Scalar) => {
+                add_store(&mut module, "store_one", kernel, partial, &space, &maps);
+                module.add(STORE_FOUR);
+            }
+            _ => add_store(&mut module, "store", kernel, partial, &space, &maps),
+        }
         let skeleton = match tiling {
             Tiling::Direct => gradus_shaders::MATMUL_DIRECT,
             Tiling::Shared => gradus_shaders::MATMUL_TILED,
@@ -196,6 +153,61 @@ pub(super) fn compile(
     let whole = compiler.add_buffer(dtype, results);
     super::compile(compiler, &reduce::sum_of_parts(partial, parts, results, dtype, whole))?;
     super::compile(compiler, &epilogue(kernel, whole))
+}
+
+/// Stores what there is of four columns, one by one.
+const STORE_FOUR: &str = "fn store(part: u32, batch: u32, row: u32, column: u32, sums: Vector) {
+    for (var j = 0u; j < 4u && column + j < columns(); j++) {
+        store_one(part, batch, row, column + j, sums[j]);
+    }
+}";
+
+/// Whether four neighbouring columns are stored, and what is done with them is computed, as one vector.
+fn stores_vectors(space: &Space, maps: &[Affine], columns: usize) -> bool {
+    let is_contiguous = |map: &Affine| loads_vectors(map) || (map.last().stride == 0 && map.last().guard.is_none());
+    let last = space.extents.last().copied().unwrap_or(1);
+    columns.is_multiple_of(4) && last.is_multiple_of(4) && maps.iter().all(is_contiguous)
+}
+
+/// Adds the hook that stores a sum, or a vector of them, and what is computed from it; of a part, the sum itself.
+fn add_store(
+    module: &mut Module<'_>,
+    name: &str,
+    kernel: &Kernel,
+    partial: Option<(BufferId, DType)>,
+    space: &Space,
+    maps: &[Affine],
+) {
+    let width = module.width();
+    let outputs: Vec<(BufferId, DType, Register)> = match partial {
+        Some((buffer, dtype)) => vec![(buffer, dtype, 0)],
+        None => {
+            let output = |store: &Store| (store.buffer, kernel.expression.dtype(store.register), store.register);
+            kernel.outputs.iter().map(output).collect()
+        }
+    };
+    let mut arrays = Vec::with_capacity(outputs.len());
+    for (buffer, dtype, _) in &outputs {
+        arrays.push(module.bind(Slot::Plan(*buffer), &stored_at(*dtype, width), Access::ReadWrite));
+    }
+    let accumulator = if width == Width::Vector { "Vector" } else { "Element" };
+    let mut body = format!("fn {name}(part: u32, batch: u32, row: u32, column: u32, accumulator: {accumulator}) {{\n");
+    let at = if width == Width::Vector { "i / 4u" } else { "i" };
+    if partial.is_some() {
+        let _ = writeln!(body, "    let i = ((part * batches() + batch) * rows() + row) * columns() + column;");
+        let _ = writeln!(body, "    {}[{at}] = accumulator;\n}}", arrays[0]);
+    } else {
+        let _ = writeln!(body, "    let i = (batch * rows() + row) * columns() + column;");
+        let place = coordinates(module, &mut body, "i", "axis", &space.extents);
+        let place = Place { coordinates: &place, flat: Some("i"), extents: &space.extents };
+        let needed = expression::needed(kernel, outputs.iter().map(|(.., register)| *register));
+        expression::evaluate(module, &mut body, kernel, needed, maps, &place);
+        for (array, (_, dtype, register)) in arrays.iter().zip(&outputs) {
+            let _ = writeln!(body, "    {array}[{at}] = {};", to_stored(&format!("r{register}"), *dtype));
+        }
+        body.push('}');
+    }
+    module.add(&body);
 }
 
 /// The kernel that applies a product's expression to its sums.

@@ -46,7 +46,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, op: &Custom)
         return Err(Error::Custom { op: op.name, function: "workgroups function", reason });
     }
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-        let mut module = Module::new(Width::Scalar, baked);
+        let mut module = shader.module(Width::Scalar, baked);
         declare(&mut module, &seen, wgsl.workgroup);
         shader.finish_as_written(module, &wgsl.text)
     };
@@ -117,7 +117,7 @@ fn check(inputs: &[(String, DType)], output: DType, text: &str) -> Result<[u32; 
         })
         .collect();
     let with = |text: &str| {
-        let mut module = Module::new(Width::Scalar, &[]);
+        let mut module = Module::new(Width::Scalar, &[], false);
         declare(&mut module, &seen, [1; 3]);
         module.finish_as_written(text, Parameters::Uniform).text
     };

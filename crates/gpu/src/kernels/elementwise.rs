@@ -3,7 +3,7 @@
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear};
 use crate::expression::{self, Place, loads_vectors, stored_at, to_stored};
-use crate::module::{Baked, Module, Slot, Width};
+use crate::module::{Baked, Slot, Width};
 use gradus_device::Access;
 use gradus_ir::plan::{Instruction, Kernel};
 use gradus_ir::{DType, Result};
@@ -16,7 +16,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
     let elements = kernel.space.numel();
     let invocations = if width == Width::Vector { elements.div_ceil(4) } else { elements };
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-        let mut module = Module::new(width, baked);
+        let mut module = shader.module(width, baked);
         let outputs: Vec<(String, DType, usize)> = kernel
             .outputs
             .iter()

@@ -1,11 +1,13 @@
 //! Kernels: what each family of a plan becomes in WGSL. A kernel is one launch, or a few with buffers between them.
 
+mod accumulator;
 mod attention;
 mod check;
 mod contract;
 mod custom;
 mod elementwise;
 mod lines;
+mod operand;
 mod reduce;
 mod scan;
 mod scatter;

@@ -1,9 +1,10 @@
 //! Row programs: reductions along the trailing axes, with maps before, between and after them.
 
+use super::accumulator::Accumulator;
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
-use crate::expression::{self, Emit, Place, to_stored};
-use crate::module::{Baked, Module, Parameter, Slot, Width, alias, stored};
+use crate::expression::{self, Emit, Place, loads_vectors, stored_at, to_stored};
+use crate::module::{Baked, Module, Parameter, Slot, Width, alias};
 use gradus_device::Access;
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
@@ -21,6 +22,51 @@ const SHORTEST_ROW: usize = 4096;
 /// Rows of neighbours from this length on are worth a workgroup.
 const WORKGROUP_ROW: usize = 64;
 
+/// What an invocation computes at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lanes {
+    /// One element.
+    One,
+    /// Four neighbours along the row.
+    Along,
+    /// An element of each of four rows.
+    Across,
+}
+
+impl Lanes {
+    fn width(self) -> Width {
+        if self == Lanes::One { Width::Scalar } else { Width::Vector }
+    }
+
+    /// How many rows an invocation walks along.
+    fn rows(self) -> usize {
+        if self == Lanes::Across { 4 } else { 1 }
+    }
+
+    /// Whether every access is a vector or stands still, and there is a vector.
+    fn fit(self, kernel: &Kernel, split: usize) -> bool {
+        let (space, maps) = self.space(kernel, split);
+        let is_contiguous = |map: &Affine| loads_vectors(map) || (map.last().stride == 0 && map.last().guard.is_none());
+        let group = space.axes(1);
+        !group.is_empty()
+            && space.extents[group.end - 1].is_multiple_of(4)
+            && maps.iter().all(is_contiguous)
+            && maps.iter().any(loads_vectors)
+            && (self == Lanes::Along || kernel.outputs.iter().all(|store| store.per_row))
+    }
+
+    /// A kernel's space and its maps, the neighbours last: rows and then the elements of each, or the other way round.
+    fn space(self, kernel: &Kernel, split: usize) -> (Space, Vec<Affine>) {
+        let mut maps = expression::maps(kernel, &kernel.space);
+        let (outer, inner) = kernel.space.split_at(split);
+        if self == Lanes::Across {
+            maps.iter_mut().for_each(|map| map.axes.rotate_left(split));
+            return (Space::simplified(&[inner, outer], &mut maps), maps);
+        }
+        (Space::simplified(&[outer, inner], &mut maps), maps)
+    }
+}
+
 /// A row program, or one of the two that a long one is made of.
 #[derive(Clone, Copy)]
 struct RowProgram<'k> {
@@ -32,6 +78,7 @@ struct RowProgram<'k> {
     segment: usize,
     /// Whether a workgroup walks along each part, or an invocation.
     by_workgroup: bool,
+    lanes: Lanes,
     /// Where the parts of an argmax have left their indices, and how many there are.
     candidates: Option<(BufferId, usize)>,
 }
@@ -46,12 +93,14 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     }
     let by_workgroup = compiler.tuning.cooperates && row_len >= WORKGROUP_ROW && reads_rows(kernel, split);
     let reductions = reductions(kernel);
+    // For GPUs, whose invocations side by side read neighbours anyway, this was not measured.
+    let lanes = if compiler.tuning.cooperates { Lanes::One } else { lanes(kernel, split, &reductions) };
     let (parts, segment) = match by_workgroup {
         _ if !may_be_cut(kernel, &reductions) => (1, row_len.max(1)),
         true => parts(compiler.tuning.busy / compiler.tuning.workgroup as usize, rows, row_len, SHORTEST_ROW),
-        false => parts(compiler.tuning.busy, rows, row_len, SHORTEST),
+        false => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, SHORTEST),
     };
-    let whole = RowProgram { kernel, axes, parts, segment, by_workgroup, candidates: None };
+    let whole = RowProgram { kernel, axes, parts, segment, by_workgroup, lanes, candidates: None };
     if parts == 1 {
         return whole.compile(compiler);
     }
@@ -68,7 +117,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
         && op.gives_index()
     {
         let candidates = Some((*partial, parts));
-        return RowProgram { parts: 1, segment: parts, by_workgroup: false, candidates, ..whole }.compile(compiler);
+        let last = RowProgram { parts: 1, segment: parts, by_workgroup: false, lanes: Lanes::One, candidates, ..whole };
+        return last.compile(compiler);
     }
     compile(compiler, &combining(kernel, split, &reductions, &partials, parts), 1)
 }
@@ -77,6 +127,19 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
 fn reductions(kernel: &Kernel) -> Vec<Register> {
     let instructions = kernel.expression.instructions.iter().enumerate();
     instructions.filter(|(_, (i, _))| matches!(i, Instruction::Reduce(..))).map(|(register, _)| register).collect()
+}
+
+/// What suits an adapter whose invocations are dear. What is best is found one by one, and so is what is gathered.
+fn lanes(kernel: &Kernel, split: usize, reductions: &[Register]) -> Lanes {
+    let instruction = |&register: &Register| &kernel.expression.instructions[register];
+    let gives_index = |register| matches!(instruction(register).0, Instruction::Reduce(op, _) if op.gives_index());
+    let gathers = kernel.expression.instructions.iter().any(|(i, _)| matches!(i, Instruction::Gather { .. }));
+    let is_bool = |register| instruction(register).1 == DType::Bool;
+    if gathers || reductions.iter().any(|r| gives_index(r) || is_bool(r)) {
+        return Lanes::One;
+    }
+    let fitting = [Lanes::Along, Lanes::Across].into_iter().find(|lanes| lanes.fit(kernel, split));
+    fitting.unwrap_or(Lanes::One)
 }
 
 /// Whether the parts of a row can be reduced by different invocations: everything is known after one walk, and nothing
@@ -164,12 +227,10 @@ struct Registers {
 
 impl RowProgram<'_> {
     fn compile(&self, compiler: &mut Compiler<'_>) -> Result<()> {
-        let RowProgram { kernel, axes, parts, by_workgroup, .. } = *self;
+        let RowProgram { kernel, axes, parts, by_workgroup, lanes, .. } = *self;
         let split = kernel.space.len() - axes;
-        let rows: usize = kernel.space[..split].iter().product();
-        let mut maps = expression::maps(kernel, &kernel.space);
-        let (outer_axes, inner_axes) = kernel.space.split_at(split);
-        let space = Space::simplified(&[outer_axes, inner_axes], &mut maps);
+        let rows = kernel.space[..split].iter().product::<usize>() / lanes.rows();
+        let (space, maps) = lanes.space(kernel, split);
         let registers = Registers {
             per_row: kernel.expression.per_row(&kernel.loads, split),
             passes: kernel.expression.passes(),
@@ -182,7 +243,7 @@ impl RowProgram<'_> {
             let pass = pass.split_once('\n').map_or("", |(_, rest)| rest);
             let mut generator = Generator {
                 program: self,
-                module: Module::new(Width::Scalar, baked),
+                module: shader.module(lanes.width(), baked),
                 registers: &registers,
                 maps: &maps,
                 space: &space,
@@ -214,11 +275,12 @@ struct Generator<'g, 'm> {
 impl Generator<'_, '_> {
     /// Adds all hooks; gives the number of passes.
     fn hooks(&mut self) -> usize {
-        let RowProgram { kernel, axes, parts, segment, candidates, .. } = *self.program;
+        let RowProgram { kernel, axes, parts, segment, lanes, candidates, .. } = *self.program;
         let split = kernel.space.len() - axes;
-        let rows: usize = kernel.space[..split].iter().product();
+        let rows = kernel.space[..split].iter().product::<usize>() / lanes.rows();
         let row_len = candidates.map_or(kernel.row_len(), |(_, parts)| parts);
-        self.module.add(&format!("const BLOCK = {BLOCK}u;"));
+        let step = if lanes == Lanes::Along { 4 } else { 1 };
+        self.module.add(&format!("const BLOCK = {BLOCK}u;\nconst STEP = {step}u;"));
         for (name, value) in [("rows", rows), ("row_size", row_len), ("parts", parts), ("segment", segment)] {
             // Of a row that it knows to be empty, a compiler would know the sum, and take 0 times infinity to be 0.
             let value = match value {
@@ -231,15 +293,21 @@ impl Generator<'_, '_> {
             .outputs
             .iter()
             .map(|store| {
-                let dtype = stored(kernel.expression.dtype(store.register));
-                (self.module.bind(Slot::Plan(store.buffer), dtype, Access::ReadWrite), store)
+                let width = if store.per_row && lanes == Lanes::Along { Width::Scalar } else { lanes.width() };
+                let element = stored_at(kernel.expression.dtype(store.register), width);
+                (self.module.bind(Slot::Plan(store.buffer), &element, Access::ReadWrite), store)
             })
             .collect();
         self.add_row();
         let last_pass = kernel.outputs.iter().map(|store| self.registers.passes[store.register]).max().unwrap_or(0);
         let lane = if self.program.by_workgroup { ", lane" } else { "" };
         let lane_type = if self.program.by_workgroup { ", lane: u32" } else { "" };
-        let mut program = format!("fn program(i: u32, row: u32, first: u32, last: u32{lane_type}) {{\n");
+        let mut program = match lanes {
+            Lanes::Across => {
+                String::from("fn program(i: u32, four: u32, first: u32, last: u32) {\n    let row = 4u * four;\n")
+            }
+            _ => format!("fn program(i: u32, row: u32, first: u32, last: u32{lane_type}) {{\n"),
+        };
         let mut passes = 0;
         for pass in 0..=last_pass {
             if self.add_before(pass) {
@@ -255,8 +323,10 @@ impl Generator<'_, '_> {
         }
         for (array, store) in outputs.iter().filter(|(_, store)| store.per_row) {
             let dtype = kernel.expression.dtype(store.register);
-            let value = self.per_row_value(store.register, &mut program);
-            let _ = writeln!(program, "    {array}[i] = {};", to_stored(&value, dtype));
+            let value = to_stored(&self.per_row_value(store.register, &mut program), dtype);
+            // Along a row all four are the same.
+            let value = if lanes == Lanes::Along { format!("({value}).x") } else { value };
+            let _ = writeln!(program, "    {array}[i] = {value};");
         }
         program.push('}');
         self.module.add(&program);
@@ -311,10 +381,7 @@ impl Generator<'_, '_> {
             return false;
         }
         let mut body = format!("fn before_{pass}(row: u32) {{\n");
-        let outer = &self.space.extents[self.space.axes(0)];
-        let mut coordinates = expression::coordinates(&mut self.module, &mut body, "row", "outer", outer);
-        // Along a row nothing of this moves.
-        coordinates.resize(self.space.extents.len(), "0u".into());
+        let coordinates = self.coordinates(&mut body, None);
         self.evaluate(&mut body, &new, &new, &coordinates);
         for register in new {
             let _ = writeln!(body, "    of_row.value{register} = r{register};");
@@ -322,6 +389,23 @@ impl Generator<'_, '_> {
         body.push('}');
         self.module.add(&body);
         true
+    }
+
+    /// The coordinates of an element of a row, or of what does not move along it; their statements are appended.
+    fn coordinates(&mut self, body: &mut String, element: Option<&str>) -> Vec<String> {
+        let (outer, inner) = if self.program.lanes == Lanes::Across { (1, 0) } else { (0, 1) };
+        let extents = |group: usize| &self.space.extents[self.space.axes(group)];
+        let mut rows = expression::coordinates(&mut self.module, body, "row", "outer", extents(outer));
+        let mut elements = match element {
+            Some(element) => expression::coordinates(&mut self.module, body, element, "inner", extents(inner)),
+            None => vec!["0u".into(); extents(inner).len()],
+        };
+        if self.program.lanes == Lanes::Across {
+            elements.append(&mut rows);
+            return elements;
+        }
+        rows.append(&mut elements);
+        rows
     }
 
     /// Appends the statements of some registers; of what is kept for the row, all but `new` was computed before.
@@ -400,9 +484,7 @@ impl Generator<'_, '_> {
             }
         };
         let _ = writeln!(body, "    let element = {element};");
-        let extents = [&self.space.extents[self.space.axes(0)], &self.space.extents[self.space.axes(1)]];
-        let mut coordinates = expression::coordinates(&mut self.module, &mut body, "row", "outer", extents[0]);
-        coordinates.extend(expression::coordinates(&mut self.module, &mut body, "element", "inner", extents[1]));
+        let coordinates = self.coordinates(&mut body, Some("element"));
         let mut wanted: Vec<Register> = reductions.iter().map(|&(.., x)| x).collect();
         wanted.extend(stores.iter().map(|(_, store)| store.register));
         self.evaluate(&mut body, &wanted, &[], &coordinates);
@@ -410,9 +492,10 @@ impl Generator<'_, '_> {
             let row_len = self.module.size(kernel.row_len() as i64);
             let _ = writeln!(body, "    let i = row * {row_len} + element;");
         }
+        let at = if self.program.lanes == Lanes::One { "i" } else { "i / 4u" };
         for (array, store) in stores {
             let value = to_stored(&format!("r{}", store.register), kernel.expression.dtype(store.register));
-            let _ = writeln!(body, "    {array}[i] = {value};");
+            let _ = writeln!(body, "    {array}[{at}] = {value};");
         }
         let folded = list(&|i| accumulators[i].folded(&field("partial", i), reductions[i].2));
         let _ = write!(body, "    return {partial}({folded});\n}}");
@@ -420,7 +503,7 @@ impl Generator<'_, '_> {
 
         let mut settle = format!("fn settle_{number}(total: {partial}) {{\n");
         for ((register, ..), accumulator) in reductions.iter().zip(&accumulators) {
-            let value = accumulator.settled(&format!("total.of{register}"));
+            let value = accumulator.settled(&format!("total.of{register}"), self.program.lanes == Lanes::Along);
             let _ = writeln!(settle, "    of_row.value{register} = {value};");
         }
         settle.push('}');
@@ -439,68 +522,4 @@ fn reads_rows(kernel: &Kernel, split: usize) -> bool {
     let across = maps.iter().filter(|map| stride(map, outer) == 1 && stride(map, inner) != 1).count();
     let along = maps.iter().filter(|map| stride(map, inner) == 1).count();
     along >= across
-}
-
-/// How elements combine, in WGSL.
-struct Accumulator {
-    op: ReduceOp,
-    is_float: bool,
-    ty: String,
-    identity: String,
-    /// What it needs at the top level of the module.
-    declarations: String,
-}
-
-impl Accumulator {
-    fn new(op: ReduceOp, dtype: DType) -> Accumulator {
-        let element = stored(dtype.computed());
-        // WGSL has no literal for infinity.
-        let (lowest, highest) = match dtype {
-            DType::I32 => ("i32(-2147483648)", "2147483647i"),
-            DType::U32 | DType::Bool => ("0u", "0xffffffffu"),
-            DType::F16 | DType::F32 | DType::F64 => ("bitcast<f32>(0xff800000u)", "bitcast<f32>(0x7f800000u)"),
-        };
-        let (ty, identity) = match op {
-            ReduceOp::Sum => (element, format!("{element}()")),
-            ReduceOp::Prod => (element, format!("{element}(1)")),
-            ReduceOp::Max => (element, lowest.into()),
-            ReduceOp::Min => (element, highest.into()),
-            ReduceOp::ArgMax | ReduceOp::ArgMin => ("Best", "Best(Element(), NOWHERE)".into()),
-        };
-        let mut declarations = String::new();
-        if op.gives_index() {
-            let sign = if op == ReduceOp::ArgMax { ">" } else { "<" };
-            let nan = if dtype.is_float() { " || (is_nan(x) && !is_nan(y))" } else { "" };
-            let _ = write!(
-                declarations,
-                "\nalias Element = {element};\n\
-                 fn beats(x: Element, y: Element) -> bool {{\n    return x {sign} y{nan};\n}}"
-            );
-        }
-        Accumulator { op, is_float: dtype.is_float(), ty: ty.into(), identity, declarations }
-    }
-
-    /// Two of them combined; the first has the earlier elements.
-    fn combined(&self, a: &str, b: &str) -> String {
-        match self.op {
-            ReduceOp::Sum => format!("{a} + {b}"),
-            ReduceOp::Prod => format!("{a} * {b}"),
-            ReduceOp::Max if self.is_float => format!("max_nan({a}, {b})"),
-            ReduceOp::Min if self.is_float => format!("min_nan({a}, {b})"),
-            ReduceOp::Max => format!("max({a}, {b})"),
-            ReduceOp::Min => format!("min({a}, {b})"),
-            ReduceOp::ArgMax | ReduceOp::ArgMin => format!("better({a}, {b})"),
-        }
-    }
-
-    /// One with an element added, which is in a register.
-    fn folded(&self, partial: &str, register: Register) -> String {
-        let one = if self.op.gives_index() { format!("Best(r{register}, element)") } else { format!("r{register}") };
-        self.combined(partial, &one)
-    }
-
-    /// The result.
-    fn settled(&self, total: &str) -> String {
-        if self.op.gives_index() { format!("i32({total}.index)") } else { total.into() }
-    }
 }

@@ -37,7 +37,7 @@ fn scan(compiler: &mut Compiler<'_>, kernel: &Kernel, op: ScanOp, axis: usize, o
     let hooks = Hooks { op, dtype, operands: &operands, line, lines, parts, segment, of_totals };
     let carried = if parts == 1 { None } else { Some(hooks.carried(compiler)?) };
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-        let mut module = Module::new(Width::Scalar, baked);
+        let mut module = shader.module(Width::Scalar, baked);
         let element = stored(dtype);
         let array = module.bind(Slot::Plan(output), element, Access::ReadWrite);
         hooks.add(&mut module);
@@ -78,7 +78,7 @@ impl Hooks<'_> {
         let Hooks { op, dtype, lines, parts, .. } = *self;
         let totals: Vec<BufferId> = (0..op.operands()).map(|_| compiler.add_buffer(dtype, parts * lines)).collect();
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-            let mut module = Module::new(Width::Scalar, baked);
+            let mut module = shader.module(Width::Scalar, baked);
             let arrays = totals.iter().map(|&total| module.bind(Slot::Plan(total), stored(dtype), Access::ReadWrite));
             let arrays: Vec<String> = arrays.collect();
             self.add(&mut module);

@@ -4,7 +4,7 @@ use super::only_output;
 use crate::affine::{Affine, Space, Step};
 use crate::compiler::{Compiler, Shader, linear};
 use crate::expression::{Emitter, Place, coordinates};
-use crate::module::{Baked, Module, Parameter, Slot, Width, stored};
+use crate::module::{Baked, Parameter, Slot, Width, stored};
 use gradus_device::Access;
 use gradus_ir::op::ScatterMode;
 use gradus_ir::plan::{Expression, Family, Instruction, Kernel, Load, Store};
@@ -42,7 +42,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, mode: Scatte
     for first in (0..line).step_by(LINE) {
         let last = line.min(first + LINE);
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-            let mut module = Module::new(Width::Scalar, baked);
+            let mut module = shader.module(Width::Scalar, baked);
             let element = stored(dtype);
             let array = module.bind(Slot::Plan(output), element, Access::ReadWrite);
             let size = module.count(shape.numel());

@@ -64,7 +64,7 @@ impl Sort {
     fn short(&self, compiler: &mut Compiler<'_>) -> Result<()> {
         let elements = self.rows * self.row;
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-            let mut module = Module::new(Width::Scalar, baked);
+            let mut module = shader.module(Width::Scalar, baked);
             let array = module.bind(Slot::Plan(self.output), stored(DType::I32), Access::ReadWrite);
             let (size, row) = (module.count(elements), module.size(self.row as i64));
             module.function("size() -> u32", &size);
@@ -113,7 +113,7 @@ impl Pass<'_> {
         let space = Shape::new(&[self.sort.rows, DIGITS * self.parts]);
         let [counts, places] = [(); 2].map(|_| compiler.add_buffer(DType::U32, space.numel()));
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-            let mut module = Module::new(Width::Scalar, baked);
+            let mut module = shader.module(Width::Scalar, baked);
             let array = module.bind(Slot::Plan(counts), "u32", Access::ReadWrite);
             self.add_hooks(&mut module);
             let store = format!("{array}[(row * DIGITS + value) * parts() + part] = count;");
@@ -136,7 +136,7 @@ impl Pass<'_> {
     /// Puts every element into its place; after the last pass only indices are of use.
     fn put(&self, compiler: &mut Compiler<'_>, places: BufferId, to: Option<Sorted>) -> Result<()> {
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-            let mut module = Module::new(Width::Scalar, baked);
+            let mut module = shader.module(Width::Scalar, baked);
             let to_indices = to.map_or(self.sort.output, |to| to.indices);
             let to_indices = module.bind(Slot::Plan(to_indices), "i32", Access::ReadWrite);
             let to_keys = to.map(|to| module.bind(Slot::Plan(to.keys), "u32", Access::ReadWrite));

@@ -1,7 +1,7 @@
 //! Bytes from the host, widened on the device.
 
 use crate::compiler::{Compiler, Shader, linear};
-use crate::module::{Baked, Module, Slot, Width};
+use crate::module::{Baked, Slot, Width};
 use gradus_device::Access;
 use gradus_ir::plan::BufferId;
 use gradus_ir::{DType, Result};
@@ -16,7 +16,7 @@ pub(crate) fn unpack(
 ) -> Result<()> {
     let words = len.div_ceil(4);
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-        let mut module = Module::new(Width::Vector, baked);
+        let mut module = shader.module(Width::Vector, baked);
         let words_array = module.bind(Slot::Plan(bytes), "u32", Access::Read);
         let stored = crate::expression::stored_at(dtype, Width::Vector);
         let array = module.bind(Slot::Plan(output), &stored, Access::ReadWrite);
