@@ -83,6 +83,12 @@ fn rows_a(batch: u32, row: u32, lane: u32, first: u32) -> Parts {
     );
 }
 
+fn shared_by_four(mine: Part) -> Parts {
+    return Parts(
+        subgroupBroadcast(mine, 0u), subgroupBroadcast(mine, 1u), subgroupBroadcast(mine, 2u), subgroupBroadcast(mine, 3u),
+    );
+}
+
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
     let height = 8u * ROW_GROUPS;
@@ -117,13 +123,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(subgroup_invocation_id) l
     var sums7 = Sums();
     let end = min((part + 1u) * segment(), inner_size());
     for (var k = part * segment(); k < end; k += 4u) {
-        let last = inner_size() - 1u;
-        let k1 = min(k + 1u, last);
-        let k2 = min(k + 2u, last);
-        let k3 = min(k + 3u, last);
         let inside = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
-        let places_a = Parts(a_place(k), a_place(k1), a_place(k2), a_place(k3));
-        let b = transposed(masked(quad_b(columns_b, Parts(b_place(k), b_place(k1), b_place(k2), b_place(k3))), inside));
+        // Divisions are dear: each invocation finds one of the four places.
+        let mine = min(k + lane % 4u, inner_size() - 1u);
+        let places_a = shared_by_four(a_place(mine));
+        let b = transposed(masked(quad_b(columns_b, shared_by_four(b_place(mine))), inside));
         let a0 = masked(quad_a(rows0, places_a), inside);
         add(&sums0, a0[0], b);
         if ROW_GROUPS > 1u {
