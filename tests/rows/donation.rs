@@ -147,7 +147,14 @@ fn a_failed_run_leaves_donated_inputs_whole() {
 /// Graphs whose bits could depend on how the work is cut.
 fn much_work() -> Vec<(String, Case)> {
     let mut cases = Vec::new();
-    for (shape, axes) in [(&[300_000][..], &[0][..]), (&[500, 600], &[0]), (&[500, 600], &[1]), (&[3, 100_000], &[1])] {
+    for (shape, axes) in [
+        (&[300_000][..], &[0][..]),
+        (&[500, 600], &[0]),
+        (&[500, 600], &[1]),
+        (&[3, 100_000], &[1]),
+        (&[20, 500, 30], &[1]),
+        (&[100_000, 3], &[0]),
+    ] {
         for (op, dtype) in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::ArgMax].map(|op| FLOATS.map(|d| (op, d))).concat()
         {
             let mut case = Case::default();

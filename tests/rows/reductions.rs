@@ -21,8 +21,8 @@ fn reducible(dtype: DType, len: usize, nan: bool) -> Data {
 }
 
 /// Operands' shapes, and the axes to reduce: nothing at all, one element, lengths around a block, few long rows, many
-/// short rows, long and short columns, and several axes.
-const REDUCTIONS: [(&[usize], &[usize]); 26] = [
+/// short rows, long and short columns, several axes, and a middle axis between few and many.
+const REDUCTIONS: [(&[usize], &[usize]); 32] = [
     (&[], &[]),
     (&[3, 4], &[]),
     (&[0], &[0]),
@@ -49,6 +49,12 @@ const REDUCTIONS: [(&[usize], &[usize]); 26] = [
     (&[2, 1, 3, 1], &[1, 2]),
     (&[9, 30, 40], &[1]),
     (&[9, 30, 40], &[2, 0]),
+    (&[50, 20, 3], &[1]),
+    (&[3, 700, 5], &[1]),
+    (&[3, 70, 17], &[1]),
+    (&[6, 10, 130], &[1]),
+    (&[2, 5, 1500], &[1]),
+    (&[2, 20_000, 3], &[1]),
 ];
 
 #[test]

@@ -173,6 +173,8 @@ macro_rules! float_semantics {
         reduce(ReduceOp::ArgMin, &data(&[2.0, 5.0, -1.0, 5.0, -1.0]), Data::I32(vec![2]));
         reduce(ReduceOp::Max, &data(&[-inf, -inf]), data(&[-inf]));
         reduce(ReduceOp::ArgMax, &data(&[-inf, -inf]), Data::I32(vec![0]));
+        reduce(ReduceOp::ArgMax, &data(&[-inf; 100]), Data::I32(vec![0]));
+        reduce(ReduceOp::ArgMin, &data(&[nan; 100]), Data::I32(vec![0]));
         reduce(ReduceOp::Sum, &data(&[]), data(&[0.0]));
         reduce(ReduceOp::Prod, &data(&[]), data(&[1.0]));
         let (a, b) = (data(&[nan, 1.0, nan, 1.0, 0.0]), data(&[1.0, nan, nan, 1.0, -0.0]));

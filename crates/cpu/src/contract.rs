@@ -7,7 +7,7 @@ use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
-use gradus_ir::{DType, Data, Error, Result, Shape, View, f16};
+use gradus_ir::{DType, Data, Error, Result, Shape, View, ViewAxis, f16};
 use std::ops::Range;
 
 /// Sums that are computed at once, where more is made of them: many, since each panel packs the other operand anew.
@@ -18,6 +18,9 @@ const TASK: usize = 16 * BLOCK;
 
 /// Elements of a matrix that is packed.
 const PACKED: usize = 1 << 19;
+
+/// So many terms of a sum are enough: products of more are not faster.
+const TERMS: usize = 256;
 
 /// Sections that the terms of sums are cut into where there are few sums, and how many elements their results may have.
 const SECTIONS: usize = 8;
@@ -56,6 +59,64 @@ struct Part {
     terms: Range<usize>,
 }
 
+/// The operands' views, of whose `contracted` summed axes the first `outer` are walked along outside of the products.
+struct Cut {
+    views: [View; 2],
+    contracted: usize,
+    outer: usize,
+}
+
+impl Cut {
+    /// Fewer and larger products are better, but what must be packed should stay in the cache. Where sums of a product would be
+    /// short, the last outer axis is cut in two, and as much of it as fits is summed inside.
+    fn new(whole: [&View; 2], expressions: &[Expression; 2], batch: usize, contracted: usize) -> Cut {
+        let uncut = |outer: usize| Cut { views: whole.map(View::clone), contracted, outer };
+        let fits = |cut: &Cut| cut.packed(expressions, batch) <= PACKED;
+        let uncut = (0..contracted).map(uncut).find(fits).unwrap_or_else(|| uncut(contracted.saturating_sub(1)));
+        let outer = uncut.outer;
+        if outer == 0 || uncut.terms() >= TERMS {
+            return uncut;
+        }
+        let place = |view: &View| view.axes.len() - contracted + outer - 1;
+        let extent = whole[0].axes[place(whole[0])].extent;
+        let is_padded = whole.iter().any(|view| view.axes[place(view)].guard.is_some());
+        let cut = |inside: usize| Cut {
+            views: whole.map(|view| in_two(view, place(view), inside)),
+            contracted: contracted + 1,
+            outer,
+        };
+        let divisors = (2..extent).rev().filter(|&inside| !is_padded && extent.is_multiple_of(inside));
+        divisors.map(cut).find(fits).unwrap_or(uncut)
+    }
+
+    /// The terms of each sum of a product.
+    fn terms(&self) -> usize {
+        let axes = &self.views[0].axes;
+        axes[axes.len() - self.contracted + self.outer..].iter().map(|axis| axis.extent).product()
+    }
+
+    /// Elements of the largest matrix that must be packed.
+    fn packed(&self, expressions: &[Expression; 2], batch: usize) -> usize {
+        let packed = |side: usize| {
+            let view = &self.views[side];
+            let summed = view.axes.len() - self.contracted;
+            let is_plain = Matrices::new(view, batch, self.contracted, self.outer).is_some();
+            let matrix = view.axes[batch..summed].iter().chain(&view.axes[summed + self.outer..]);
+            if is_plain && is_load(&expressions[side]) { 0 } else { matrix.map(|axis| axis.extent).product() }
+        };
+        usize::max(packed(0), packed(1))
+    }
+}
+
+/// A view with an axis cut in two, the second of which has so many elements.
+fn in_two(view: &View, at: usize, inside: usize) -> View {
+    let mut view = view.clone();
+    let ViewAxis { extent, stride, guard } = view.axes[at];
+    view.axes[at] = ViewAxis { extent: inside, stride, guard };
+    view.axes.insert(at, ViewAxis { extent: extent / inside, stride: stride * inside as isize, guard });
+    view
+}
+
 impl Contraction {
     /// Prepares a kernel with `batch` leading and `contracted` trailing axes. `sources` are its loads.
     pub(crate) fn new(
@@ -65,23 +126,15 @@ impl Contraction {
         expressions: &[Expression; 2],
         sources: &[Source],
     ) -> Contraction {
-        let views = [0, 1].map(|side| Operand::view(&expressions[side], sources));
+        let whole = [0, 1].map(|side| Operand::view(&expressions[side], sources));
+        let Cut { views, contracted, outer } = Cut::new(whole, expressions, batch, contracted);
         let shape = views[0].shape();
         let summed = shape.len() - contracted;
-        // Fewer and larger products are better, but what must be packed should stay in the cache.
-        let size = |outer: usize| {
-            let packed = |side: usize| {
-                let view = &views[side];
-                let is_plain = is_load(&expressions[side]) && Matrices::new(view, batch, contracted, outer).is_some();
-                let rank = view.axes.len();
-                let matrix = view.axes[batch..rank - contracted].iter().chain(&view.axes[rank - contracted + outer..]);
-                if is_plain { 0 } else { matrix.map(|axis| axis.extent).product() }
-            };
-            usize::max(packed(0), packed(1))
+        let operand = |side: usize| {
+            let mut sources = sources.to_vec();
+            sources[Operand::load(&expressions[side])].view = views[side].clone();
+            Operand::new(&expressions[side], &sources, batch, contracted, outer)
         };
-        let fits = |&outer: &usize| size(outer) <= PACKED;
-        let outer = (0..contracted).find(fits).unwrap_or(contracted.saturating_sub(1));
-        let operand = |side: usize| Operand::new(&expressions[side], sources, batch, contracted, outer);
         let numel = |side: usize, range: Range<usize>| views[side].axes[range].iter().map(|a| a.extent).product();
         let dtype = expressions[0].instructions.last().map_or(DType::F32, |(_, dtype)| *dtype);
         let is_sums = matches!(kernel.expression.instructions[..], [(Instruction::Accumulator, _)]);

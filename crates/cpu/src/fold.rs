@@ -8,17 +8,16 @@ use gradus_ir::{DType, Error, Result};
 use std::any::Any;
 use std::marker::PhantomData;
 
-/// Independent accumulators of a run, so that it vectorises.
+/// Accumulators that are held in vector registers at a time.
 const LANES: usize = 16;
 
 /// Accumulators for several results, whatever their type.
 pub(crate) trait Folding: Send + Sync {
     /// So many results of which nothing has been seen yet.
     fn reset(&mut self, results: usize);
-    /// Adds `per_row` neighbours to each result; the first of them has this index in its row.
-    fn along(&mut self, values: Slice<'_>, per_row: usize, first: usize);
-    /// Adds rows of one element for each result; the first row has this index.
-    fn across(&mut self, values: Slice<'_>, first: usize);
+    /// Adds `per_row` elements to each result, of which the first has this index in its row. So many rows lie `abreast`: an
+    /// element of each of them, then the next element of each; after all elements come the next rows.
+    fn add(&mut self, values: Slice<'_>, per_row: usize, abreast: usize, first: usize);
     /// Adds what was seen later, by another one of the same type.
     fn merge(&mut self, later: &dyn Folding);
     /// Writes the results.
@@ -82,25 +81,23 @@ impl<F: Fold + 'static> Folding for Accumulators<F> {
         self.accumulators.resize(results, self.fold.identity());
     }
 
-    fn along(&mut self, values: Slice<'_>, per_row: usize, first: usize) {
-        let values: &[F::In] = values.typed();
-        for (accumulator, row) in self.accumulators.iter_mut().zip(values.chunks(per_row.max(1))) {
-            *accumulator = fold_run(&self.fold, *accumulator, row, first);
-        }
-    }
-
-    fn across(&mut self, values: Slice<'_>, first: usize) {
+    fn add(&mut self, values: Slice<'_>, per_row: usize, abreast: usize, first: usize) {
         let Accumulators { fold, accumulators } = self;
-        for (i, row) in values.typed::<F::In>().chunks(accumulators.len().max(1)).enumerate() {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (accumulator, &x) in accumulators.iter_mut().zip(row) {
-                        *accumulator = fold.fold(*accumulator, x, first + i);
-                    }
-                },
-            );
+        let values: &[F::In] = values.typed();
+        if abreast == 1 {
+            for (row, values) in accumulators.iter_mut().zip(values.chunks(per_row)) {
+                *row = fold_row(fold, *row, values, first);
+            }
+            return;
         }
+        vectorised(
+            #[inline(always)]
+            || {
+                for (rows, values) in accumulators.chunks_mut(abreast).zip(values.chunks(per_row * abreast)) {
+                    fold_abreast(fold, rows, values, first);
+                }
+            },
+        );
     }
 
     fn merge(&mut self, later: &dyn Folding) {
@@ -127,33 +124,113 @@ trait Fold: Sync + Send {
     type Acc: Copy + Send + Sync;
     type Out: Typed;
     fn identity(&self) -> Self::Acc;
-    fn fold(&self, acc: Self::Acc, x: Self::In, index: usize) -> Self::Acc;
+    fn fold(&self, acc: Self::Acc, x: Self::In, index: i32) -> Self::Acc;
     /// Joins two parts; the first has the earlier elements.
     fn combine(&self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
     fn finish(&self, acc: Self::Acc) -> Self::Out;
+
+    /// Folds lines, of which the first has this index and every next one an index that is a step larger.
+    #[inline(always)]
+    fn fold_lines<'a>(
+        &self,
+        lanes: &mut [Self::Acc; LANES],
+        lines: impl Iterator<Item = &'a [Self::In]> + Clone,
+        first: i32,
+        step: i32,
+    ) {
+        let mut index = first;
+        for line in lines {
+            for lane in 0..LANES {
+                lanes[lane] = self.fold(lanes[lane], line[lane], index);
+            }
+            index += step;
+        }
+    }
+
+    /// What a result is if its elements come so much later in their row.
+    #[inline(always)]
+    fn later(&self, acc: Self::Acc, _: i32) -> Self::Acc {
+        acc
+    }
 }
 
-/// Folds neighbours, in [`LANES`] interleaved chains.
-fn fold_run<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F::Acc {
-    let (chunks, rest) = values.as_chunks::<LANES>();
+/// Folds a row, in [`LANES`] interleaved chains.
+fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F::Acc {
+    let (lines, rest) = values.as_chunks::<LANES>();
+    if lines.is_empty() {
+        return rest.iter().zip(first as i32..).fold(acc, |acc, (&x, index)| fold.fold(acc, x, index));
+    }
     let mut lanes = vectorised(
         #[inline(always)]
         || {
             // Made here, so that they stay in registers.
             let mut lanes = [fold.identity(); LANES];
-            for (i, chunk) in chunks.iter().enumerate() {
-                for lane in 0..LANES {
-                    lanes[lane] = fold.fold(lanes[lane], chunk[lane], first + i * LANES + lane);
-                }
-            }
+            fold.fold_lines(&mut lanes, lines.iter().map(|line| line.as_slice()), first as i32, LANES as i32);
             lanes
         },
     );
+    for (lane, accumulator) in lanes.iter_mut().enumerate() {
+        *accumulator = fold.later(*accumulator, lane as i32);
+    }
     let first = first + values.len() - rest.len();
     for (lane, &x) in rest.iter().enumerate() {
-        lanes[lane] = fold.fold(lanes[lane], x, first + lane);
+        lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
-    lanes.into_iter().fold(acc, |a, b| fold.combine(a, b))
+    let mut count = LANES;
+    while count > 1 {
+        count /= 2;
+        for lane in 0..count {
+            lanes[lane] = fold.combine(lanes[lane], lanes[lane + count]);
+        }
+    }
+    fold.combine(acc, lanes[0])
+}
+
+/// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
+#[inline(always)]
+fn fold_abreast<F: Fold>(fold: &F, rows: &mut [F::Acc], values: &[F::In], first: usize) {
+    let abreast = rows.len();
+    if values.len() < 4 * LANES || values.len() == abreast {
+        return fold_each(fold, rows, values, first);
+    }
+    let sides = LANES.div_ceil(abreast);
+    if sides == 1 {
+        return fold_columns(fold, rows, 1, values, first);
+    }
+    let mut columns = [fold.identity(); 2 * LANES];
+    fold_columns(fold, &mut columns[..sides * abreast], sides, values, first);
+    for (side, columns) in columns[..sides * abreast].chunks(abreast).enumerate() {
+        for (row, &column) in rows.iter_mut().zip(columns) {
+            *row = fold.combine(*row, fold.later(column, side as i32));
+        }
+    }
+}
+
+/// The same where it is not worth it to hold accumulators in registers.
+#[inline(always)]
+fn fold_each<F: Fold>(fold: &F, rows: &mut [F::Acc], values: &[F::In], first: usize) {
+    for (i, values) in values.chunks(rows.len()).enumerate() {
+        for (row, &x) in rows.iter_mut().zip(values) {
+            *row = fold.fold(*row, x, (first + i) as i32);
+        }
+    }
+}
+
+/// Folds values line by line, each of an element for every column. Indices grow by `step` from line to line.
+#[inline(always)]
+fn fold_columns<F: Fold>(fold: &F, columns: &mut [F::Acc], step: usize, values: &[F::In], first: usize) {
+    let width = columns.len();
+    let lines = values.chunks_exact(width);
+    for begin in (0..width).step_by(LANES) {
+        // The last columns are taken together with some that were folded already.
+        let from = begin.min(width - LANES);
+        let mut lanes = [fold.identity(); LANES];
+        lanes.copy_from_slice(&columns[from..from + LANES]);
+        let lines = lines.clone().map(|line| &line[from..from + LANES]);
+        fold.fold_lines(&mut lanes, lines, first as i32, step as i32);
+        columns[begin..from + LANES].copy_from_slice(&lanes[begin - from..]);
+    }
+    fold_each(fold, &mut columns[..width / step], lines.remainder(), first + lines.len() * step);
 }
 
 /// Sums and products of floats, in f64, so that long sums of f32 keep their digits.
@@ -170,9 +247,10 @@ impl<T: Typed + Real + Into<f64>, F: Fn(f64, f64) -> f64 + Sync + Send> Fold for
         self.identity
     }
     #[inline(always)]
-    fn fold(&self, acc: f64, x: T, _: usize) -> f64 {
+    fn fold(&self, acc: f64, x: T, _: i32) -> f64 {
         (self.fold)(acc, x.into())
     }
+    #[inline(always)]
     fn combine(&self, a: f64, b: f64) -> f64 {
         (self.fold)(a, b)
     }
@@ -198,9 +276,10 @@ impl<T: Typed + Int, F: Fn(T, T) -> T + Sync + Send> Fold for FoldInt<T, F> {
         self.identity
     }
     #[inline(always)]
-    fn fold(&self, acc: T, x: T, _: usize) -> T {
+    fn fold(&self, acc: T, x: T, _: i32) -> T {
         (self.fold)(acc, x)
     }
+    #[inline(always)]
     fn combine(&self, a: T, b: T) -> T {
         (self.fold)(a, b)
     }
@@ -222,9 +301,10 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for Best<T, F> {
         self.worst
     }
     #[inline(always)]
-    fn fold(&self, best: T, x: T, _: usize) -> T {
+    fn fold(&self, best: T, x: T, _: i32) -> T {
         if (self.better)(x, best) { x } else { best }
     }
+    #[inline(always)]
     fn combine(&self, a: T, b: T) -> T {
         if (self.better)(b, a) { b } else { a }
     }
@@ -233,30 +313,61 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for Best<T, F> {
     }
 }
 
-/// The index of the first best element, `None` before the first.
+/// The index of the first best element: 0 as long as none was better than the worst that there may be.
 struct ArgBest<T, F> {
     worst: T,
     better: F,
 }
 impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for ArgBest<T, F> {
     type In = T;
-    type Acc = (T, Option<usize>);
+    type Acc = (T, i32);
     type Out = i32;
     fn identity(&self) -> Self::Acc {
-        (self.worst, None)
+        (self.worst, 0)
     }
     #[inline(always)]
-    fn fold(&self, (best, at): Self::Acc, x: T, index: usize) -> Self::Acc {
-        if at.is_none() || (self.better)(x, best) { (x, Some(index)) } else { (best, at) }
+    fn fold(&self, (best, at): Self::Acc, x: T, index: i32) -> Self::Acc {
+        if (self.better)(x, best) { (x, index) } else { (best, at) }
     }
+    #[inline(always)]
     fn combine(&self, a: Self::Acc, b: Self::Acc) -> Self::Acc {
-        let (Some(at_a), Some(at_b)) = (a.1, b.1) else {
-            return if a.1.is_some() { a } else { b };
-        };
-        let b_wins = (self.better)(b.0, a.0) || (at_b < at_a && !(self.better)(a.0, b.0));
+        let b_wins = (self.better)(b.0, a.0) | ((b.1 < a.1) & !(self.better)(a.0, b.0));
         if b_wins { b } else { a }
     }
     fn finish(&self, (_, at): Self::Acc) -> i32 {
-        at.map_or(0, |at| at as i32)
+        at
+    }
+
+    /// The best elements first and then where they are: a loop that looks for both does not vectorise.
+    #[inline(always)]
+    fn fold_lines<'a>(
+        &self,
+        lanes: &mut [Self::Acc; LANES],
+        lines: impl Iterator<Item = &'a [T]> + Clone,
+        first: i32,
+        step: i32,
+    ) {
+        let mut best = [self.worst; LANES];
+        for line in lines.clone() {
+            for lane in 0..LANES {
+                best[lane] = if (self.better)(line[lane], best[lane]) { line[lane] } else { best[lane] };
+            }
+        }
+        let (mut at, mut index) = ([i32::MAX; LANES], first);
+        for line in lines {
+            for lane in 0..LANES {
+                let found = if (self.better)(best[lane], line[lane]) { i32::MAX } else { index };
+                at[lane] = at[lane].min(found);
+            }
+            index += step;
+        }
+        for lane in 0..LANES {
+            lanes[lane] = self.combine(lanes[lane], (best[lane], at[lane]));
+        }
+    }
+
+    #[inline(always)]
+    fn later(&self, (best, at): Self::Acc, by: i32) -> Self::Acc {
+        (best, at + by)
     }
 }

@@ -18,8 +18,8 @@ use std::ops::Range;
 /// Elements per task.
 const TASK: usize = 32 * BLOCK;
 
-/// So many rows are tasks enough, if they are not much longer than a task.
-const MANY_ROWS: usize = 8;
+/// So many parts are tasks enough, if their rows are not much longer than a task.
+const MANY_PARTS: usize = 8;
 
 /// A row program made ready.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct RowProgram {
     rows: usize,
     /// Elements per row.
     row_len: usize,
-    /// Whether the space of `elements` counts rows last: neighbours in memory then belong to different rows.
-    across: bool,
+    /// How many rows lie abreast: the space of `elements` counts these last, since neighbours in memory belong to them.
+    abreast: usize,
     /// What is computed for each element; its outputs are those with an element for each.
     elements: Program,
     /// What is computed for each row.
@@ -89,15 +89,12 @@ impl RowProgram {
         if self.rows == 0 {
             return Ok(());
         }
-        let at_once = match self.across {
-            true => self.rows.min(BLOCK),
-            false => (BLOCK / self.row_len.max(1)).clamp(1, BLOCK),
-        };
+        let at_once = self.rows_at_once();
         let mut outs: Outs<'_> = outs.iter_mut().map(SliceMut::of).collect();
-        if at_once * self.row_len > TASK && (self.rows < MANY_ROWS || self.row_len > MANY_ROWS * TASK) {
+        let few = self.rows.div_ceil(at_once) < MANY_PARTS;
+        if at_once * self.row_len > TASK && (few || self.row_len > MANY_PARTS * TASK) {
             let mut values = self.new_values(at_once);
-            return (0..self.rows).step_by(at_once).try_for_each(|first_row| {
-                let rows = at_once.min(self.rows - first_row);
+            return self.parts(0..self.rows, at_once).try_for_each(|(first_row, rows)| {
                 self.run_long(operands, &mut values, first_row, rows, &mut self.part(&mut outs, first_row, rows))
             });
         }
@@ -112,8 +109,7 @@ impl RowProgram {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
             let mut walker = Walker::new(self, operands, self.new_values(at_once))?;
-            for at in (first..last).step_by(at_once) {
-                let rows = at_once.min(last - at);
+            for (at, rows) in self.parts(first..last, at_once) {
                 let mut outs = self.part(&mut outs, at - first, rows);
                 walker.all_passes(&Part { first_row: at, rows, elements: 0..self.row_len }, &mut outs)?;
                 self.store_values(&walker.values, rows, &mut outs);
@@ -121,6 +117,30 @@ impl RowProgram {
             Ok(())
         };
         parallel::map(tasks.into_iter().enumerate().collect(), self.rows * self.row_len, run).map(|_| ())
+    }
+
+    /// How many rows are taken at once: all that lie abreast, or a fair share of them, or several times so many.
+    fn rows_at_once(&self) -> usize {
+        let whole = BLOCK / (self.abreast * self.row_len).max(1);
+        match whole {
+            0 => self.abreast.div_ceil(self.abreast.div_ceil(BLOCK)),
+            _ => (whole * self.abreast).min(self.rows),
+        }
+    }
+
+    /// Cuts rows into parts, each its first row and how many there are. None has some of the rows abreast and others.
+    fn parts(&self, rows: Range<usize>, at_once: usize) -> impl Iterator<Item = (usize, usize)> {
+        let Range { start: mut first, end } = rows;
+        std::iter::from_fn(move || {
+            let rows = at_once.min(end - first).min(at_once.max(self.abreast) - first % self.abreast);
+            first += rows;
+            (rows > 0).then(|| (first - rows, rows))
+        })
+    }
+
+    /// Elements of each row in a block.
+    fn depth(&self, rows: usize) -> usize {
+        if rows < self.abreast { 1 } else { (BLOCK / rows).max(1) }
     }
 
     /// A few long rows: each walk is cut into tasks.
@@ -220,7 +240,7 @@ impl<'a> Walker<'a> {
     fn all_passes(&mut self, part: &Part, outs: &mut [SliceMut<'_>]) -> Result<()> {
         let program = self.program;
         // What an earlier pass has computed is still there if one block holds all elements.
-        let is_one_block = !program.across && part.rows * program.row_len <= BLOCK;
+        let is_one_block = program.row_len <= program.depth(part.rows);
         for (number, pass) in program.passes.iter().enumerate() {
             self.compute_values(pass, part)?;
             let steps = if is_one_block { &pass.new_elements } else { &pass.elements };
@@ -259,20 +279,13 @@ impl<'a> Walker<'a> {
         }
         let operands = Operands { computed: &self.values, ..self.operands };
         let Part { first_row, rows, ref elements } = *part;
-        // Elements of each row in a block.
-        let depth = match (program.across, rows == program.rows) {
-            (true, true) => (BLOCK / rows).max(1),
-            (true, false) => 1,
-            (false, _) => BLOCK,
-        };
-        for first in elements.clone().step_by(depth) {
-            let count = depth.min(elements.end - first);
-            let (start, base) = match program.across {
-                true => (first * program.rows + first_row, first_row),
-                false => (first_row * program.row_len + first, first_row * program.row_len),
-            };
-            let block = Block { start, len: rows * count, base };
-            let offset = (first - elements.start) * if program.across { 0 } else { 1 };
+        let abreast = program.abreast;
+        let base = first_row / abreast * abreast * program.row_len + first_row % abreast;
+        for first in elements.clone().step_by(program.depth(rows)) {
+            let count = program.depth(rows).min(elements.end - first);
+            let block = Block { start: base + first * abreast, len: rows * count, base };
+            // Where there are outputs with an element for each, no rows lie abreast.
+            let offset = first - elements.start;
             let mut outs: Outs<'_> = outs
                 .iter_mut()
                 .zip(&program.outputs)
@@ -282,10 +295,7 @@ impl<'a> Walker<'a> {
             program.elements.take(steps, &operands, &mut self.elements, block, &mut outs)?;
             for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
                 let elements = program.elements.register(&operands, &self.elements, reduction.register, block);
-                match program.across {
-                    true => fold.across(elements, first),
-                    false => fold.along(elements, count, first),
-                }
+                fold.add(elements, count, abreast.min(rows), first);
             }
         }
         Ok(())
@@ -409,11 +419,9 @@ impl<'k> Splitter<'k> {
             kernel.outputs.iter().filter(|store| !store.per_row).map(|store| store.register).collect();
         let element_outputs: Vec<Register> = element_stores.iter().map(|r| self.element_places[r]).collect();
 
-        let across = element_stores.is_empty() && self.neighbours_are_in_other_rows();
-        let order: Vec<usize> = match across {
-            true => (self.split..kernel.space.len()).chain(0..self.split).collect(),
-            false => (0..kernel.space.len()).collect(),
-        };
+        let abreast = if element_stores.is_empty() { self.axes_abreast() } else { self.split..self.split };
+        let order: Vec<usize> =
+            (0..abreast.start).chain(self.split..kernel.space.len()).chain(abreast.clone()).collect();
         let turned = |view: &View| View { axes: order.iter().map(|&a| view.axes[a]).collect(), offset: view.offset };
         let space: Shape = order.iter().map(|&axis| kernel.space[axis]).collect();
         let row_space = Shape::new(&kernel.space[..self.split]);
@@ -442,7 +450,7 @@ impl<'k> Splitter<'k> {
         RowProgram {
             rows: row_space.numel(),
             row_len: kernel.space[self.split..].iter().product(),
-            across,
+            abreast: kernel.space[abreast].iter().product(),
             passes: self.passes(reductions, &computed, &elements, &per_row),
             elements,
             per_row,
@@ -502,27 +510,28 @@ impl<'k> Splitter<'k> {
         passes
     }
 
-    /// Whether most loads walk faster from row to row than along a row.
-    fn neighbours_are_in_other_rows(&self) -> bool {
+    /// The last axes of the rows, as far as most loads walk faster along these than along a row.
+    fn axes_abreast(&self) -> Range<usize> {
         let Kernel { space, loads, expression, .. } = self.kernel;
-        let last = |range: Range<usize>| range.rev().find(|&axis| space[axis] > 1);
-        let (Some(outer), Some(inner)) = (last(0..self.split), last(self.split..space.len())) else {
-            return false;
-        };
         // Reordering the space would change what these instructions mean.
         let fixed =
             |i: &Instruction| matches!(i, Instruction::Iota(_) | Instruction::Random(_) | Instruction::Gather { .. });
-        if expression.instructions.iter().any(|(i, _)| fixed(i)) {
-            return false;
-        }
-        let votes = loads.iter().map(|l| {
-            let stride = |axis: usize| l.view.axes[axis].stride.unsigned_abs();
-            match (stride(outer), stride(inner)) {
-                (o, i) if o != 0 && (i == 0 || o < i) => 1,
-                (o, i) if o == i => 0,
-                _ => -1,
-            }
-        });
-        votes.sum::<i32>() > 0
+        let inner = (self.split..space.len()).rev().find(|&axis| space[axis] > 1);
+        let Some(inner) = inner.filter(|_| !expression.instructions.iter().any(|(i, _)| fixed(i))) else {
+            return self.split..self.split;
+        };
+        let is_abreast = |&axis: &usize| {
+            let votes = loads.iter().map(|l| {
+                let stride = |axis: usize| l.view.axes[axis].stride.unsigned_abs();
+                match (stride(axis), stride(inner)) {
+                    (o, i) if o != 0 && (i == 0 || o < i) => 1,
+                    (o, i) if o == i => 0,
+                    _ => -1,
+                }
+            });
+            space[axis] == 1 || votes.sum::<i32>() > 0
+        };
+        let count = (0..self.split).rev().take_while(is_abreast).count();
+        self.split - count..self.split
     }
 }
