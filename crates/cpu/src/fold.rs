@@ -176,14 +176,7 @@ fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F
     for (lane, &x) in rest.iter().enumerate() {
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
-    let mut count = LANES;
-    while count > 1 {
-        count /= 2;
-        for lane in 0..count {
-            lanes[lane] = fold.combine(lanes[lane], lanes[lane + count]);
-        }
-    }
-    fold.combine(acc, lanes[0])
+    lanes.into_iter().fold(acc, |a, b| fold.combine(a, b))
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
