@@ -74,7 +74,7 @@ impl Operand {
                 && map.offset % 4 == 0
                 && others.into_iter().all(|(_, step)| step.stride % 4 == 0)
                 // A vector may reach past the end of a group, but not from one line of it into the next.
-                && (axes.len() == 1 || self.space.extents[last] % 4 == 0)
+                && (axes.len() == 1 || self.space.extents[last].is_multiple_of(4))
         };
         match () {
             _ if is_along(2) => Vectors::Contracted,
