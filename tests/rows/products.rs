@@ -4,7 +4,7 @@ use crate::layout::Layout;
 use crate::support::Case;
 use crate::{NUMBERS, Tested, check, factors, layout_of_turn, tunings};
 use gradus_ir::DType;
-use gradus_ir::op::Op;
+use gradus_ir::op::{Op, PadAxis, SliceAxis};
 
 /// The extents of the axes in each group of a product: batch, free on the left, free on the right, contracted.
 type Groups = [&'static [usize]; 4];
@@ -33,6 +33,21 @@ fn small_matrix_products() {
                 check_product(on, groups, dtype, layout_of_turn(i + i / 6), layout_of_turn(i + i / 6 + j));
             }
         }
+    }
+}
+
+#[test]
+fn products_with_nothing_but_padding() {
+    for on in &tunings() {
+        let mut case = Case::default();
+        let x = case.input([3, 4, 8], factors(DType::F32, 96, 1));
+        let pad = [PadAxis { low: 1, ..PadAxis::default() }, PadAxis::default(), PadAxis::default()];
+        let padded = case.op(Op::Pad(pad.into()), &[x]);
+        let first = [1, 4, 8].map(|len| SliceAxis { start: 0, step: 1, len });
+        let nothing = case.op(Op::Slice(first.into()), &[padded]);
+        let b = case.input([1, 36, 8], factors(DType::F32, 288, 2));
+        let y = case.op(Op::Contract { batch: 1, contracted: 1 }, &[nothing, b]);
+        check(on, case, &[y], ("matmul", "nothing but padding"));
     }
 }
 

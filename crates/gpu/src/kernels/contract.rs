@@ -113,17 +113,13 @@ pub(super) fn compile(
                 module.add(&format!("const ROW_GROUPS = {row_groups}u;\nconst A_NEIGHBOURS = {neighbours};"));
                 let product = if dtype.is_float() { "fma(Vector(a), b, c)" } else { "a * b + c" };
                 module.function("mad(a: Element, b: Vector, c: Vector) -> Vector", product);
-            }
-        }
-        match tiling {
-            Tiling::Direct | Tiling::Shared => {
-                a.add_element(&mut module, "a", "row");
-                b.add_element(&mut module, "b", "column");
-            }
-            Tiling::Subgroup { row_groups } => {
                 a.add_quad(&mut module, "a", a_vectors, row_groups.min(4));
                 b.add_quad(&mut module, "b", b.vectors(), 4);
             }
+        }
+        if !matches!(tiling, Tiling::Subgroup { .. }) {
+            a.add_element(&mut module, "a", "row");
+            b.add_element(&mut module, "b", "column");
         }
         let partial = partial.map(|partial| (partial, dtype));
         match (tiling, width) {

@@ -63,13 +63,15 @@ impl Operand {
         self.kernel.expression.instructions.last().map_or(DType::F32, |(_, dtype)| *dtype)
     }
 
+    /// How vectors of four can be loaded, contracted axes first.
     pub(super) fn vectors(&self) -> Vectors {
         let is_along = |group: usize| {
             let axes = self.space.axes(group);
             let Some(last) = axes.clone().last() else { return false };
             let [map] = &self.maps;
             let others = map.axes.iter().enumerate().filter(|(axis, _)| *axis != last);
-            map.axes.iter().all(|step| step.guard.is_none())
+            !map.is_padding
+                && map.axes.iter().all(|step| step.guard.is_none())
                 && map.axes[last].stride == 1
                 && map.offset % 4 == 0
                 && others.into_iter().all(|(_, step)| step.stride % 4 == 0)
