@@ -1,11 +1,12 @@
-// Attention, an invocation for each query: it walks along the keys, four at a time, and whenever it meets a larger logit it
-// scales down what it has so far (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Logits are
-// never stored.
+// Attention, an invocation for each query: it walks along the keys, four at a time, and whenever it meets a larger logit
+// it scales down what it has so far (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018). Logits
+// are never stored.
 //
-// Hooks: an entry point that calls `attend`; `heads()`, `queries()`, and `rows_with_padding()`, as many invocations as a head
-// has; `fetch(head, query)`, which puts the query where `logits` finds it; `last_key(query)`, behind the keys that the query may
-// look at, and `last_of_team(query)`, behind those of all whose invocations go along; `visible(query, key)` and `logits(key)`, of four keys from this one on; `rescale(factor)`
-// and `add(weights, key)`, of the sums of values; `store(head, query, largest, total)`. Types: Real is a vector.
+// Hooks: an entry point that calls `attend`; `heads()`, `queries()`, and `rows_with_padding()`, as many invocations as a
+// head has; `fetch(head, query)`, which puts the query where `logits` finds it; `last_of_team(query)`, behind the keys that
+// it or a query whose invocation goes along may look at; `visible(query, key)` and `logits(key)`, of four keys from this one
+// on; `rescale(factor)` and `add(weights, key)`, of the sums of values; `store(head, query, largest, total)`.
+// Types: Real is a vector.
 
 const LOWEST = -3.4028234e38;
 

@@ -5,7 +5,8 @@
 // with the length of a block and their number instead of their product.
 //
 // Hooks: `rows()`, `row_size()`, `parts()`, `segment()`; `program(i, row, first, last)`, which calls the passes on the
-// elements from `first` up to `last` of a row, and stores what there is one of for each row at `i`. Constants: BLOCK; STEP, how many elements are folded at once.
+// elements from `first` up to `last` of a row, and stores what there is one of for each row at `i`.
+// Constants: BLOCK; STEP, how many elements are folded at once.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -530,6 +530,11 @@ pub(crate) fn loads_vectors(map: &Affine) -> bool {
     last.stride == 1 && last.guard.is_none() && aligned(map.offset) && outer.iter().all(|step| aligned(step.stride))
 }
 
+/// Whether four elements along the last axis are one aligned vector of the buffer, or one element.
+pub(crate) fn loads_at_once(map: &Affine) -> bool {
+    loads_vectors(map) || (map.last().stride == 0 && map.last().guard.is_none())
+}
+
 /// Whether a map gives the row-major position in a space of these extents.
 fn is_position(map: &Affine, extents: &[usize]) -> bool {
     let mut expected = 1;

@@ -4,7 +4,7 @@ use super::operand::{Operand, Vectors};
 use super::reduce;
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
-use crate::expression::{self, Place, coordinates, loads_vectors, stored_at, to_stored};
+use crate::expression::{self, Place, coordinates, loads_at_once, stored_at, to_stored};
 use crate::module::{Baked, Module, Slot, Width, stored};
 use gradus_device::Access;
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
@@ -160,9 +160,8 @@ const STORE_FOUR: &str = "fn store(part: u32, batch: u32, row: u32, column: u32,
 
 /// Whether four neighbouring columns are stored, and what is done with them is computed, as one vector.
 fn stores_vectors(space: &Space, maps: &[Affine], columns: usize) -> bool {
-    let is_contiguous = |map: &Affine| loads_vectors(map) || (map.last().stride == 0 && map.last().guard.is_none());
     let last = space.extents.last().copied().unwrap_or(1);
-    columns.is_multiple_of(4) && last.is_multiple_of(4) && maps.iter().all(is_contiguous)
+    columns.is_multiple_of(4) && last.is_multiple_of(4) && maps.iter().all(loads_at_once)
 }
 
 /// Adds the hook that stores a sum, or a vector of them, and what is computed from it; of a part, the sum itself.

@@ -2,7 +2,7 @@
 
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear};
-use crate::expression::{self, Place, loads_vectors, stored_at, to_stored};
+use crate::expression::{self, Place, loads_at_once, loads_vectors, stored_at, to_stored};
 use crate::module::{Baked, Slot, Width};
 use gradus_device::Access;
 use gradus_ir::plan::{Instruction, Kernel};
@@ -49,12 +49,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
 
 /// Vectors where every access along the last axis is one, or stands still, or is worth four accesses because others are.
 fn width(kernel: &Kernel, space: &Space, maps: &[Affine]) -> Width {
-    let is_contiguous = |map: &Affine| loads_vectors(map) || (map.last().stride == 0 && map.last().guard.is_none());
     let gathers = kernel.expression.instructions.iter().any(|(i, _)| matches!(i, Instruction::Gather { .. }));
     let fits = match space.extents[..] {
         [] => false,
         // The last vector may reach past the end: buffers are padded to whole vectors.
-        [_] => maps.iter().all(is_contiguous),
+        [_] => maps.iter().all(loads_at_once),
         [.., last] => last % 4 == 0,
     };
     if fits && !gathers && maps.iter().any(loads_vectors) | maps.is_empty() { Width::Vector } else { Width::Scalar }

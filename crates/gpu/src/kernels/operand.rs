@@ -69,12 +69,12 @@ impl Operand {
             let axes = self.space.axes(group);
             let Some(last) = axes.clone().last() else { return false };
             let [map] = &self.maps;
-            let others = map.axes.iter().enumerate().filter(|(axis, _)| *axis != last);
+            let mut others = map.axes.iter().enumerate().filter(|(axis, _)| *axis != last);
             !map.is_padding
                 && map.axes.iter().all(|step| step.guard.is_none())
                 && map.axes[last].stride == 1
                 && map.offset % 4 == 0
-                && others.into_iter().all(|(_, step)| step.stride % 4 == 0)
+                && others.all(|(_, step)| step.stride % 4 == 0)
                 // A vector may reach past the end of a group, but not from one line of it into the next.
                 && (axes.len() == 1 || self.space.extents[last].is_multiple_of(4))
         };

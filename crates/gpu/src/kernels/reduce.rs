@@ -3,7 +3,7 @@
 use super::accumulator::Accumulator;
 use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
-use crate::expression::{self, Emit, Place, loads_vectors, stored_at, to_stored};
+use crate::expression::{self, Emit, Place, loads_at_once, loads_vectors, stored_at, to_stored};
 use crate::module::{Baked, Module, Parameter, Slot, Width, alias};
 use gradus_device::Access;
 use gradus_ir::op::ReduceOp;
@@ -46,11 +46,10 @@ impl Lanes {
     /// Whether every access is a vector or stands still, and there is a vector.
     fn fit(self, kernel: &Kernel, split: usize) -> bool {
         let (space, maps) = self.space(kernel, split);
-        let is_contiguous = |map: &Affine| loads_vectors(map) || (map.last().stride == 0 && map.last().guard.is_none());
         let group = space.axes(1);
         !group.is_empty()
             && space.extents[group.end - 1].is_multiple_of(4)
-            && maps.iter().all(is_contiguous)
+            && maps.iter().all(loads_at_once)
             && maps.iter().any(loads_vectors)
             && (self == Lanes::Along || kernel.outputs.iter().all(|store| store.per_row))
     }
