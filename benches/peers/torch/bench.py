@@ -1,7 +1,8 @@
-"""PyTorch on the CPU.  bench.py [--compile] WORKLOAD...
+"""PyTorch.  bench.py [--cuda] [--compile] WORKLOAD...
 
 Without --compile: eager, with torch.optim.Adam as it comes. With it, what PyTorch is best at: torch.compile around the
-forward pass or the function, Adam(fused=True), and scaled_dot_product_attention in the transformer.
+forward pass or the function, Adam(fused=True), and scaled_dot_product_attention in the transformer. With --cuda, on an
+NVIDIA GPU, otherwise on the CPU.
 """
 import sys
 
@@ -15,5 +16,5 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         if name in WORKLOADS:
             WORKLOADS[name](name, best)
-        elif name != "--compile":
+        elif name not in ("--compile", "--cuda"):
             raise SystemExit(f"no workload {name}; there are {', '.join(WORKLOADS)}")

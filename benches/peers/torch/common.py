@@ -3,12 +3,16 @@ import json
 import math
 import os
 import resource
+import sys
 import time
 
 import numpy as np
 import torch
 from torch import nn
 
+# Where everything is made and computed: "cpu", or "cuda" after --cuda.
+DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
+torch.set_default_device(DEVICE)
 # As many as gradus takes.
 torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
@@ -24,7 +28,7 @@ def data(shape, seed, scale=1.0):
         h *= np.uint32(0x846CA68B)
         h ^= h >> np.uint32(16)
     unit = (h >> np.uint32(8)).astype(np.float32) / np.float32(16777216.0)
-    return torch.from_numpy(((unit * np.float32(2) - np.float32(1)) * np.float32(scale)).reshape(shape))
+    return torch.from_numpy(((unit * np.float32(2) - np.float32(1)) * np.float32(scale)).reshape(shape)).to(DEVICE)
 
 
 def labels(count):
@@ -47,9 +51,19 @@ def conv(inputs, outputs, seed):
     return layer
 
 
-def measure(name, check, run, whole=False, first=None):
-    """Times `run(k)`, which does k iterations. A first one, a warm-up of at least 3 iterations and 1 s (at most 20 s),
+def synchronise():
+    """Waits until the device has done what it was given."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(name, check, iterate, whole=False, first=None):
+    """Times `iterate(k)`, which does k iterations. A first one, a warm-up of at least 3 iterations and 1 s (at most 20 s),
     then 7 samples of at least 0.2 s; where an iteration is `whole`, 7 samples of one iteration."""
+    def run(k):
+        iterate(k)
+        synchronise()
+
     start = time.perf_counter()
     run(1)
     last = time.perf_counter() - start
@@ -79,6 +93,7 @@ def repeat(name, f, check):
     with torch.no_grad():
         start = time.perf_counter()
         result = f()
+        synchronise()
         first = time.perf_counter() - start
 
         def run(k):

@@ -28,8 +28,11 @@ pub enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trust {
     /// The library: it guarantees that every loop ends, and that no integer is divided by zero, nor the least one by
-    /// -1. Indices are checked nevertheless: that was found to cost nothing.
+    /// -1. Indices are checked nevertheless: that was found to cost nothing in most kernels.
     Trusted,
+    /// The library, which guarantees besides that every index is within its array, but for reads of buffers beyond what
+    /// counts: for kernels whose innermost loop reads workgroup memory.
+    InBounds,
     /// Somebody else: all of wgpu's checks are on.
     Checked,
 }
@@ -288,16 +291,16 @@ impl Inner {
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source };
         match trust {
             Trust::Checked => self.wgpu.create_shader_module(descriptor),
-            Trust::Trusted => {
+            Trust::Trusted | Trust::InBounds => {
                 let checks = wgpu::ShaderRuntimeChecks {
-                    bounds_checks: true,
+                    bounds_checks: trust == Trust::Trusted,
                     force_loop_bounding: false,
                     int_div_checks: false,
                     ..wgpu::ShaderRuntimeChecks::checked()
                 };
                 #[allow(unsafe_code)]
-                // SAFETY: who passes `Trust::Trusted` guarantees what these checks would make sure of: every loop ends,
-                // and no integer is divided by zero nor the least one by -1. Shaders are text of this library's own
+                // SAFETY: who passes these guarantees what the checks would make sure of: every loop ends, no integer is
+                // divided by zero nor the least one by -1, and, of `InBounds`, indices are in range. Shaders are text of this library's own
                 // making, and users' text goes through `Trust::Checked`.
                 unsafe {
                     self.wgpu.create_shader_module_trusted(descriptor, checks)

@@ -6,7 +6,7 @@ use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{self, Place, coordinates, loads_at_once, stored_at, to_stored};
 use crate::module::{Baked, Module, Slot, Width, stored};
-use gradus_device::Access;
+use gradus_device::{Access, Trust};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
 use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
@@ -19,17 +19,18 @@ const LARGE: usize = 1 << 24;
 enum Tiling {
     /// Four by four results per invocation.
     Direct,
-    /// 64 by 64 per workgroup of 256, through workgroup memory.
-    Shared,
+    /// A tile per workgroup of 256, through workgroup memory: `side` by `side` invocations of a team, of which each has
+    /// `quads` times four results along either side.
+    Tiled { side: usize, quads: usize },
     /// So many times eight rows by 32 columns per subgroup of eight, which is a workgroup.
     Subgroup { row_groups: usize },
 }
 
 impl Tiling {
-    /// What suits a device, and a product of so many rows and multiplications.
-    fn of(compiler: &Compiler<'_>, rows: usize, multiplications: usize) -> Tiling {
+    /// What suits a device, and so many products of rows and columns with so many multiplications altogether.
+    fn of(compiler: &Compiler<'_>, [batches, rows, columns]: [usize; 3], multiplications: usize) -> Tiling {
         match () {
-            () if compiler.tuning.cooperates => Tiling::Shared,
+            () if compiler.tuning.cooperates => Tiling::tiled(compiler.tuning.busy / 512, [batches, rows, columns]),
             () if compiler.has_teams() => {
                 // The largest tile is faster by a fifth, and takes half as long again to compile.
                 let most = if multiplications < LARGE { 4 } else { 8 };
@@ -39,11 +40,22 @@ impl Tiling {
         }
     }
 
+    /// The largest tile of which there are enough, if it does not compute much more than there is.
+    fn tiled(enough: usize, [batches, rows, columns]: [usize; 3]) -> Tiling {
+        let padded = |tile: usize| rows.next_multiple_of(tile) * columns.next_multiple_of(tile);
+        let suits = |&(side, quads): &(usize, usize)| {
+            let tile = 4 * side * quads;
+            batches * padded(tile) / (tile * tile) >= enough && 4 * padded(tile) <= 5 * padded(32)
+        };
+        let (side, quads) = [(16, 2), (8, 2)].into_iter().find(suits).unwrap_or((8, 1));
+        Tiling::Tiled { side, quads }
+    }
+
     /// Rows and columns of a tile.
     fn extents(self) -> (usize, usize) {
         match self {
             Tiling::Direct => (4, 4),
-            Tiling::Shared => (64, 64),
+            Tiling::Tiled { side, quads } => (4 * side * quads, 4 * side * quads),
             Tiling::Subgroup { row_groups } => (8 * row_groups, 32),
         }
     }
@@ -53,8 +65,16 @@ impl Tiling {
     fn invocations(self) -> usize {
         match self {
             Tiling::Direct => 1,
-            Tiling::Shared => 256,
+            Tiling::Tiled { .. } => 256,
             Tiling::Subgroup { .. } => 16,
+        }
+    }
+
+    /// How many places of the summed axis are worth a workgroup of their own.
+    fn shortest(self) -> usize {
+        match self {
+            Tiling::Tiled { .. } => 1024,
+            Tiling::Direct | Tiling::Subgroup { .. } => reduce::SHORTEST,
         }
     }
 }
@@ -75,17 +95,19 @@ pub(super) fn compile(
         return Err(Error::TooLarge { shape: kernel.space.clone() });
     }
     let dtype = a.dtype();
-    let tiling = Tiling::of(compiler, rows, results.saturating_mul(inner));
+    let tiling = Tiling::of(compiler, [batches, rows, columns], results.saturating_mul(inner));
     let (high, wide) = tiling.extents();
     let tiles = batches * rows.div_ceil(high) * columns.div_ceil(wide);
-    let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, reduce::SHORTEST);
+    let (parts, segment) =
+        reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, tiling.shortest());
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
     let mut maps = expression::maps(kernel, &kernel.space);
     let space = Space::simplified(&[&kernel.space], &mut maps);
     let width = match tiling {
-        Tiling::Subgroup { .. } if stores_vectors(&space, &maps, columns) => Width::Vector,
+        Tiling::Direct => Width::Scalar,
+        _ if stores_vectors(&space, &maps, columns) => Width::Vector,
         _ => Width::Scalar,
     };
     let a_vectors = match tiling {
@@ -102,28 +124,33 @@ pub(super) fn compile(
             let size = module.size(size as i64);
             module.function(&format!("{name}() -> u32"), &size);
         }
+        if let Tiling::Direct = tiling {
+            a.add_element(&mut module, "a", "row");
+            b.add_element(&mut module, "b", "column");
+        } else {
+            let product = if dtype.is_float() { "fma(Vector(a), b, c)" } else { "a * b + c" };
+            module.function("mad(a: Element, b: Vector, c: Vector) -> Vector", product);
+        }
         match tiling {
             Tiling::Direct => {}
-            Tiling::Shared => {
-                let (a, b) = (a.is_along_k(), b.is_along_k());
-                module.add(&format!("const A_ALONG_K = {a};\nconst B_ALONG_K = {b};"));
+            Tiling::Tiled { side, quads } => {
+                module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
+                for (name, operand) in [("a", &a), ("b", &b)] {
+                    let along_k = operand.is_along_k();
+                    module.add(&format!("const {}_ALONG_K = {along_k};", name.to_uppercase()));
+                    operand.add_quad(&mut module, name, operand.vectors(), 4);
+                }
             }
             Tiling::Subgroup { row_groups } => {
                 let neighbours = a_vectors == Vectors::Free;
                 module.add(&format!("const ROW_GROUPS = {row_groups}u;\nconst A_NEIGHBOURS = {neighbours};"));
-                let product = if dtype.is_float() { "fma(Vector(a), b, c)" } else { "a * b + c" };
-                module.function("mad(a: Element, b: Vector, c: Vector) -> Vector", product);
                 a.add_quad(&mut module, "a", a_vectors, row_groups.min(4));
                 b.add_quad(&mut module, "b", b.vectors(), 4);
             }
         }
-        if !matches!(tiling, Tiling::Subgroup { .. }) {
-            a.add_element(&mut module, "a", "row");
-            b.add_element(&mut module, "b", "column");
-        }
         let partial = partial.map(|partial| (partial, dtype));
         match (tiling, width) {
-            (Tiling::Subgroup { .. }, Width::Scalar) => {
+            (Tiling::Tiled { .. } | Tiling::Subgroup { .. }, Width::Scalar) => {
                 add_store(&mut module, "store_one", kernel, partial, &space, &maps);
                 module.add(STORE_FOUR);
             }
@@ -131,16 +158,18 @@ pub(super) fn compile(
         }
         let skeleton = match tiling {
             Tiling::Direct => gradus_shaders::MATMUL_DIRECT,
-            Tiling::Shared => gradus_shaders::MATMUL_TILED,
+            Tiling::Tiled { .. } => gradus_shaders::MATMUL_TILED,
             Tiling::Subgroup { .. } => gradus_shaders::MATMUL_SUBGROUP,
         };
         shader.finish(module, skeleton)
     };
     let grid = match tiling {
         Tiling::Direct => linear(tiles * parts, compiler.tuning.workgroup),
-        Tiling::Shared | Tiling::Subgroup { .. } => workgroups(tiles * parts),
+        Tiling::Tiled { .. } | Tiling::Subgroup { .. } => workgroups(tiles * parts),
     };
-    compiler.launch("matmul", grid, generate)?;
+    // Lines and places are cut off at the last one, and tiles are as large as what reads them.
+    let trust = if matches!(tiling, Tiling::Tiled { .. }) { Trust::InBounds } else { Trust::Trusted };
+    compiler.launch_of(trust, "matmul", grid, generate)?;
     let Some(partial) = partial else { return Ok(()) };
     if let ([(Instruction::Accumulator, _)], [store]) = (&kernel.expression.instructions[..], &kernel.outputs[..]) {
         let sum = reduce::sum_of_parts(partial, parts, results, dtype, store.buffer);

@@ -52,10 +52,14 @@ impl Operand {
         self.space.extents[self.space.axes(group)].iter().product()
     }
 
-    /// Whether neighbours along the summed axes are neighbours in memory, and those along the free axes are not.
+    /// Whether neighbours along the summed axes are neighbours in memory, rather than those along the free axes: where both
+    /// are (windows), it is the longer axis that counts.
     pub(super) fn is_along_k(&self) -> bool {
-        let stride = |group: usize| self.space.axes(group).last().map_or(0, |axis| self.maps[0].axes[axis].stride);
-        stride(2) == 1 || stride(1).abs() != 1
+        let neighbours = |group: usize| {
+            let last = self.space.axes(group).last()?;
+            (self.maps[0].axes[last].stride == 1).then_some(self.space.extents[last])
+        };
+        neighbours(2) >= neighbours(1)
     }
 
     /// The dtype of what is computed.
