@@ -25,6 +25,10 @@ files! {
     MATMUL_SUBGROUP = "matmul_subgroup.wgsl";
     /// Scatter, output-stationary.
     SCATTER = "scatter.wgsl";
+    /// Scatter of updates in the order of their indices.
+    SCATTER_ORDERED = "scatter_ordered.wgsl";
+    /// Where the updates of each index begin.
+    SCATTER_BEGIN = "scatter_begin.wgsl";
     /// Scans, an invocation for each part of a line.
     SCAN = "scan.wgsl";
     /// What each part of a line carries on.
@@ -39,6 +43,8 @@ files! {
     ATTENTION = "attention.wgsl";
     /// Cotangents of attention, an invocation per query, key or value.
     ATTENTION_GRADIENT = "attention_gradient.wgsl";
+    /// Both, through workgroup memory.
+    ATTENTION_TILED = "attention_tiled.wgsl";
     /// Words of 64 bits taken apart.
     PAIRS = "pairs.wgsl";
     /// Bytes widened to elements.

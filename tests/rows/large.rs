@@ -200,7 +200,7 @@ fn many_indices() {
             gives(on, case, &[("gather", gathered, found), ("scatter_add", added, sums), ("scatter_set", set, last)]);
         }
         // Rows of three: what an embedding does, and its gradient.
-        let (places, width) = (11, 3);
+        let (places, width) = (101, 3);
         let at = |i: usize| i / width * 4 % places;
         let mut case = Case::default();
         let base = case.input([places, width], data((0..places * width).map(|i| i as i64), DType::I32));
@@ -208,11 +208,15 @@ fn many_indices() {
         let updates = case.input([count, width], data((0..count * width).map(|i| (i % 7) as i64), DType::I32));
         let gathered = case.op(Op::Gather(0), &[base, index]);
         let added = case.op(Op::Scatter(ScatterMode::Add, 0), &[base, index, updates]);
+        let of_rows = case.input([count, 1], data((0..count).map(|i| at(i * width) as i64), DType::I32));
+        let of_rows = case.typed(Op::Expand, &[of_rows], [count, width], DType::I32);
+        let added_rows = case.op(Op::Scatter(ScatterMode::Add, 0), &[base, of_rows, updates]);
         let mut sums: Vec<i64> = (0..(places * width) as i64).collect();
         for i in 0..count * width {
             sums[at(i) * width + i % width] += (i % 7) as i64;
         }
         let found = (0..count * width).map(|i| (at(i) * width + i % width) as i64).collect();
-        gives(on, case, &[("gather of rows", gathered, found), ("scatter_add of rows", added, sums)]);
+        let rows = [("gather of rows", gathered, found), ("scatter_add", added, sums.clone())];
+        gives(on, case, &[&rows[..], &[("scatter_add of rows", added_rows, sums)]].concat());
     }
 }

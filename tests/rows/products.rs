@@ -77,3 +77,16 @@ fn large_matrix_products() {
         }
     }
 }
+
+/// So many results that GPUs take their larger tiles, which have padding on all sides.
+#[test]
+fn products_in_large_tiles() {
+    let tall: Groups = [&[128], &[100], &[61], &[20]];
+    let wide: Groups = [&[64], &[250], &[120], &[20]];
+    let layouts = [Layout::Contiguous, Layout::Transposed];
+    for on in &tunings() {
+        for (groups, [a, b]) in [(tall, layouts), (wide, layouts), (wide, [layouts[1], layouts[0]])] {
+            check_product(on, groups, DType::F32, a, b);
+        }
+    }
+}

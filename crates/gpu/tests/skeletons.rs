@@ -43,9 +43,11 @@ fn skeletons_with_identity_hooks() {
             return Partial_N(partial.sum + data[row * 20u + element]);
         }\n";
     let serial = "fn program(i: u32, row: u32, first: u32, last: u32) { data[i] = pass_N(row, first, last).sum; }\n";
-    let shared = "fn program(i: u32, row: u32, first: u32, last: u32, lane: u32) {
-        data[i] = pass_N(row, first, last, lane).sum;
-    }\n";
+    let shared = "fn program(i: u32, row: u32, first: u32, last: u32, lane: u32, leads: bool) {
+        let sum = pass_N(row, first, last, lane).sum;
+        if leads { data[i] = sum; }
+    }
+    const ACROSS = 4u; const IS_DOWN = true;\n";
     let product = "alias Element = f32; alias Vector = vec4<f32>;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
@@ -66,6 +68,11 @@ fn skeletons_with_identity_hooks() {
         fn first() -> u32 { return 0u; } fn last() -> u32 { return 5u; }
         fn current(i: u32) -> f32 { return data[i]; } fn position(i: u32) -> u32 { return i; }
         fn index(i: u32, k: u32) -> u32 { return k; } fn update(i: u32, k: u32) -> f32 { return data[k]; }
+        fn begin(i: u32) -> u32 { return 0u; } fn end(i: u32) -> u32 { return 5u; }
+        fn ordered(i: u32, place: u32) -> u32 { return place; }
+        fn lines() -> u32 { return 2u; } fn line_size() -> u32 { return 5u; } fn extent() -> u32 { return 7u; }
+        fn ordered_index(line: u32, place: u32) -> u32 { return place; }
+        fn store_begin(i: u32, place: u32) { data[i] = f32(place); }
         fn combine(a: f32, update: f32) -> f32 { return a + update; } fn store(i: u32, a: f32) { data[i] = a; }\n";
     let unpack = "alias Element = f32; fn word(i: u32) -> u32 { return u32(data[i]); }
         fn store(i: u32, bytes: vec4<u32>) { data[i] = f32(bytes.x); }\n";
@@ -106,8 +113,14 @@ fn skeletons_with_identity_hooks() {
     {
         check(name, &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), skeleton, attention, store]);
     }
+    let tiled = "fn slices() -> u32 { return 4u; } fn rows() -> u32 { return 10u; } fn walks() -> u32 { return 2u; }
+        fn fetch(slice: u32) {} fn turn(slice: u32, walk: u32) {} fn hold(row: u32) {}
+        fn first_of_tile(row: u32) -> u32 { return 0u; } fn last_of_tile(row: u32) -> u32 { return row + 32u; }
+        fn weigh(row: u32, across: u32) { weights[slot(my_lane, 4u, 0u)] = Real(data[across]); }
+        fn add_sums(across: u32) {} fn store(slice: u32, row: u32) { data[row] = weights[my_lane].x; }\n";
+    check("attention_tiled", &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), shaders::ATTENTION_TILED, tiled]);
     check("pairs", &[shaders::PAIRS]);
-    let skeletons: [(&str, &str, &[&str]); 13] = [
+    let skeletons: [(&str, &str, &[&str]); 15] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),
         ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction, shared]),
@@ -115,6 +128,8 @@ fn skeletons_with_identity_hooks() {
         ("matmul_tiled", shaders::MATMUL_TILED, &[quads]),
         ("matmul_subgroup", shaders::MATMUL_SUBGROUP, &[quads]),
         ("scatter", shaders::SCATTER, &[size, scatter]),
+        ("scatter_ordered", shaders::SCATTER_ORDERED, &[size, scatter]),
+        ("scatter_begin", shaders::SCATTER_BEGIN, &[scatter]),
         ("unpack", shaders::UNPACK, &[size, unpack]),
         ("scan", shaders::SCAN, &[scan]),
         ("scan_totals", shaders::SCAN_TOTALS, &[scan]),

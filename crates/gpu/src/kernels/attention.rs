@@ -1,10 +1,12 @@
 //! Attention and its cotangents, without the logits ever being stored.
 
+mod tiled;
+
 use crate::affine::{Affine, Space, Step};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{coordinates, loads_vectors};
 use crate::module::{Baked, Module, Slot, Width, stored};
-use gradus_device::Access;
+use gradus_device::{Access, Trust};
 use gradus_ir::op::attention::{AttentionPart, AttentionShape};
 use gradus_ir::plan::{BufferId, Kernel, Load};
 use gradus_ir::{DType, Error, Result};
@@ -174,8 +176,18 @@ struct Attention<'k> {
     dtype: DType,
     operands: Vec<Matrix>,
     mask: Option<Matrix>,
-    /// Whether eight neighbouring rows are a subgroup that shares what it loads.
-    is_team: bool,
+    sharing: Sharing,
+}
+
+/// Who shares what was loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// Nobody: an invocation for each row.
+    No,
+    /// Eight neighbouring rows, whose invocations are a subgroup.
+    Team,
+    /// The rows of a tile, for which there is a workgroup.
+    Tile,
 }
 
 pub(super) fn compile(
@@ -195,7 +207,7 @@ pub(super) fn compile(
         return Err(Error::TooLarge { shape: shape.logits() });
     }
     let operand = |load: usize| Matrix::new(NAMES[load], &kernel.loads[load], dtype);
-    let attention = Attention {
+    let mut attention = Attention {
         kernel,
         parts,
         causal,
@@ -203,15 +215,20 @@ pub(super) fn compile(
         mask: kernel.loads.get(numbers).map(|load| Matrix::new("mask", load, DType::Bool)),
         shape,
         dtype,
-        is_team: compiler.has_teams(),
+        sharing: if compiler.has_teams() { Sharing::Team } else { Sharing::No },
     };
+    if attention.fits_tiles(compiler, by_keys) {
+        attention.sharing = Sharing::Tile;
+    }
     let slices = attention.slices(by_keys);
     let rows = if by_keys { attention.shape.keys } else { attention.shape.queries };
-    let grid = match attention.is_team {
-        true => workgroups(slices * rows.div_ceil(TEAM)),
-        false => linear(slices * rows, compiler.tuning.workgroup),
+    let (grid, trust) = match attention.sharing {
+        Sharing::No => (linear(slices * rows, compiler.tuning.workgroup), Trust::Trusted),
+        Sharing::Team => (workgroups(slices * rows.div_ceil(TEAM)), Trust::Trusted),
+        // Rows are cut off at the last one, and tiles are as large as what reads them.
+        Sharing::Tile => (workgroups(slices * rows.div_ceil(tiled::TILE)), Trust::InBounds),
     };
-    compiler.launch(parts[0].name(), grid, |shader, baked| attention.generate(shader, baked, by_keys))
+    compiler.launch_of(trust, parts[0].name(), grid, |shader, baked| attention.generate(shader, baked, by_keys))
 }
 
 impl Attention<'_> {
@@ -224,7 +241,9 @@ impl Attention<'_> {
         let mut module = shader.module(Width::Vector, baked);
         let AttentionShape { group, queries, keys, .. } = self.shape;
         let slices = module.count(self.slices(by_keys));
-        module.function(&format!("{}() -> u32", if self.parts[0].is_gradient() { "slices" } else { "heads" }), &slices);
+        let is_tiled = self.sharing == Sharing::Tile;
+        let counted = if self.parts[0].is_gradient() || is_tiled { "slices" } else { "heads" };
+        module.function(&format!("{counted}() -> u32"), &slices);
         for (name, size) in [("group", group), ("queries", queries), ("keys", keys)] {
             let size = module.size(size as i64);
             module.function(&format!("{name}() -> u32"), &size);
@@ -232,10 +251,12 @@ impl Attention<'_> {
         // A query looks at all keys, or at one less for each query that comes after it.
         let last = "u32(clamp(i32(query + 1u + keys()) - i32(queries()), 0, i32(keys())))";
         module.function("last_key(query: u32) -> u32", if self.causal { last } else { "keys()" });
-        module.add(if self.is_team { TOGETHER } else { ALONE });
-        let rows = if by_keys { "keys()" } else { "queries()" };
-        let padded = if self.is_team { format!("({rows} + 7u) / 8u * 8u") } else { rows.into() };
-        module.function("rows_with_padding() -> u32", &padded);
+        if !is_tiled {
+            module.add(if self.is_team() { TOGETHER } else { ALONE });
+            let rows = if by_keys { "keys()" } else { "queries()" };
+            let padded = if self.is_team() { format!("({rows} + 7u) / 8u * 8u") } else { rows.into() };
+            module.function("rows_with_padding() -> u32", &padded);
+        }
         for operand in self.operands.iter().filter(|operand| self.reads(operand.name)) {
             operand.add_hooks(&mut module, self.dtype);
         }
@@ -251,6 +272,10 @@ impl Attention<'_> {
             &format!("min(Word(first) + Word(0u, 1u, 2u, 3u), Word({across} - 1u))"),
         );
         let skeleton = match self.parts[0] {
+            _ if is_tiled => {
+                self.add_tiled(&mut module, by_keys);
+                gradus_shaders::ATTENTION_TILED
+            }
             AttentionPart::Output | AttentionPart::LogSumExp => {
                 self.add_forward(&mut module);
                 gradus_shaders::ATTENTION
@@ -261,6 +286,14 @@ impl Attention<'_> {
             }
         };
         shader.finish(module, skeleton)
+    }
+
+    fn is_team(&self) -> bool {
+        self.sharing == Sharing::Team
+    }
+
+    fn has_output(&self) -> bool {
+        self.kernel.outputs.iter().any(|store| self.parts[store.register] == AttentionPart::Output)
     }
 
     /// Whether an operand is looked at.
@@ -293,8 +326,8 @@ impl Attention<'_> {
     fn seen(&self, last: &str, by_keys: bool) -> String {
         let four = "Word(first) + Word(0u, 1u, 2u, 3u)";
         let mut condition = format!("{four} < Word({last})");
-        if by_keys && self.causal && self.is_team {
-            // The team begins with the first of its rows.
+        if by_keys && self.causal && self.sharing != Sharing::No {
+            // All begin with the first of their rows.
             condition = format!("({condition}) & ({four} >= Word(first_across(row)))");
         }
         if self.mask.is_none() {
@@ -309,15 +342,15 @@ impl Attention<'_> {
 
     fn add_forward(&self, module: &mut Module<'_>) {
         let (query, key) = (self.operand("query"), self.operand("key"));
-        let has_output = self.kernel.outputs.iter().any(|store| self.parts[store.register] == AttentionPart::Output);
+        let has_output = self.has_output();
         module.add(&format!("var<private> held: array<Real, {}>;", query.chunks()));
         module.add(&format!(
             "fn fetch(head: u32, row: u32) {{\n{}{}}}",
             self.turned_to("head", "head / group()"),
             query.hold("held")
         ));
-        key.add_dots(module, "logits", "held", self.is_team);
-        let last_row = if self.is_team { "min(query / 8u * 8u + 7u, queries() - 1u)" } else { "query" };
+        key.add_dots(module, "logits", "held", self.is_team());
+        let last_row = if self.is_team() { "min(query / 8u * 8u + 7u, queries() - 1u)" } else { "query" };
         module.function("last_of_team(query: u32) -> u32", &format!("last_key({last_row})"));
         let seen = self.seen("last_key(row)", false);
         module.add(&format!(
@@ -330,7 +363,7 @@ impl Attention<'_> {
             for chunk in 0..value.chunks() {
                 let _ = writeln!(rescaled, "    sums[{chunk}] *= factor;");
             }
-            value.add_sums(module, self.is_team);
+            value.add_sums(module, self.is_team());
         } else {
             module.add("fn add(weights: Real, first: u32) {\n}");
         }
@@ -377,28 +410,41 @@ impl Attention<'_> {
         text
     }
 
+    /// Adds the range of what a row meets across, but for a mask.
+    fn add_range(&self, module: &mut Module<'_>, by_keys: bool) {
+        // The query that looks at no key after this one.
+        let first = if by_keys && self.causal { "u32(max(i32(row + queries()) - i32(keys()), 0))" } else { "0u" };
+        module.function("first_across(row: u32) -> u32", first);
+        module.function("last_across(row: u32) -> u32", if by_keys { "queries()" } else { "last_key(row)" });
+    }
+
+    /// The choice of a slice's matrices, and of each head's that shares them.
+    fn choices(&self, by_keys: bool) -> (String, String) {
+        match by_keys {
+            true => (self.turned_to("slice * group()", "slice"), self.turned_to("slice * group() + walk", "slice")),
+            false => (self.turned_to("slice", "slice / group()"), String::new()),
+        }
+    }
+
     fn add_gradient(&self, module: &mut Module<'_>, part: AttentionPart, by_keys: bool) {
         let slopes = part != AttentionPart::GradValue;
         let [query, key, cotangent] = ["query", "key", "cotangent"].map(|name| self.operand(name));
         module.function("rows() -> u32", if by_keys { "keys()" } else { "queries()" });
         module.function("walks() -> u32", if by_keys { "group()" } else { "1u" });
-        // The query that looks at no key after this one.
-        let first = if by_keys && self.causal { "u32(max(i32(row + queries()) - i32(keys()), 0))" } else { "0u" };
-        module.function("first_across(row: u32) -> u32", first);
-        module.function("last_across(row: u32) -> u32", if by_keys { "queries()" } else { "last_key(row)" });
+        self.add_range(module, by_keys);
         let (first_row, last_row) =
-            if self.is_team { ("row / 8u * 8u", "min(row / 8u * 8u + 7u, rows() - 1u)") } else { ("row", "row") };
+            if self.is_team() { ("row / 8u * 8u", "min(row / 8u * 8u + 7u, rows() - 1u)") } else { ("row", "row") };
         module.function("first_of_team(row: u32) -> u32", &format!("first_across({first_row})"));
         module.function("last_of_team(row: u32) -> u32", &format!("last_across({last_row})"));
         let (held, rows) = if by_keys { (key, query) } else { (query, key) };
         module.add(&format!("var<private> held: array<Real, {}>;", held.chunks()));
-        rows.add_dots(module, "logits", "held", self.is_team);
+        rows.add_dots(module, "logits", "held", self.is_team());
         let mut hold = held.hold("held");
         if slopes {
             let value = self.operand("value");
             let (held, rows) = if by_keys { (value, cotangent) } else { (cotangent, value) };
             module.add(&format!("var<private> held_beside: array<Real, {}>;", held.chunks()));
-            rows.add_dots(module, "slopes", "held_beside", self.is_team);
+            rows.add_dots(module, "slopes", "held_beside", self.is_team());
             hold.push_str(&held.hold("held_beside"));
         }
         let summed = match part {
@@ -407,12 +453,9 @@ impl Attention<'_> {
             _ => cotangent,
         };
         module.add(&format!("var<private> sums: array<Real, {}>;", summed.chunks()));
-        summed.add_sums(module, self.is_team);
+        summed.add_sums(module, self.is_team());
 
-        let (fetch, turn) = match by_keys {
-            true => (self.turned_to("slice * group()", "slice"), self.turned_to("slice * group() + walk", "slice")),
-            false => (self.turned_to("slice", "slice / group()"), String::new()),
-        };
+        let (fetch, turn) = self.choices(by_keys);
         module.add(&format!("fn fetch(slice: u32, row: u32) {{\n{fetch}{hold}}}"));
         module.add(&format!("fn turn(slice: u32, walk: u32) {{\n{turn}}}"));
 
@@ -422,7 +465,7 @@ impl Attention<'_> {
             if !by_keys {
                 return format!("{name}(row)");
             }
-            if !self.is_team {
+            if !self.is_team() {
                 let four = ["x", "y", "z", "w"].map(|lane| format!("{name}(others.{lane})"));
                 return format!("Real({})", four.join(", "));
             }

@@ -19,8 +19,13 @@ const LONGEST: usize = 32768;
 pub(super) const SHORTEST: usize = 256;
 /// Elements that are worth a workgroup of their own.
 const SHORTEST_ROW: usize = 4096;
-/// Rows of neighbours from this length on are worth a workgroup.
+/// Rows from this length on are worth several invocations.
 const WORKGROUP_ROW: usize = 64;
+/// Elements of a short row that are worth an invocation.
+const SHARE: usize = 8;
+/// Neighbouring rows that a workgroup walks down together: their elements at a place are a piece of memory that it pays to
+/// load.
+const ABREAST: usize = 8;
 
 /// What an invocation computes at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,36 @@ impl Lanes {
     }
 }
 
+/// Who walks along a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Walkers {
+    /// An invocation.
+    One,
+    /// A share of a workgroup, which has `across` rows. Where it is `down`, neighbouring invocations stand at neighbouring
+    /// rows.
+    Several { across: usize, down: bool },
+}
+
+impl Walkers {
+    /// What suits a kernel with so many rows of this length.
+    fn of(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, rows: usize, row_len: usize) -> Walkers {
+        let workgroup = compiler.tuning.workgroup as usize;
+        if !compiler.tuning.cooperates || row_len < WORKGROUP_ROW {
+            return Walkers::One;
+        }
+        if reads_rows(kernel, split) {
+            let slices = (row_len / SHARE).next_power_of_two().min(workgroup);
+            return Walkers::Several { across: workgroup / slices, down: false };
+        }
+        // Many rows are enough to do anyway; and what is stored along columns would be scattered.
+        let is_wide = rows >= compiler.tuning.busy / ABREAST;
+        if is_wide || !kernel.outputs.iter().all(|store| store.per_row) {
+            return Walkers::One;
+        }
+        Walkers::Several { across: ABREAST, down: true }
+    }
+}
+
 /// A row program, or one of the two that a long one is made of.
 #[derive(Clone, Copy)]
 struct RowProgram<'k> {
@@ -75,8 +110,7 @@ struct RowProgram<'k> {
     parts: usize,
     /// How many elements a part has.
     segment: usize,
-    /// Whether a workgroup walks along each part, or an invocation.
-    by_workgroup: bool,
+    walkers: Walkers,
     lanes: Lanes,
     /// Where the parts of an argmax have left their indices, and how many there are.
     candidates: Option<(BufferId, usize)>,
@@ -90,16 +124,19 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     if row_len > 1 << 31 {
         return Err(Error::TooLarge { shape: kernel.space.clone() });
     }
-    let by_workgroup = compiler.tuning.cooperates && row_len >= WORKGROUP_ROW && reads_rows(kernel, split);
+    let walkers = Walkers::of(compiler, kernel, split, rows, row_len);
     let reductions = reductions(kernel);
     // For GPUs, whose invocations side by side read neighbours anyway, this was not measured.
     let lanes = if compiler.tuning.cooperates { Lanes::One } else { lanes(kernel, split, &reductions) };
-    let (parts, segment) = match by_workgroup {
+    let (parts, segment) = match walkers {
         _ if !may_be_cut(kernel, &reductions) => (1, row_len.max(1)),
-        true => parts(compiler.tuning.busy / compiler.tuning.workgroup as usize, rows, row_len, SHORTEST_ROW),
-        false => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, SHORTEST),
+        Walkers::Several { across, .. } => {
+            let workgroups = compiler.tuning.busy / compiler.tuning.workgroup as usize;
+            parts(workgroups, rows.div_ceil(across), row_len, SHORTEST_ROW)
+        }
+        Walkers::One => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, SHORTEST),
     };
-    let whole = RowProgram { kernel, axes, parts, segment, by_workgroup, lanes, candidates: None };
+    let whole = RowProgram { kernel, axes, parts, segment, walkers, lanes, candidates: None };
     if parts == 1 {
         return whole.compile(compiler);
     }
@@ -116,7 +153,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
         && op.gives_index()
     {
         let candidates = Some((*partial, parts));
-        let last = RowProgram { parts: 1, segment: parts, by_workgroup: false, lanes: Lanes::One, candidates, ..whole };
+        let (walkers, lanes) = (Walkers::One, Lanes::One);
+        let last = RowProgram { parts: 1, segment: parts, walkers, lanes, candidates, ..whole };
         return last.compile(compiler);
     }
     compile(compiler, &combining(kernel, split, &reductions, &partials, parts), 1)
@@ -226,7 +264,7 @@ struct Registers {
 
 impl RowProgram<'_> {
     fn compile(&self, compiler: &mut Compiler<'_>) -> Result<()> {
-        let RowProgram { kernel, axes, parts, by_workgroup, lanes, .. } = *self;
+        let RowProgram { kernel, axes, parts, walkers, lanes, .. } = *self;
         let split = kernel.space.len() - axes;
         let rows = kernel.space[..split].iter().product::<usize>() / lanes.rows();
         let (space, maps) = lanes.space(kernel, split);
@@ -236,7 +274,10 @@ impl RowProgram<'_> {
             needed: kernel.expression.needed(kernel.outputs.iter().map(|store| store.register)),
         };
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
-            let skeleton = if by_workgroup { gradus_shaders::REDUCE_WORKGROUP } else { gradus_shaders::REDUCE_SERIAL };
+            let skeleton = match walkers {
+                Walkers::One => gradus_shaders::REDUCE_SERIAL,
+                Walkers::Several { .. } => gradus_shaders::REDUCE_WORKGROUP,
+            };
             let (main, pass) = skeleton.split_once("// Once for each pass").unwrap_or((skeleton, ""));
             // The first line of the second part goes on with the comment.
             let pass = pass.split_once('\n').map_or("", |(_, rest)| rest);
@@ -254,9 +295,9 @@ impl RowProgram<'_> {
             }
             shader.finish(generator.module, &text)
         };
-        let grid = match by_workgroup {
-            true => workgroups(rows * parts),
-            false => linear(rows * parts, compiler.tuning.workgroup),
+        let grid = match walkers {
+            Walkers::One => linear(rows * parts, compiler.tuning.workgroup),
+            Walkers::Several { across, .. } => workgroups(rows.div_ceil(across) * parts),
         };
         compiler.launch("reduce", grid, generate)
     }
@@ -299,13 +340,18 @@ impl Generator<'_, '_> {
             .collect();
         self.add_row();
         let last_pass = kernel.outputs.iter().map(|store| self.registers.passes[store.register]).max().unwrap_or(0);
-        let lane = if self.program.by_workgroup { ", lane" } else { "" };
-        let lane_type = if self.program.by_workgroup { ", lane: u32" } else { "" };
+        let (lane, lane_types) = match self.program.walkers {
+            Walkers::One => ("", ""),
+            Walkers::Several { across, down } => {
+                self.module.add(&format!("const ACROSS = {across}u;\nconst IS_DOWN = {down};"));
+                (", lane", ", lane: u32, leads: bool")
+            }
+        };
         let mut program = match lanes {
             Lanes::Across => {
                 String::from("fn program(i: u32, four: u32, first: u32, last: u32) {\n    let row = 4u * four;\n")
             }
-            _ => format!("fn program(i: u32, row: u32, first: u32, last: u32{lane_type}) {{\n"),
+            _ => format!("fn program(i: u32, row: u32, first: u32, last: u32{lane_types}) {{\n"),
         };
         let mut passes = 0;
         for pass in 0..=last_pass {
@@ -317,8 +363,8 @@ impl Generator<'_, '_> {
                 passes += 1;
             }
         }
-        if self.program.by_workgroup {
-            program.push_str("    if lane != 0u {\n        return;\n    }\n");
+        if self.program.walkers != Walkers::One {
+            program.push_str("    if !leads {\n        return;\n    }\n");
         }
         for (array, store) in outputs.iter().filter(|(_, store)| store.per_row) {
             let dtype = kernel.expression.dtype(store.register);

@@ -26,8 +26,25 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, descending: 
     let dtype = compiler.buffers[kernel.loads[0].buffer].dtype;
     let operand = Lines::new(&kernel.loads, &kernel.space, outer.len());
     let rows = outer.iter().product();
-    let sort = Sort { operand, dtype, descending, rows, row, output: only_output(kernel)?.buffer };
-    if row <= SHORT { sort.short(compiler) } else { sort.by_digits(compiler) }
+    let bits = if dtype == DType::Bool { 1 } else { u32::BITS };
+    Sort { operand, dtype, descending, rows, row, output: only_output(kernel)?.buffer, bits }.compile(compiler)
+}
+
+/// Adds the launches that put rows of indices, all of them below `extent`, into ascending order; gives the buffer
+/// `[rows, row]` of where in its row each one was.
+pub(super) fn of_indices(compiler: &mut Compiler<'_>, indices: &Load, extent: usize) -> Result<BufferId> {
+    let shape = indices.view.shape();
+    let (row, outer) = shape.split_last().map_or((1, &[][..]), |(&row, outer)| (row, outer));
+    if shape.numel() > 1 << 31 {
+        return Err(Error::TooLarge { shape });
+    }
+    let dtype = compiler.buffers[indices.buffer].dtype;
+    let operand = Lines::new(std::slice::from_ref(indices), &shape, outer.len());
+    let output = compiler.add_buffer(DType::I32, shape.numel());
+    let bits = usize::BITS - extent.leading_zeros();
+    let rows = outer.iter().product();
+    Sort { operand, dtype, descending: false, rows, row, output, bits }.compile(compiler)?;
+    Ok(output)
 }
 
 /// A sort of rows.
@@ -39,6 +56,8 @@ struct Sort {
     /// How many elements a row has.
     row: usize,
     output: BufferId,
+    /// How many of the lowest bits tell keys apart.
+    bits: u32,
 }
 
 /// Keys, and the index in its row that each of them had at first.
@@ -49,6 +68,10 @@ struct Sorted {
 }
 
 impl Sort {
+    fn compile(&self, compiler: &mut Compiler<'_>) -> Result<()> {
+        if self.row <= SHORT { self.short(compiler) } else { self.by_digits(compiler) }
+    }
+
     /// Adds `key(row, k)`, a word that compares as an element of the operand does.
     fn add_key(&self, module: &mut Module<'_>) {
         let not = if self.descending { "~" } else { "" };
@@ -79,7 +102,7 @@ impl Sort {
 
     fn by_digits(&self, compiler: &mut Compiler<'_>) -> Result<()> {
         let (parts, segment) = reduce::parts(compiler.tuning.busy, self.rows, self.row, reduce::SHORTEST);
-        let passes = if self.dtype == DType::Bool { 1 } else { u32::BITS as usize / DIGIT };
+        let passes = (self.bits as usize).div_ceil(DIGIT);
         let mut from = None;
         for pass in 0..passes {
             let cut = Pass { sort: self, parts, segment, shift: pass * DIGIT, from };

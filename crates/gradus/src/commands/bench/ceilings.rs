@@ -9,6 +9,8 @@ use std::time::Instant;
 
 /// Floats that are copied: more than caches hold.
 const COPIED: usize = 1 << 24;
+/// Seconds of a sample.
+const SAMPLE: f64 = 0.02;
 /// Multiply-adds of one invocation: so many rounds of 32 by vectors of four.
 const ROUNDS: usize = 128;
 const PER_INVOCATION: usize = ROUNDS * 32 * 4;
@@ -45,8 +47,8 @@ impl Ceilings {
             copy: copy(device)?,
             f32: if is_cpu { multiply_adds_of_cpu() } else { multiply_adds(device, DType::F32)? },
             f16: if is_cpu { None } else { where_there_is_one(multiply_adds(device, DType::F16))? },
-            dispatch: fastest(device, 1000, || increment.call(std::slice::from_ref(&one)).map(drop))?,
-            read: fastest(device, 20, || increment.call(std::slice::from_ref(&one))?[0].item::<f32>().map(drop))?,
+            dispatch: fastest(device, || increment.call(std::slice::from_ref(&one)).map(drop))?,
+            read: fastest(device, || increment.call(std::slice::from_ref(&one))?[0].item::<f32>().map(drop))?,
         })
     }
 
@@ -74,18 +76,19 @@ fn where_there_is_one<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Seconds of an iteration: the fastest of some samples, since other programs only ever add.
-fn fastest(device: &Device, count: usize, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut least = f64::INFINITY;
-    for _ in 0..8 {
+/// Seconds of an iteration: the fastest of some samples, since other programs only ever add. A sample has so many iterations
+/// that waiting for the device at its end does not count.
+fn fastest(device: &Device, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut sample = |count: usize| -> Result<f64> {
         let start = Instant::now();
-        for _ in 0..count {
-            once()?;
-        }
+        (0..count).try_for_each(|_| once())?;
         device.synchronise()?;
-        least = least.min(start.elapsed().as_secs_f64() / count as f64);
-    }
-    Ok(least)
+        Ok(start.elapsed().as_secs_f64() / count as f64)
+    };
+    // The first one plans and compiles.
+    sample(1)?;
+    let count = (SAMPLE / sample(4)?).clamp(1.0, 1000.0) as usize;
+    (0..8).try_fold(f64::INFINITY, |least, _| Ok(sample(count)?.min(least)))
 }
 
 /// Bytes per second, of a copy by hand or of the library's own map: the better one.
@@ -110,8 +113,8 @@ fn copy(device: &Device) -> Result<f64> {
         .build()?;
     let x = Tensor::zeros([COPIED], device) + 0.0;
     x.eval()?;
-    let by_hand = fastest(device, 4, || copy.apply(&[&x]).eval())?;
-    let as_map = fastest(device, 4, || (&x * 2.0).eval())?;
+    let by_hand = fastest(device, || copy.apply(&[&x]).eval())?;
+    let as_map = fastest(device, || (&x * 2.0).eval())?;
     Ok(2.0 * 4.0 * COPIED as f64 / by_hand.min(as_map))
 }
 
@@ -147,7 +150,7 @@ fn multiply_adds(device: &Device, dtype: DType) -> Result<f64> {
     loop {
         let x = Tensor::full([invocations], 1.0, device).to_dtype(dtype) + 0.0;
         x.eval()?;
-        let seconds = fastest(device, 1, || op.apply(&[&x]).eval())?;
+        let seconds = fastest(device, || op.apply(&[&x]).eval())?;
         if seconds > 0.02 || invocations >= 1 << 24 {
             return Ok(2.0 * (PER_INVOCATION * invocations) as f64 / seconds);
         }
