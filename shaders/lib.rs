@@ -21,6 +21,8 @@ files! {
     MATMUL_DIRECT = "matmul_direct.wgsl";
     /// Matrix products through workgroup memory.
     MATMUL_TILED = "matmul_tiled.wgsl";
+    /// Products of f16 by cooperative matrices.
+    MATMUL_COOPERATIVE = "matmul_cooperative.wgsl";
     /// Matrix products in the registers of a subgroup.
     MATMUL_SUBGROUP = "matmul_subgroup.wgsl";
     /// Scatter, output-stationary.

@@ -47,6 +47,13 @@ fn check(problems: &Value, run: &Value, device: &Device) -> Result<()> {
                     Tolerance::both(if count <= 10 { 1e-2 } else { 0.1 })
                 }
                 DType::F32 if is_cpu(device) => Tolerance { absolute: 10.0 * gap, relative: f32::EPSILON.into() },
+                // What is told of f64 below is so in f32, on the CPU too, by 4e-3 where the mean of squares is divided before it
+                // is multiplied. So a GPU cannot be told right from wrong as closely, whose own roundings are others.
+                DType::F32
+                    if json::text(run, "optimizer")? == "adafactor" && count > 10 && device.name().starts_with("gpu") =>
+                {
+                    Tolerance::both(1e-2)
+                }
                 // A GPU divides and takes roots less exactly than both runs did.
                 DType::F32 => Tolerance { absolute: 10.0 * gap + 2e-6, relative: 2e-6 },
                 // Where it has converged, squares are below Adafactor's ε, and what is divided by them grows: in another order of

@@ -7,13 +7,23 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 /// Says what is wrong with a shader, if anything is.
 pub(crate) fn translate(source: &str) -> Result<(), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string(source))?;
-    let capabilities =
+    let mut capabilities =
         Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_INT64;
+    // naga writes them for no other language than SPIR-V where all are of 16 by 16.
+    let is_cooperative = source.contains("enable wgpu_cooperative_matrix;");
+    if is_cooperative {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX;
+    }
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|error| error.emit_to_string(source))?;
 
-    let words = spv::write_vec(&module, &info, &spv::Options::default(), None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options =
+        spv::Options { lang_version: if is_cooperative { (1, 3) } else { (1, 0) }, ..spv::Options::default() };
+    let words = spv::write_vec(&module, &info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    if is_cooperative {
+        return if words.is_empty() { Err("SPIR-V: nothing was written".into()) } else { Ok(()) };
+    }
     let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..msl::Options::default() };
     let (metal, _) = msl::write_string(&module, &info, &options, &msl::PipelineOptions::default())
         .map_err(|error| format!("MSL: {error}"))?;

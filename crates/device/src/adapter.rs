@@ -207,6 +207,15 @@ impl Adapter {
         ]
     }
 
+    /// Whether it has cooperative matrices of 16 by 16 numbers of f16 whose products are summed up in f32.
+    pub(crate) fn multiplies_f16(&self) -> bool {
+        use wgpu::CooperativeScalarType::{F16, F32};
+        self.wgpu
+            .cooperative_matrix_properties()
+            .iter()
+            .any(|p| (p.m_size, p.n_size, p.k_size) == (16, 16, 16) && (p.ab_type, p.cr_type) == (F16, F32))
+    }
+
     /// wgpu's adapter.
     pub fn wgpu(&self) -> &wgpu::Adapter {
         &self.wgpu

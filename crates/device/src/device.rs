@@ -54,11 +54,12 @@ pub(crate) struct Inner {
 impl Device {
     /// Opens an adapter, with all its limits and those of its features that kernels or this crate make use of.
     pub fn open(adapter: &Adapter, options: &Options) -> Result<Device, Error> {
-        let wanted = Features::SUBGROUP
+        let mut wanted = Features::SUBGROUP
             | Features::SHADER_F16
             | Features::SHADER_INT64
             | Features::IMMEDIATES
             | Features::TIMESTAMP_QUERY;
+        wanted.set(Features::EXPERIMENTAL_COOPERATIVE_MATRIX, adapter.multiplies_f16());
         let features = if options.webgpu_limits { Features::empty() } else { wanted & adapter.features() };
         let mut limits = adapter.limits();
         if options.webgpu_limits {
@@ -67,11 +68,23 @@ impl Device {
         if !features.contains(Features::IMMEDIATES) {
             limits.max_immediate_size = 0;
         }
+        let experimental_features = if features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            #[allow(unsafe_code)]
+            // SAFETY: what wgpu warns of are bugs in what it calls experimental, and cooperative matrices are all that is
+            // asked for. One shader of this library's own uses them (`matmul_cooperative.wgsl`), in uniform control flow, on
+            // workgroup memory, at indices within it. Users' shaders cannot: their text comes after declarations, where the
+            // language lets nothing be enabled.
+            unsafe {
+                wgpu::ExperimentalFeatures::enabled()
+            }
+        } else {
+            wgpu::ExperimentalFeatures::disabled()
+        };
         let request = adapter.wgpu().request_device(&wgpu::DeviceDescriptor {
             label: Some("gradus"),
             required_features: features,
             required_limits: limits,
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         });
@@ -118,7 +131,7 @@ impl Device {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         Device(Arc::new(Inner {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            limits: Limits::of(&wgpu, RING_BYTES),
+            limits: Limits::of(&wgpu, description.id != EXTERNAL, RING_BYTES),
             wgpu,
             queue,
             external: description.id == EXTERNAL,

@@ -25,11 +25,13 @@ pub struct Limits {
     pub f16: bool,
     /// Whether shaders have `u64`.
     pub u64: bool,
+    /// Whether subgroups multiply cooperative matrices of 16 by 16 numbers of f16, and sum up in f32.
+    pub cooperative_f16: bool,
 }
 
 impl Limits {
-    /// The limits of an open device.
-    pub(crate) fn of(device: &wgpu::Device, parameter_ring: u64) -> Limits {
+    /// The limits of a device that this crate has opened, or of one that was there.
+    pub(crate) fn of(device: &wgpu::Device, opened: bool, parameter_ring: u64) -> Limits {
         let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
         let has = |feature| features.contains(feature);
         let immediate_bytes = if has(wgpu::Features::IMMEDIATES) { limits.max_immediate_size & !3 } else { 0 };
@@ -50,6 +52,8 @@ impl Limits {
             subgroup_size: has(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size)),
             f16: has(wgpu::Features::SHADER_F16),
             u64: has(wgpu::Features::SHADER_INT64),
+            // Asked for where the adapter has these matrices alone.
+            cooperative_f16: opened && has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         }
     }
 }

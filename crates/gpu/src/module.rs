@@ -63,6 +63,8 @@ pub(crate) struct Module<'a> {
     width: Width,
     baked: Baked<'a>,
     loads_pairs: bool,
+    /// What of the language is enabled besides f16.
+    enabled: Vec<&'static str>,
     bindings: Vec<Binding>,
     parameters: Vec<Parameter>,
     sizes: Vec<u32>,
@@ -103,6 +105,7 @@ impl<'a> Module<'a> {
             width,
             baked,
             loads_pairs,
+            enabled: Vec::new(),
             bindings: Vec::new(),
             parameters: Vec::new(),
             sizes: Vec::new(),
@@ -118,6 +121,11 @@ impl<'a> Module<'a> {
     pub(crate) fn add(&mut self, text: &str) {
         self.text.push_str(text);
         self.text.push('\n');
+    }
+
+    /// Enables an extension of the language.
+    pub(crate) fn enable(&mut self, extension: &'static str) {
+        self.enabled.push(extension);
     }
 
     /// Adds a function of one expression.
@@ -198,6 +206,9 @@ impl<'a> Module<'a> {
         if self.has_f16() {
             text.push_str(ENABLE_F16);
             types.push(("Half", "f16"));
+        }
+        for extension in &self.enabled {
+            let _ = writeln!(text, "enable {extension};");
         }
         for (alias, scalar) in types {
             let _ = match self.width {

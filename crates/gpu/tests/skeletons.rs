@@ -118,8 +118,13 @@ fn skeletons_with_identity_hooks() {
         fn first_of_tile(row: u32) -> u32 { return 0u; } fn last_of_tile(row: u32) -> u32 { return row + 32u; }
         fn weigh(row: u32, across: u32) { weights[slot(my_lane, 4u, 0u)] = Real(data[across]); }
         fn add_sums(across: u32) {} fn store(slice: u32, row: u32) { data[row] = weights[my_lane].x; }\n";
-    check("attention_tiled", &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), shaders::ATTENTION_TILED, tiled]);
+    check(
+        "attention_tiled",
+        &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), shaders::ATTENTION_TILED, tiled],
+    );
     check("pairs", &[shaders::PAIRS]);
+    let enable = "enable f16;\nenable wgpu_cooperative_matrix;\n";
+    check("matmul_cooperative", &[enable, SCALAR, SIZES, best, &libraries(), shaders::MATMUL_COOPERATIVE, quads]);
     let skeletons: [(&str, &str, &[&str]); 15] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),

@@ -14,6 +14,9 @@ use std::fmt::Write;
 /// Multiplications from which on it pays to compile for longer.
 const LARGE: usize = 1 << 24;
 
+/// Workgroup memory of a product by cooperative matrices.
+const COOPERATIVE_BYTES: u32 = 2 * 1280 * 8 + 512 * 16;
+
 /// How a product is cut into the work of workgroups.
 #[derive(Clone, Copy)]
 enum Tiling {
@@ -22,15 +25,29 @@ enum Tiling {
     /// A tile per workgroup of 256, through workgroup memory: `side` by `side` invocations of a team, of which each has
     /// `quads` times four results along either side.
     Tiled { side: usize, quads: usize },
+    /// 128 by 128 of f16 per workgroup of eight subgroups, as cooperative matrices.
+    Cooperative,
     /// So many times eight rows by 32 columns per subgroup of eight, which is a workgroup.
     Subgroup { row_groups: usize },
 }
 
 impl Tiling {
-    /// What suits a device, and so many products of rows and columns with so many multiplications altogether.
-    fn of(compiler: &Compiler<'_>, [batches, rows, columns]: [usize; 3], multiplications: usize) -> Tiling {
+    /// What suits a device, and so many products of rows and columns, of f16 or not, with so many multiplications
+    /// altogether.
+    fn of(compiler: &Compiler<'_>, extents: [usize; 3], are_halves: bool, multiplications: usize) -> Tiling {
+        let [_, rows, _] = extents;
         match () {
-            () if compiler.tuning.cooperates => Tiling::tiled(compiler.tuning.busy / 512, [batches, rows, columns]),
+            () if compiler.tuning.cooperates => {
+                let limits = compiler.limits();
+                let has_matrices = limits.cooperative_f16
+                    && limits.subgroup_size == Some((32, 32))
+                    && limits.workgroup_bytes >= COOPERATIVE_BYTES;
+                let enough = compiler.tuning.busy / 512;
+                if are_halves && has_matrices && Tiling::suits(128, enough / 4, extents) {
+                    return Tiling::Cooperative;
+                }
+                Tiling::tiled(enough, extents)
+            }
             () if compiler.has_teams() => {
                 // The largest tile is faster by a fifth, and takes half as long again to compile.
                 let most = if multiplications < LARGE { 4 } else { 8 };
@@ -40,15 +57,17 @@ impl Tiling {
         }
     }
 
-    /// The largest tile of which there are enough, if it does not compute much more than there is.
-    fn tiled(enough: usize, [batches, rows, columns]: [usize; 3]) -> Tiling {
-        let padded = |tile: usize| rows.next_multiple_of(tile) * columns.next_multiple_of(tile);
-        let suits = |&(side, quads): &(usize, usize)| {
-            let tile = 4 * side * quads;
-            batches * padded(tile) / (tile * tile) >= enough && 4 * padded(tile) <= 5 * padded(32)
-        };
+    /// The largest tile of which there are enough.
+    fn tiled(enough: usize, extents: [usize; 3]) -> Tiling {
+        let suits = |&(side, quads): &(usize, usize)| Tiling::suits(4 * side * quads, enough, extents);
         let (side, quads) = [(16, 2), (8, 2)].into_iter().find(suits).unwrap_or((8, 1));
         Tiling::Tiled { side, quads }
+    }
+
+    /// Whether there are enough tiles, and these have not much more results than there are.
+    fn suits(tile: usize, enough: usize, [batches, rows, columns]: [usize; 3]) -> bool {
+        let padded = |tile: usize| rows.next_multiple_of(tile) * columns.next_multiple_of(tile);
+        batches * padded(tile) / (tile * tile) >= enough && 4 * padded(tile) <= 5 * padded(32)
     }
 
     /// Rows and columns of a tile.
@@ -56,6 +75,7 @@ impl Tiling {
         match self {
             Tiling::Direct => (4, 4),
             Tiling::Tiled { side, quads } => (4 * side * quads, 4 * side * quads),
+            Tiling::Cooperative => (128, 128),
             Tiling::Subgroup { row_groups } => (8 * row_groups, 32),
         }
     }
@@ -65,7 +85,7 @@ impl Tiling {
     fn invocations(self) -> usize {
         match self {
             Tiling::Direct => 1,
-            Tiling::Tiled { .. } => 256,
+            Tiling::Tiled { .. } | Tiling::Cooperative => 256,
             Tiling::Subgroup { .. } => 16,
         }
     }
@@ -73,7 +93,7 @@ impl Tiling {
     /// How many places of the summed axis are worth a workgroup of their own.
     fn shortest(self) -> usize {
         match self {
-            Tiling::Tiled { .. } => 1024,
+            Tiling::Tiled { .. } | Tiling::Cooperative => 1024,
             Tiling::Direct | Tiling::Subgroup { .. } => reduce::SHORTEST,
         }
     }
@@ -95,11 +115,11 @@ pub(super) fn compile(
         return Err(Error::TooLarge { shape: kernel.space.clone() });
     }
     let dtype = a.dtype();
-    let tiling = Tiling::of(compiler, [batches, rows, columns], results.saturating_mul(inner));
+    let are_halves = a.is_half() && b.is_half();
+    let tiling = Tiling::of(compiler, [batches, rows, columns], are_halves, results.saturating_mul(inner));
     let (high, wide) = tiling.extents();
     let tiles = batches * rows.div_ceil(high) * columns.div_ceil(wide);
-    let (parts, segment) =
-        reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, tiling.shortest());
+    let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, tiling.shortest());
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
@@ -124,17 +144,21 @@ pub(super) fn compile(
             let size = module.size(size as i64);
             module.function(&format!("{name}() -> u32"), &size);
         }
-        if let Tiling::Direct = tiling {
-            a.add_element(&mut module, "a", "row");
-            b.add_element(&mut module, "b", "column");
-        } else {
+        if matches!(tiling, Tiling::Tiled { .. } | Tiling::Subgroup { .. }) {
             let product = if dtype.is_float() { "fma(Vector(a), b, c)" } else { "a * b + c" };
             module.function("mad(a: Element, b: Vector, c: Vector) -> Vector", product);
         }
         match tiling {
-            Tiling::Direct => {}
-            Tiling::Tiled { side, quads } => {
-                module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
+            Tiling::Direct => {
+                a.add_element(&mut module, "a", "row");
+                b.add_element(&mut module, "b", "column");
+            }
+            Tiling::Tiled { .. } | Tiling::Cooperative => {
+                if let Tiling::Tiled { side, quads } = tiling {
+                    module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
+                } else {
+                    module.enable("wgpu_cooperative_matrix");
+                }
                 for (name, operand) in [("a", &a), ("b", &b)] {
                     let along_k = operand.is_along_k();
                     module.add(&format!("const {}_ALONG_K = {along_k};", name.to_uppercase()));
@@ -150,7 +174,7 @@ pub(super) fn compile(
         }
         let partial = partial.map(|partial| (partial, dtype));
         match (tiling, width) {
-            (Tiling::Tiled { .. } | Tiling::Subgroup { .. }, Width::Scalar) => {
+            (_, Width::Scalar) if !matches!(tiling, Tiling::Direct) => {
                 add_store(&mut module, "store_one", kernel, partial, &space, &maps);
                 module.add(STORE_FOUR);
             }
@@ -159,16 +183,18 @@ pub(super) fn compile(
         let skeleton = match tiling {
             Tiling::Direct => gradus_shaders::MATMUL_DIRECT,
             Tiling::Tiled { .. } => gradus_shaders::MATMUL_TILED,
+            Tiling::Cooperative => gradus_shaders::MATMUL_COOPERATIVE,
             Tiling::Subgroup { .. } => gradus_shaders::MATMUL_SUBGROUP,
         };
         shader.finish(module, skeleton)
     };
     let grid = match tiling {
         Tiling::Direct => linear(tiles * parts, compiler.tuning.workgroup),
-        Tiling::Tiled { .. } | Tiling::Subgroup { .. } => workgroups(tiles * parts),
+        _ => workgroups(tiles * parts),
     };
     // Lines and places are cut off at the last one, and tiles are as large as what reads them.
-    let trust = if matches!(tiling, Tiling::Tiled { .. }) { Trust::InBounds } else { Trust::Trusted };
+    let trust =
+        if matches!(tiling, Tiling::Tiled { .. } | Tiling::Cooperative) { Trust::InBounds } else { Trust::Trusted };
     compiler.launch_of(trust, "matmul", grid, generate)?;
     let Some(partial) = partial else { return Ok(()) };
     if let ([(Instruction::Accumulator, _)], [store]) = (&kernel.expression.instructions[..], &kernel.outputs[..]) {

@@ -4,7 +4,7 @@ use crate::affine::{Affine, Space};
 use crate::expression::{self, Address, Emit, Emitter, Place, coordinates, from_stored, stored_at, to_stored};
 use crate::module::{Module, Slot, Width, stored};
 use gradus_device::Access;
-use gradus_ir::plan::{BufferId, Expression, Family, Kernel, Register};
+use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Register};
 use gradus_ir::{DType, Error, Result};
 use smallvec::SmallVec;
 use std::fmt::Write;
@@ -65,6 +65,15 @@ impl Operand {
     /// The dtype of what is computed.
     pub(super) fn dtype(&self) -> DType {
         self.kernel.expression.instructions.last().map_or(DType::F32, |(_, dtype)| *dtype)
+    }
+
+    /// Whether what is computed are numbers of f16, widened to f32.
+    pub(super) fn is_half(&self) -> bool {
+        let instructions = &self.kernel.expression.instructions;
+        match instructions.last() {
+            Some(&(Instruction::Cast(from), DType::F32)) => instructions[from].1 == DType::F16,
+            _ => false,
+        }
     }
 
     /// How vectors of four can be loaded, contracted axes first.

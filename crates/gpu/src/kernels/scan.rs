@@ -2,7 +2,7 @@
 //! scan of these.
 
 use super::lines::Lines;
-use super::{only_output, reduce};
+use super::only_output;
 use crate::compiler::{Compiler, Shader, linear};
 use crate::module::{Baked, Module, Parameter, Slot, Width, stored};
 use gradus_device::Access;
@@ -12,6 +12,10 @@ use gradus_ir::{DType, Error, Result, Shape, View};
 
 /// Elements that are carried along before the result joins what came earlier.
 const BLOCK: usize = 128;
+/// Elements of a part at least: of long lines, of others, and from which length on a line is long.
+const SHORTEST: usize = 64;
+const SHORTEST_OF_SHORT: usize = 256;
+const LONG_LINE: usize = 4096;
 /// Elements of a part at most, so that not many blocks are added to each other.
 const LONGEST: usize = 8192;
 
@@ -29,10 +33,11 @@ fn scan(compiler: &mut Compiler<'_>, kernel: &Kernel, op: ScanOp, axis: usize, o
     let output = only_output(kernel)?.buffer;
     let dtype = compiler.buffers[output].dtype;
     let lines = kernel.space.numel() / line.max(1);
-    let (mut parts, mut segment) = reduce::parts(compiler.tuning.busy, lines, line, reduce::SHORTEST);
-    if segment > LONGEST {
-        (parts, segment) = (line.div_ceil(LONGEST), LONGEST);
-    }
+    let wanted = compiler.tuning.busy.div_ceil(lines.max(1));
+    // Parts of short lines are few, and every scan of totals takes its time.
+    let shortest = if line < LONG_LINE { SHORTEST_OF_SHORT } else { SHORTEST };
+    let segment = line.div_ceil(wanted).clamp(shortest, LONGEST);
+    let parts = line.div_ceil(segment).max(1);
     let operands = Lines::new(&kernel.loads, &kernel.space, axis);
     let hooks = Hooks { op, dtype, operands: &operands, line, lines, parts, segment, of_totals };
     let carried = if parts == 1 { None } else { Some(hooks.carried(compiler)?) };

@@ -97,8 +97,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, mode: Scatte
                 body.push_str(&format!("    return {value};\n}}"));
                 module.add(&body);
             }
-            let skeleton =
-                if order.is_some() { gradus_shaders::SCATTER_ORDERED } else { gradus_shaders::SCATTER };
+            let skeleton = if order.is_some() { gradus_shaders::SCATTER_ORDERED } else { gradus_shaders::SCATTER };
             shader.finish(module, skeleton)
         };
         compiler.launch("scatter", linear(shape.numel(), compiler.tuning.workgroup), generate)?;

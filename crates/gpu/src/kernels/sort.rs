@@ -1,7 +1,7 @@
 //! Sorts: short rows by counting, long ones by one digit after the other (radix sort, from the lowest digit on).
 
 use super::lines::Lines;
-use super::{only_output, reduce, scan};
+use super::{only_output, scan};
 use crate::compiler::{Compiler, Shader, linear};
 use crate::module::{Baked, Module, Parameter, Slot, Width, stored};
 use gradus_device::Access;
@@ -11,6 +11,9 @@ use gradus_ir::{DType, Error, Result, Shape, View};
 
 /// Elements of a row that is sorted by counting.
 const SHORT: usize = 256;
+/// Elements of a part of a row: at least so many are worth an invocation, and at most so many are looked at by one.
+const SHORTEST: usize = 64;
+const LONGEST: usize = 32768;
 /// Bits of a digit, and how many values it has.
 const DIGIT: usize = 4;
 const DIGITS: usize = 1 << DIGIT;
@@ -101,7 +104,9 @@ impl Sort {
     }
 
     fn by_digits(&self, compiler: &mut Compiler<'_>) -> Result<()> {
-        let (parts, segment) = reduce::parts(compiler.tuning.busy, self.rows, self.row, reduce::SHORTEST);
+        let wanted = compiler.tuning.busy.div_ceil(self.rows.max(1));
+        let segment = self.row.div_ceil(wanted).clamp(SHORTEST, LONGEST);
+        let parts = self.row.div_ceil(segment);
         let passes = (self.bits as usize).div_ceil(DIGIT);
         let mut from = None;
         for pass in 0..passes {

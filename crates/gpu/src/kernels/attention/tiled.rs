@@ -178,7 +178,8 @@ impl Attention<'_> {
                  workgroupBarrier();\n    let slopes = dots_{name}();\n"
             );
         }
-        let _ = writeln!(body, "    workgroupBarrier();\n    put_{}(across);\n    workgroupBarrier();", roles.logits.name);
+        let _ =
+            writeln!(body, "    workgroupBarrier();\n    put_{}(across);\n    workgroupBarrier();", roles.logits.name);
         let _ = writeln!(body, "    let logits = dots_{}();", roles.logits.name);
         for i in 0..4 {
             let _ = writeln!(
@@ -315,7 +316,8 @@ fn total(four: Real) -> f32 {{
                         let _ = writeln!(body, "        for (var lane = 0u; lane < 4u; lane++) {{");
                         let _ = writeln!(body, "            let column = 4u * {chunk} + lane;");
                         let _ = writeln!(body, "            if column < {columns}u {{");
-                        let _ = writeln!(body, "                {array}[at * {columns}u + column] = value{turn}[lane];");
+                        let _ =
+                            writeln!(body, "                {array}[at * {columns}u + column] = value{turn}[lane];");
                         body.push_str("            }\n        }\n");
                     }
                 }
