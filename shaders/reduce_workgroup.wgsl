@@ -1,5 +1,5 @@
 // Row programs, a workgroup for each row, or for a few of them: in a pass the invocations of a row fold every SLICES-th
-// element, then their results meet in a tree.
+// element, or as many neighbours at once as a STEP has, then their results meet in a tree.
 //
 // Long rows of a single pass are cut into segments, whose results a second kernel combines.
 //
@@ -45,7 +45,7 @@ var<workgroup> partials_N: array<Partial_N, WORKGROUP>;
 fn pass_N(row: u32, first: u32, last: u32, lane: u32) -> Partial_N {
     let slice = slice_of(lane);
     var partial = identity_N();
-    for (var element = first + slice; element < last; element += SLICES) {
+    for (var element = first + STEP * slice; element < last; element += STEP * SLICES) {
         partial = fold_N(partial, row, element);
     }
     partials_N[lane] = partial;

@@ -42,6 +42,11 @@ def devices(gradus):
     return json.loads(text)["devices"] if text else []
 
 
+def has_cuda(python):
+    """Whether PyTorch can use an NVIDIA GPU."""
+    return _output([python, "-c", "import torch; print(torch.cuda.is_available())"]) == "True"
+
+
 def _version(gradus, project):
     commit = _output(["git", "rev-parse", "--short", "HEAD"], cwd=project)
     changed = ", changed since" if _output(["git", "status", "--porcelain", "-uno"], cwd=project) else ""

@@ -4,8 +4,10 @@ from statistics import median
 from workloads import ALL, is_right, rate
 
 # In this order they stand in tables.
-PEERS = ["gradus-cpu", "gradus-gpu", "gradus-software", "torch", "torch-compile", "candle", "candle-native",
-         "burn-flex", "burn-wgpu"]
+PEERS = ["gradus-cpu", "gradus-gpu", "gradus-software", "torch", "torch-compile", "torch-cuda",
+         "torch-cuda-compile", "candle", "candle-native", "burn-flex", "burn-wgpu"]
+# Those of them that compute on a GPU.
+ON_GPU = ("torch-cuda", "torch-cuda-compile", "burn-wgpu")
 
 
 def seconds(time):
@@ -59,7 +61,7 @@ def pairs(table):
     """Which program of gradus each peer is compared with: the one on the same sort of device."""
     there = {peer for row in table.values() for peer in row}
     on_gpu = "gradus-gpu" if "gradus-gpu" in there else "gradus-software"
-    of = [(on_gpu if peer == "burn-wgpu" else "gradus-cpu", peer) for peer in PEERS if not peer.startswith("gradus")]
+    of = [(on_gpu if peer in ON_GPU else "gradus-cpu", peer) for peer in PEERS if not peer.startswith("gradus")]
     return [(ours, peer) for ours, peer in of if ours in there and peer in there]
 
 

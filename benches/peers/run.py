@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 CACHE = Path(os.environ.get("PEERS_DIR") or Path.home() / ".cache" / "gradus-peers")
 GRADUS = os.environ.get("GRADUS") or str(PROJECT / "target" / "release" / "gradus")
-PYTHON = str(CACHE / "venv" / "bin" / "python")
+PYTHON = os.environ.get("PEERS_PYTHON") or str(CACHE / "venv" / "bin" / "python")
 # No workload of any program takes so many seconds, unless something is wrong.
 LIMIT = 1800
 
@@ -35,9 +35,9 @@ def command(peer, workload):
         name = "cold" if cold else workload
         return [GRADUS, "bench", "--device", peer.removeprefix("gradus-"), "--json", "--workload", name]
     if peer.startswith("torch"):
-        if cold:
-            return [PYTHON, str(HERE / "torch" / "cold.py")]
-        return [PYTHON, str(HERE / "torch" / "bench.py"), *(["--compile"] if peer == "torch-compile" else []), workload]
+        options = [option for option in ("cuda", "compile") if option in peer]
+        program = ["cold.py"] if cold else ["bench.py", workload]
+        return [PYTHON, str(HERE / "torch" / program[0]), *program[1:], *(f"--{option}" for option in options)]
     binaries = CACHE / f"target-{peer}" / "release"
     return [str(binaries / "cold")] if cold else [str(binaries / "bench"), workload]
 
@@ -50,7 +50,9 @@ def available():
     peers += ["gradus-software"] if "software" in kinds else []
     rust = ("burn-flex", "burn-wgpu", "candle", "candle-native")
     peers += [peer for peer in rust if os.access(command(peer, "mm256")[0], os.X_OK)]
-    return peers + (["torch", "torch-compile"] if os.access(PYTHON, os.X_OK) else [])
+    if os.access(PYTHON, os.X_OK):
+        peers += ["torch", "torch-compile"] + (["torch-cuda", "torch-cuda-compile"] if machine.has_cuda(PYTHON) else [])
+    return peers
 
 
 def measure(peer, workload):

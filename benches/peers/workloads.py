@@ -59,10 +59,10 @@ def rate(workload, seconds):
 
 
 def can_do(peer, workload):
-    if peer in ("gradus-cpu", "gradus-gpu", "torch"):
+    if peer in ("gradus-cpu", "gradus-gpu", "torch", "torch-cuda"):
         return True
     # Compilation is about what surrounds operations. A GPU in software has no other peer than burn.
-    return workload in COMMON or peer == "torch-compile" and workload == "gpt"
+    return workload in COMMON or peer.endswith("compile") and workload == "gpt"
 
 
 # Their check is an error against f64, of numbers of the order of 1 to 100.

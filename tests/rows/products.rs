@@ -85,8 +85,10 @@ fn products_in_large_tiles() {
     let wide: Groups = [&[64], &[250], &[120], &[20]];
     let layouts = [Layout::Contiguous, Layout::Transposed];
     for on in &tunings() {
-        for (groups, [a, b]) in [(tall, layouts), (wide, layouts), (wide, [layouts[1], layouts[0]])] {
-            check_product(on, groups, DType::F32, a, b);
+        for dtype in on.of(&[DType::F32, DType::F16]) {
+            for (groups, [a, b]) in [(tall, layouts), (wide, layouts), (wide, [layouts[1], layouts[0]])] {
+                check_product(on, groups, dtype, a, b);
+            }
         }
     }
 }

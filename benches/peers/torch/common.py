@@ -13,6 +13,8 @@ from torch import nn
 # Where everything is made and computed: "cpu", or "cuda" after --cuda.
 DEVICE = "cuda" if "--cuda" in sys.argv else "cpu"
 torch.set_default_device(DEVICE)
+# By default convolutions, but not products, round their operands to ten bits.
+torch.backends.cudnn.allow_tf32 = False
 # As many as gradus takes.
 torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
