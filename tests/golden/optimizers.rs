@@ -50,7 +50,9 @@ fn check(problems: &Value, run: &Value, device: &Device) -> Result<()> {
                 // What is told of f64 below is so in f32, on the CPU too, by 4e-3 where the mean of squares is divided before it
                 // is multiplied. So a GPU cannot be told right from wrong as closely, whose own roundings are others.
                 DType::F32
-                    if json::text(run, "optimizer")? == "adafactor" && count > 10 && device.name().starts_with("gpu") =>
+                    if json::text(run, "optimizer")? == "adafactor"
+                        && count > 10
+                        && device.name().starts_with("gpu") =>
                 {
                     Tolerance::both(1e-2)
                 }

@@ -113,7 +113,7 @@ fn skeletons_with_identity_hooks() {
     {
         check(name, &[VECTOR, SIZES, "alias Element = f32;\n", best, &libraries(), skeleton, attention, store]);
     }
-    let tiled = "fn slices() -> u32 { return 4u; } fn rows() -> u32 { return 10u; } fn walks() -> u32 { return 2u; }
+    let tiled = "const COLUMNS = 16u; fn slices() -> u32 { return 4u; } fn rows() -> u32 { return 10u; } fn walks() -> u32 { return 2u; }
         fn fetch(slice: u32) {} fn turn(slice: u32, walk: u32) {} fn hold(row: u32) {}
         fn first_of_tile(row: u32) -> u32 { return 0u; } fn last_of_tile(row: u32) -> u32 { return row + 32u; }
         fn weigh(row: u32, across: u32) { weights[slot(my_lane, 4u, 0u)] = Real(data[across]); }

@@ -186,8 +186,8 @@ enum Sharing {
     No,
     /// Eight neighbouring rows, whose invocations are a subgroup.
     Team,
-    /// The rows of a tile, for which there is a workgroup.
-    Tile,
+    /// The rows of a tile, for which there is a workgroup, so many of whose invocations share each row.
+    Tile { columns: usize },
 }
 
 pub(super) fn compile(
@@ -217,8 +217,8 @@ pub(super) fn compile(
         dtype,
         sharing: if compiler.has_teams() { Sharing::Team } else { Sharing::No },
     };
-    if attention.fits_tiles(compiler, by_keys) {
-        attention.sharing = Sharing::Tile;
+    if let Some(columns) = attention.columns(compiler, by_keys) {
+        attention.sharing = Sharing::Tile { columns };
     }
     let slices = attention.slices(by_keys);
     let rows = if by_keys { attention.shape.keys } else { attention.shape.queries };
@@ -226,7 +226,7 @@ pub(super) fn compile(
         Sharing::No => (linear(slices * rows, compiler.tuning.workgroup), Trust::Trusted),
         Sharing::Team => (workgroups(slices * rows.div_ceil(TEAM)), Trust::Trusted),
         // Rows are cut off at the last one, and tiles are as large as what reads them.
-        Sharing::Tile => (workgroups(slices * rows.div_ceil(tiled::TILE)), Trust::InBounds),
+        Sharing::Tile { .. } => (workgroups(slices * rows.div_ceil(tiled::TILE)), Trust::InBounds),
     };
     compiler.launch_of(trust, parts[0].name(), grid, |shader, baked| attention.generate(shader, baked, by_keys))
 }
@@ -241,7 +241,7 @@ impl Attention<'_> {
         let mut module = shader.module(Width::Vector, baked);
         let AttentionShape { group, queries, keys, .. } = self.shape;
         let slices = module.count(self.slices(by_keys));
-        let is_tiled = self.sharing == Sharing::Tile;
+        let is_tiled = matches!(self.sharing, Sharing::Tile { .. });
         let counted = if self.parts[0].is_gradient() || is_tiled { "slices" } else { "heads" };
         module.function(&format!("{counted}() -> u32"), &slices);
         for (name, size) in [("group", group), ("queries", queries), ("keys", keys)] {
@@ -271,11 +271,11 @@ impl Attention<'_> {
             "rows_from(first: u32) -> Word",
             &format!("min(Word(first) + Word(0u, 1u, 2u, 3u), Word({across} - 1u))"),
         );
+        if let Sharing::Tile { columns } = self.sharing {
+            self.add_tiled(&mut module, by_keys, columns);
+            return shader.finish(module, gradus_shaders::ATTENTION_TILED);
+        }
         let skeleton = match self.parts[0] {
-            _ if is_tiled => {
-                self.add_tiled(&mut module, by_keys);
-                gradus_shaders::ATTENTION_TILED
-            }
             AttentionPart::Output | AttentionPart::LogSumExp => {
                 self.add_forward(&mut module);
                 gradus_shaders::ATTENTION

@@ -90,10 +90,11 @@ impl Tiling {
         }
     }
 
-    /// How many places of the summed axis are worth a workgroup of their own.
-    fn shortest(self) -> usize {
+    /// How many places of the summed axis are worth a workgroup of their own, and another kernel that sums these up.
+    fn shortest(self, tiles: usize) -> usize {
         match self {
-            Tiling::Tiled { .. } | Tiling::Cooperative => 1024,
+            Tiling::Tiled { .. } | Tiling::Cooperative if tiles > 16 => 1024,
+            Tiling::Tiled { .. } | Tiling::Cooperative => 256,
             Tiling::Direct | Tiling::Subgroup { .. } => reduce::SHORTEST,
         }
     }
@@ -119,7 +120,8 @@ pub(super) fn compile(
     let tiling = Tiling::of(compiler, [batches, rows, columns], are_halves, results.saturating_mul(inner));
     let (high, wide) = tiling.extents();
     let tiles = batches * rows.div_ceil(high) * columns.div_ceil(wide);
-    let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, tiling.shortest());
+    let (parts, segment) =
+        reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, tiling.shortest(tiles));
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
