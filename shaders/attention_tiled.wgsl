@@ -9,7 +9,7 @@
 // weights of all with all into `weights`; `add_sums(across)`, of the rows across, by their weights; `store(slice, row)`.
 // Types: Real is a vector. Constants: COLUMNS, how many invocations share a row, each of which has four of what lies across.
 
-alias Quad = array<Real, 4>;
+alias Four = array<Real, 4>;
 
 // By rows, a vector of four columns each; see `slot`.
 var<workgroup> weights: array<Real, 32u * COLUMNS>;
@@ -27,12 +27,12 @@ fn plus_dot(sum: f32, a: Real, b: Real) -> f32 {
     return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }
 
-// The sum of a row's four products with the four rows of a quad.
-fn plus_dots(sums: Real, a: Real, b: Quad) -> Real {
+// The sum of a row's four products with the four rows.
+fn plus_dots(sums: Real, a: Real, b: Four) -> Real {
     return Real(plus_dot(sums.x, a, b[0]), plus_dot(sums.y, a, b[1]), plus_dot(sums.z, a, b[2]), plus_dot(sums.w, a, b[3]));
 }
 
-fn plus_weighted(sum: Real, by: Real, rows: Quad) -> Real {
+fn plus_weighted(sum: Real, by: Real, rows: Four) -> Real {
     return fma(Real(by.w), rows[3], fma(Real(by.z), rows[2], fma(Real(by.y), rows[1], fma(Real(by.x), rows[0], sum))));
 }
 

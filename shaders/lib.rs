@@ -65,6 +65,7 @@ pub const LIBRARIES: &[&str] = &[
     include_str!("math.wgsl"),
     include_str!("order.wgsl"),
     include_str!("power.wgsl"),
+    include_str!("quads.wgsl"),
     include_str!("remainder.wgsl"),
     include_str!("trigonometry.wgsl"),
     include_str!("activation.wgsl"),

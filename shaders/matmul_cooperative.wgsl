@@ -8,9 +8,6 @@
 // Hooks and types: as in matmul_subgroup.wgsl, but for `mad`; what those of the operands give are numbers of f16. Constants:
 // A_ALONG_K and B_ALONG_K, as in matmul_tiled.wgsl.
 
-alias Part = vec2<u32>;
-alias Parts = array<Part, 4>;
-alias Quad = array<Vector, 4>;
 alias Halves = array<vec4<f16>, 4>;
 
 const TILE = 128u;
@@ -23,15 +20,6 @@ var<workgroup> b_tile: array<vec4<f16>, 1280>;
 // A matrix of sums for each subgroup.
 var<workgroup> sums_tile: array<vec4<f32>, 512>;
 
-fn transposed(q: Quad) -> Quad {
-    return Quad(
-        Vector(q[0].x, q[1].x, q[2].x, q[3].x),
-        Vector(q[0].y, q[1].y, q[2].y, q[3].y),
-        Vector(q[0].z, q[1].z, q[2].z, q[3].z),
-        Vector(q[0].w, q[1].w, q[2].w, q[3].w),
-    );
-}
-
 // Four lines at four places, zeros where the segment has ended.
 fn halves(q: Quad, inside: vec4<bool>) -> Halves {
     let zero = vec4<f16>();
@@ -41,21 +29,17 @@ fn halves(q: Quad, inside: vec4<bool>) -> Halves {
     );
 }
 
-fn places_from(k: u32) -> vec4<u32> {
-    return min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(inner_size() - 1u));
-}
-
 fn inside(k: u32, end: u32) -> vec4<bool> {
     return vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
 }
 
 fn fetch_a(lines: Parts, k: u32, end: u32) -> Halves {
-    let p = places_from(k);
+    let p = four_from(k, inner_size());
     return halves(quad_a(lines, Parts(a_place(p.x), a_place(p.y), a_place(p.z), a_place(p.w))), inside(k, end));
 }
 
 fn fetch_b(lines: Parts, k: u32, end: u32) -> Halves {
-    let p = places_from(k);
+    let p = four_from(k, inner_size());
     return halves(quad_b(lines, Parts(b_place(p.x), b_place(p.y), b_place(p.z), b_place(p.w))), inside(k, end));
 }
 
@@ -94,8 +78,8 @@ fn main(
     let a_four = select(invocation / 32u, invocation % 8u, A_ALONG_K);
     let b_chunk = select(invocation % 32u, invocation / 8u, B_ALONG_K);
     let b_four = select(invocation / 32u, invocation % 8u, B_ALONG_K);
-    let r = min(vec4(row + 4u * a_chunk) + vec4(0u, 1u, 2u, 3u), vec4(rows() - 1u));
-    let c = min(vec4(column + 4u * b_chunk) + vec4(0u, 1u, 2u, 3u), vec4(columns() - 1u));
+    let r = four_from(row + 4u * a_chunk, rows());
+    let c = four_from(column + 4u * b_chunk, columns());
     let a_lines = Parts(a_line(batch, r.x), a_line(batch, r.y), a_line(batch, r.z), a_line(batch, r.w));
     let b_lines = Parts(b_line(batch, c.x), b_line(batch, c.y), b_line(batch, c.z), b_line(batch, c.w));
     let a_slot = 4u * a_chunk * STRIDE + a_four;

@@ -11,19 +11,7 @@
 // columns, of which some may not exist. Types: Element, Vector. Constants: ROW_GROUPS, how many times eight rows a tile has:
 // 1, 2, 4 or 8; A_NEIGHBOURS, whether the four rows of an invocation are neighbours.
 
-alias Part = vec2<u32>;
-alias Parts = array<Part, 4>;
-alias Quad = array<Vector, 4>;
 alias Sums = array<Vector, 8>;
-
-fn transposed(q: Quad) -> Quad {
-    return Quad(
-        Vector(q[0].x, q[1].x, q[2].x, q[3].x),
-        Vector(q[0].y, q[1].y, q[2].y, q[3].y),
-        Vector(q[0].z, q[1].z, q[2].z, q[3].z),
-        Vector(q[0].w, q[1].w, q[2].w, q[3].w),
-    );
-}
 
 fn masked(q: Quad, mask: vec4<bool>) -> Quad {
     let zero = Vector();

@@ -9,10 +9,6 @@
 // tile: 8 or 16; QUADS, how many times four results each has along a side: 1 or 2; A_ALONG_K and B_ALONG_K, whether
 // neighbours along the summed axis are neighbours in memory, so that neighbouring invocations load them.
 
-alias Part = vec2<u32>;
-alias Parts = array<Part, 4>;
-alias Quad = array<Vector, 4>;
-
 const TILE = 4u * SIDE * QUADS;
 // Vectors of four lines, and places of the summed axis, that a tile of an operand has.
 const CHUNKS = TILE / 4u;
@@ -29,19 +25,9 @@ fn slot(place: u32, chunk: u32) -> u32 {
     return place * CHUNKS + (chunk ^ ((place / 4u * max(32u / DEPTH, 1u)) % 8u));
 }
 
-fn transposed(q: Quad) -> Quad {
-    return Quad(
-        Vector(q[0].x, q[1].x, q[2].x, q[3].x),
-        Vector(q[0].y, q[1].y, q[2].y, q[3].y),
-        Vector(q[0].z, q[1].z, q[2].z, q[3].z),
-        Vector(q[0].w, q[1].w, q[2].w, q[3].w),
-    );
-}
-
 // Four lines of an operand at four places from k on, by places; zeros from `end` on.
 fn fetch(is_b: bool, lines: Parts, k: u32, end: u32) -> Quad {
-    let last = inner_size() - 1u;
-    let places = min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(last));
+    let places = four_from(k, inner_size());
     var quad: Quad;
     if is_b {
         quad = transposed(quad_b(lines, Parts(b_place(places.x), b_place(places.y), b_place(places.z), b_place(places.w))));
@@ -56,8 +42,7 @@ fn fetch(is_b: bool, lines: Parts, k: u32, end: u32) -> Quad {
 }
 
 fn lines_of(is_b: bool, batch: u32, first: u32) -> Parts {
-    let last = select(rows(), columns(), is_b) - 1u;
-    let lines = min(vec4(first) + vec4(0u, 1u, 2u, 3u), vec4(last));
+    let lines = four_from(first, select(rows(), columns(), is_b));
     if is_b {
         return Parts(b_line(batch, lines.x), b_line(batch, lines.y), b_line(batch, lines.z), b_line(batch, lines.w));
     }

@@ -24,7 +24,7 @@ fn libraries() -> String {
 #[test]
 fn libraries_at_both_widths() {
     // What argmax compares is one element at a time.
-    let best = "alias Element = f32;\nfn beats(x: f32, y: f32) -> bool { return x > y; }\n";
+    let best = "alias Element = f32; alias Vector = vec4<f32>;\nfn beats(x: f32, y: f32) -> bool { return x > y; }\n";
     for width in [SCALAR, VECTOR] {
         check("libraries", &[width, SIZES, best, &libraries()]);
     }
@@ -32,7 +32,7 @@ fn libraries_at_both_widths() {
 
 #[test]
 fn skeletons_with_identity_hooks() {
-    let best = "fn beats(x: f32, y: f32) -> bool { return x > y; }\n";
+    let best = "alias Vector = vec4<f32>;\nfn beats(x: f32, y: f32) -> bool { return x > y; }\n";
     let size = "fn size() -> u32 { return 100u; }\n";
     let reduction = "alias Element = f32; const BLOCK = 128u; const STEP = 1u; struct Partial_N { sum: f32 }
         fn rows() -> u32 { return 10u; } fn row_size() -> u32 { return 20u; }
@@ -48,13 +48,13 @@ fn skeletons_with_identity_hooks() {
         if leads { data[i] = sum; }
     }
     const ACROSS = 4u; const IS_DOWN = true;\n";
-    let product = "alias Element = f32; alias Vector = vec4<f32>;
+    let product = "alias Element = f32;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
         fn load_a(batch: u32, row: u32, k: u32) -> f32 { return data[row + k]; }
         fn load_b(batch: u32, column: u32, k: u32) -> f32 { return data[column + k]; }
         fn store(part: u32, batch: u32, row: u32, column: u32, sum: f32) { data[row * 3u + column] = sum; }\n";
-    let quads = "alias Element = f32; alias Vector = vec4<f32>; const ROW_GROUPS = 4u; const A_NEIGHBOURS = true;
+    let quads = "alias Element = f32; const ROW_GROUPS = 4u; const A_NEIGHBOURS = true;
         const SIDE = 8u; const QUADS = 2u; const A_ALONG_K = true; const B_ALONG_K = false;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }

@@ -50,9 +50,9 @@ impl Tile<'_> {
         let (Matrix { name, .. }, chunks, stride) = (self.matrix, self.matrix.chunks(), self.stride());
         let vector = |tile: &str, of: &str, i: usize| format!("{tile}[slot(4u * {of} + {i}u, {stride}u, chunk)]");
         let others = [0, 1, 2, 3].map(|i| vector("across_tile", "my_column", i)).join(",\n            ");
-        let mut body = format!("fn dots_{name}() -> Quad {{\n    var dots = Quad();\n");
+        let mut body = format!("fn dots_{name}() -> Four {{\n    var dots = Four();\n");
         let _ = writeln!(body, "    for (var chunk = 0u; chunk < {chunks}u; chunk++) {{");
-        let _ = writeln!(body, "        let others = Quad(\n            {others});");
+        let _ = writeln!(body, "        let others = Four(\n            {others});");
         for i in 0..4 {
             let _ = writeln!(body, "        dots[{i}] = plus_dots(dots[{i}], {}, others);", vector(tile, "my_row", i));
         }
@@ -173,7 +173,7 @@ impl Attention<'_> {
                 format!("across_tile[slot(4u * four + {i}u, {}u, my_column + {}u)]", summed.stride(), columns * turn)
             };
             let rows = [0, 1, 2, 3].map(row).join(",\n            ");
-            let _ = writeln!(body, "        let rows{turn} = Quad(\n            {rows});");
+            let _ = writeln!(body, "        let rows{turn} = Four(\n            {rows});");
             for i in 0..4 {
                 let sum = format!("sums[{}]", 4 * turn + i);
                 let _ = writeln!(body, "        {sum} = plus_weighted({sum}, by{i}, rows{turn});");
@@ -184,7 +184,7 @@ impl Attention<'_> {
     }
 
     fn add_tiled_gradient(&self, module: &mut Module<'_>, roles: &Roles<'_>, by_keys: bool) {
-        let mut body = String::from("fn weigh(row: u32, across: u32) {\n    let slopes = Quad();\n");
+        let mut body = String::from("fn weigh(row: u32, across: u32) {\n    let slopes = Four();\n");
         if let Some((_, others)) = roles.beside {
             let name = others.matrix.name;
             body = format!(
