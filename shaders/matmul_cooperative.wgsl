@@ -97,8 +97,12 @@ fn main(
     var sums12 = coop_mat16x16<f32, C>();
     var sums13 = coop_mat16x16<f32, C>();
     let end = min((part + 1u) * segment(), inner_size());
-    var next_a = fetch_a(a_lines, part * segment() + 4u * a_four, end);
-    var next_b = fetch_b(b_lines, part * segment() + 4u * b_four, end);
+    var next_a = Halves();
+    var next_b = Halves();
+    if part * segment() < end {
+        next_a = fetch_a(a_lines, part * segment() + 4u * a_four, end);
+        next_b = fetch_b(b_lines, part * segment() + 4u * b_four, end);
+    }
     for (var first = part * segment(); first < end; first += DEPTH) {
         workgroupBarrier();
         a_tile[a_slot] = next_a[0];

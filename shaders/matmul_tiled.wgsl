@@ -124,7 +124,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     var sums2 = Quad();
     var sums3 = Quad();
     let end = min((part + 1u) * segment(), inner_size());
-    var next = fetch(is_b, lines, part * segment() + place, end);
+    var next = Quad();
+    if part * segment() < end {
+        next = fetch(is_b, lines, part * segment() + place, end);
+    }
     for (var first = part * segment(); first < end; first += DEPTH) {
         workgroupBarrier();
         if is_b {

@@ -30,8 +30,8 @@ pub enum Trust {
     /// The library: it guarantees that every loop ends, and that no integer is divided by zero, nor the least one by
     /// -1. Indices are checked nevertheless: that was found to cost nothing in most kernels.
     Trusted,
-    /// The library, which guarantees besides that every index is within its array, but for reads of buffers beyond what
-    /// counts: for kernels whose innermost loop reads workgroup memory.
+    /// The library, which guarantees besides that every index is within its array: for kernels whose innermost loop reads
+    /// workgroup memory.
     InBounds,
     /// Somebody else: all of wgpu's checks are on.
     Checked,
