@@ -300,8 +300,8 @@ impl Inner {
                 };
                 #[allow(unsafe_code)]
                 // SAFETY: who passes these guarantees what the checks would make sure of: every loop ends, no integer is
-                // divided by zero nor the least one by -1, and, of `InBounds`, indices are in range. Shaders are text of this library's own
-                // making, and users' text goes through `Trust::Checked`.
+                // divided by zero nor the least one by -1, and, of `InBounds`, indices are in range. Shaders are text of this
+                // library's own making, and users' text goes through `Trust::Checked`.
                 unsafe {
                     self.wgpu.create_shader_module_trusted(descriptor, checks)
                 }

@@ -126,13 +126,12 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     }
     let walkers = Walkers::of(compiler, kernel, split, rows, row_len);
     let reductions = reductions(kernel);
-    // The invocations of a GPU that stand at neighbouring rows read neighbours anyway.
-    let lanes = match walkers {
-        Walkers::One if compiler.tuning.cooperates => Lanes::One,
-        Walkers::Several { down: true, .. } => Lanes::One,
-        _ => lanes(kernel, split, &reductions),
+    let lanes = match (walkers, lanes(kernel, split, &reductions)) {
+        (Walkers::One, lanes) if !compiler.tuning.cooperates => lanes,
+        (Walkers::Several { down: false, .. }, Lanes::Along) => Lanes::Along,
+        // The invocations of a GPU that stand at neighbouring rows read neighbours anyway.
+        _ => Lanes::One,
     };
-    let lanes = if walkers != Walkers::One && lanes == Lanes::Across { Lanes::One } else { lanes };
     let (parts, segment) = match walkers {
         _ if !may_be_cut(kernel, &reductions) => (1, row_len.max(1)),
         Walkers::Several { across, .. } => {
