@@ -4,6 +4,7 @@
 //! computes is followed by a rounding.
 
 use crate::address::{Shown, Strided, runs};
+use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::parallel;
 use crate::registers;
@@ -28,14 +29,17 @@ pub(crate) struct Program {
     instructions: Vec<(Instruction, DType)>,
     space: Shape,
     loads: Vec<PreparedLoad>,
-    /// Registers that need memory of their own (others are read straight from a buffer, or written straight to one).
-    needs_scratch: Vec<bool>,
+    /// The memory that registers need (some are read straight from a buffer, or written straight to one).
+    needs: Vec<Need>,
+    homes: Homes,
     /// Registers of which one element stands for a block of equal ones, since all that read them allow it.
     may_splat: Vec<bool>,
     /// The output that a register is written straight to.
     direct: Vec<Option<usize>>,
     /// Registers that are copied to outputs at the end of a block.
     copied: Vec<(Register, usize)>,
+    /// Registers that are asked for after a block.
+    asked: Vec<Register>,
     /// All that a block takes.
     whole: Steps,
 }
@@ -96,23 +100,24 @@ impl<'a> Operands<'a> {
 
 /// The registers of a block.
 pub(crate) struct Scratch {
-    registers: Vec<Data>,
+    /// The memory that [`Homes`] are in.
+    memory: Vec<Data>,
     places: Vec<Place>,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        self.registers.drain(..).for_each(registers::give_back);
+        self.memory.drain(..).for_each(registers::give_back);
     }
 }
 
 /// Where the elements of a register are.
 #[derive(Clone, Copy)]
 enum Place {
-    /// In its own memory.
-    Own,
-    /// All are equal to the first one there.
-    Splat,
+    /// At home.
+    Home,
+    /// All are equal to this one there.
+    Splat(usize),
     /// In the array that it loads, from this element on.
     Array(usize),
 }
@@ -162,11 +167,6 @@ impl Program {
                 copied.push((register, output));
             }
         }
-        let needs_scratch = instructions.iter().zip(&direct).map(|((instruction, dtype), direct)| match instruction {
-            Instruction::Load(l) if is_stretch(&loads[*l], *dtype) => loads[*l].source.output.is_some(),
-            _ => direct.is_none(),
-        });
-        let needs_scratch = needs_scratch.collect();
         let is_copied = |r: Register| copied.iter().any(|&(register, _)| register == r);
         let takes_splats = |r: Register| {
             instructions.iter().all(|(instruction, _)| {
@@ -176,12 +176,44 @@ impl Program {
         };
         let may_splat = (0..instructions.len())
             .map(|r| direct[r].is_none() && !asked.contains(&r) && !is_copied(r) && takes_splats(r));
-        let may_splat = may_splat.collect();
+        let may_splat: Vec<bool> = may_splat.collect();
+        let needs = (0..instructions.len()).map(|r| match instructions[r] {
+            _ if direct[r].is_some() => Need::Nothing,
+            (Instruction::Load(l), dtype) if is_stretch(&loads[l], dtype) && loads[l].source.output.is_none() => {
+                Need::Nothing
+            }
+            (Instruction::Scalar(_) | Instruction::Const(_), _) if may_splat[r] => Need::Element,
+            (Instruction::Scalar(_) | Instruction::Const(_), _) => Need::Block,
+            _ => Need::Shared,
+        });
+        let needs = needs.collect();
+        let (homes, space, asked) = (Homes::default(), space.clone(), asked.to_vec());
         let whole = Steps::default();
-        let space = space.clone();
-        let mut program = Program { instructions, space, loads, needs_scratch, may_splat, direct, copied, whole };
-        program.whole = program.steps(|_| true);
-        program
+        let mut program = Program { instructions, space, loads, needs, homes, may_splat, direct, copied, asked, whole };
+        let whole = program.steps(|_| true);
+        program.share_memory([&whole]);
+        Program { whole, ..program }
+    }
+
+    /// Lets registers share memory if one is no longer needed when the other is evaluated, for a block that takes these steps
+    /// one after the other. Later ones may read what earlier ones have evaluated.
+    pub(crate) fn share_memory<'s>(&mut self, schedule: impl IntoIterator<Item = &'s Steps>) {
+        let mut lives: Vec<Option<Life>> = vec![None; self.instructions.len()];
+        let mut now = 0;
+        let needed = |r: Register, now: usize, lives: &mut [Option<Life>]| {
+            lives[r].get_or_insert(Life { first: now, last: now }).last = now;
+        };
+        for steps in schedule {
+            for r in steps.overwritten.iter().map(|&(r, _)| r).chain(steps.registers.iter().copied()) {
+                now += 1;
+                needed(r, now, &mut lives);
+                self.instructions[r].0.operands().iter().for_each(|&operand| needed(operand, now, &mut lives));
+            }
+            now += 1;
+            let asked = self.asked.iter().filter(|r| steps.registers.contains(r));
+            steps.copied.iter().map(|(r, _)| r).chain(asked).for_each(|&r| needed(r, now, &mut lives));
+        }
+        self.homes = Homes::new(&self.instructions, &self.needs, &lives);
     }
 
     /// What some registers take.
@@ -225,26 +257,24 @@ impl Program {
 
     /// Registers for blocks, with the numbers already in place.
     pub(crate) fn scratch(&self, scalars: &[Number]) -> Scratch {
-        let mut places = vec![Place::Own; self.instructions.len()];
-        let registers = self.instructions.iter().enumerate().map(|(r, (instruction, dtype))| {
-            if !self.needs_scratch[r] {
-                return Data::Bool(Vec::new());
-            }
-            let mut register = registers::take(*dtype);
+        let mut memory: Vec<Data> = self.homes.pieces.iter().map(|dtype| registers::take(*dtype)).collect();
+        let mut places = vec![Place::Home; self.instructions.len()];
+        for (r, (instruction, dtype)) in self.instructions.iter().enumerate() {
             let number = match instruction {
                 Instruction::Scalar(slot) => scalars[*slot],
                 Instruction::Const(number) => *number,
-                _ => return register,
+                _ => continue,
             };
+            let Some(Home { piece, at }) = self.homes.of(r) else { continue };
             // As the dtype has it, f16 too.
             let number = if *dtype == DType::F16 { Number::Float(f16::from_number(number).into()) } else { number };
+            let len = if self.may_splat[r] { 1 } else { BLOCK };
             if self.may_splat[r] {
-                places[r] = Place::Splat;
+                places[r] = Place::Splat(at);
             }
-            fill(SliceMut::of(&mut register).range(0, if self.may_splat[r] { 1 } else { BLOCK }), number);
-            register
-        });
-        Scratch { registers: registers.collect(), places }
+            fill(SliceMut::of(&mut memory[piece]).range(at, len), number);
+        }
+        Scratch { memory, places }
     }
 
     /// A register of the block that was evaluated last.
@@ -255,25 +285,24 @@ impl Program {
         register: Register,
         block: Block,
     ) -> Slice<'a> {
-        self.read(operands, &scratch.registers, scratch.places[register], register, block.len)
+        self.read(operands, &scratch.memory, scratch.places[register], register, block.len)
     }
 
     /// The elements of a register that are at a place: a single one, if it stands for all.
     fn read<'a>(
         &self,
         operands: &Operands<'a>,
-        registers: &'a [Data],
+        memory: &'a [Data],
         place: Place,
         register: Register,
         len: usize,
     ) -> Slice<'a> {
-        match (place, &self.instructions[register].0) {
-            (Place::Array(at), Instruction::Load(l)) => {
-                operands.load(*l).expect("only a buffer updated in place is missing").range(at, len)
-            }
-            (Place::Splat, _) => Slice::of(&registers[register]).range(0, 1),
-            _ => Slice::of(&registers[register]).range(0, len),
+        if let (Place::Array(at), Instruction::Load(l)) = (place, &self.instructions[register].0) {
+            return operands.load(*l).expect("only a buffer updated in place is missing").range(at, len);
         }
+        let home = self.homes.of(register).expect("what is read is held, or lies in an array");
+        let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (0, len) };
+        Slice::of(&memory[home.piece]).range(at, len)
     }
 
     /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
@@ -298,18 +327,22 @@ impl Program {
         outs: &mut [SliceMut<'_>],
     ) -> Result<()> {
         let len = block.len;
+        let Scratch { memory, places } = scratch;
         for &(r, output) in &steps.overwritten {
-            let mut target = SliceMut::of(&mut scratch.registers[r]);
+            let home = self.homes.of(r).expect("what is overwritten is held");
+            let mut target = SliceMut::of(&mut memory[home.piece]);
             let source = outs[output].as_slice();
             loops::copy(source.range(0, len), target.range(0, len));
         }
-        let Scratch { registers, places } = scratch;
         for &r in &steps.registers {
             let (instruction, dtype) = &self.instructions[r];
-            let (earlier, later) = registers.split_at_mut(r);
+            // No operand is held where the register is.
+            let home = self.homes.of(r).map(|home| home.piece);
+            let nothing = || Data::Bool(Vec::new());
+            let mut held = home.map_or_else(nothing, |piece| std::mem::replace(&mut memory[piece], nothing()));
             let mut target = match self.direct[r] {
                 Some(output) => outs[output].range(0, len),
-                None => SliceMut::of(&mut later[0]),
+                None => SliceMut::of(&mut held),
             };
             match instruction {
                 Instruction::Load(l) => {
@@ -317,10 +350,10 @@ impl Program {
                         if self.direct[r].is_some() { Shown::Many } else { self.loads[*l].shown(block, *dtype) };
                     places[r] = match shown {
                         Shown::Stretch(at) => Place::Array(at),
-                        Shown::One if self.may_splat[r] => Place::Splat,
-                        _ => Place::Own,
+                        Shown::One if self.may_splat[r] => Place::Splat(0),
+                        _ => Place::Home,
                     };
-                    let len = if let Place::Splat = places[r] { 1 } else { len };
+                    let len = if let Place::Splat(_) = places[r] { 1 } else { len };
                     // What is updated in place has been read before.
                     if let Some(source) = operands.load(*l)
                         && !matches!(places[r], Place::Array(_))
@@ -329,13 +362,15 @@ impl Program {
                     }
                 }
                 _ => {
-                    let places: &[Place] = places;
-                    let previous = |register: Register| self.read(operands, earlier, places[register], register, len);
+                    let previous = |register: Register| self.read(operands, memory, places[register], register, len);
                     self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
                 }
             }
             if *dtype == DType::F16 && !is_exact(instruction) {
-                loops::round_to_f16(SliceMut::of(&mut later[0]).range(0, len).typed());
+                loops::round_to_f16(target.range(0, len).typed());
+            }
+            if let Some(piece) = home {
+                memory[piece] = held;
             }
         }
         for &(register, output) in &steps.copied {

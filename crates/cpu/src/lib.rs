@@ -11,6 +11,7 @@ mod contract;
 mod custom;
 mod executable;
 mod fold;
+mod homes;
 mod loops;
 mod matrix;
 mod memory;

@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// The dtype of a register's memory: f16 is held as f32.
-fn held_as(dtype: DType) -> DType {
+pub(crate) fn held_as(dtype: DType) -> DType {
     if dtype == DType::F16 { DType::F32 } else { dtype }
 }
 

@@ -445,15 +445,19 @@ impl<'k> Splitter<'k> {
         let count = self.depth.iter().copied().max().unwrap_or(0) + 1;
         let reductions: Vec<Vec<Reduction>> = (0..count).map(|pass| self.reductions(pass)).collect();
         let reduced: Vec<Register> = reductions.iter().flatten().map(|reduction| reduction.register).collect();
-        let elements = Program::new(&space, element_loads, &self.elements, &element_outputs, &reduced);
-        let per_row = Program::new(&row_space, row_loads, &self.per_row, &[], &row_registers);
+        let mut elements = Program::new(&space, element_loads, &self.elements, &element_outputs, &reduced);
+        let mut per_row = Program::new(&row_space, row_loads, &self.per_row, &[], &row_registers);
+        let passes = self.passes(reductions, &computed, &elements, &per_row);
+        // Where one block holds a row, later passes evaluate only some of these.
+        elements.share_memory(passes.iter().map(|pass| &pass.elements));
+        per_row.share_memory(passes.iter().map(|pass| &pass.per_row));
         RowProgram {
             rows: row_space.numel(),
             row_len: kernel.space[self.split..].iter().product(),
             abreast: kernel.space[abreast].iter().product(),
-            passes: self.passes(reductions, &computed, &elements, &per_row),
             elements,
             per_row,
+            passes,
             values: self.values.iter().map(|&register| kernel.expression.dtype(register)).collect(),
             outputs,
             in_place: (kernel.loads.iter().enumerate())
