@@ -101,8 +101,8 @@ impl<'a> Operands<'a> {
 /// The registers of a block.
 pub(crate) struct Scratch {
     /// The memory that [`Homes`] are in.
-    memory: Vec<Data>,
-    places: Vec<Place>,
+    memory: SmallVec<[Data; 8]>,
+    places: SmallVec<[Place; 32]>,
 }
 
 impl Drop for Scratch {
@@ -237,12 +237,7 @@ impl Program {
     /// Evaluates the whole space into `outs`.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         let elements = self.space.numel();
-        let mut tasks: Vec<Vec<SliceMut<'_>>> = (0..elements.div_ceil(TASK)).map(|_| Vec::new()).collect();
-        for out in outs {
-            let chunks = SliceMut::of(out).chunks(TASK);
-            tasks.iter_mut().zip(chunks).for_each(|(task, chunk)| task.push(chunk));
-        }
-        let run = |(task, mut outs): (usize, Vec<SliceMut<'_>>)| {
+        let run = |(task, mut outs): (usize, Outs<'_>)| {
             let len = outs.first().map_or(0, SliceMut::len);
             let mut scratch = self.scratch(operands.scalars);
             for at in (0..len).step_by(BLOCK) {
@@ -252,13 +247,21 @@ impl Program {
             }
             Ok(())
         };
+        if elements <= TASK {
+            return run((0, outs.iter_mut().map(SliceMut::of).collect()));
+        }
+        let mut tasks: Vec<Outs<'_>> = (0..elements.div_ceil(TASK)).map(|_| Outs::new()).collect();
+        for out in outs {
+            let chunks = SliceMut::of(out).chunks(TASK);
+            tasks.iter_mut().zip(chunks).for_each(|(task, chunk)| task.push(chunk));
+        }
         parallel::map(tasks.into_iter().enumerate().collect(), elements, run).map(|_| ())
     }
 
     /// Registers for blocks, with the numbers already in place.
     pub(crate) fn scratch(&self, scalars: &[Number]) -> Scratch {
-        let mut memory: Vec<Data> = self.homes.pieces.iter().map(|dtype| registers::take(*dtype)).collect();
-        let mut places = vec![Place::Home; self.instructions.len()];
+        let mut memory: SmallVec<[Data; 8]> = self.homes.pieces.iter().map(|dtype| registers::take(*dtype)).collect();
+        let mut places = SmallVec::from_elem(Place::Home, self.instructions.len());
         for (r, (instruction, dtype)) in self.instructions.iter().enumerate() {
             let number = match instruction {
                 Instruction::Scalar(slot) => scalars[*slot],

@@ -287,11 +287,6 @@ impl Contraction {
         rules: Rules<T>,
     ) -> Result<()> {
         let matrix = self.m * self.n;
-        let mut tasks: Vec<Outs<'_>> = (0..self.batch.numel()).map(|_| Outs::new()).collect();
-        for out in outs {
-            let matrices = SliceMut::of(out).chunks(matrix);
-            tasks.iter_mut().zip(matrices).for_each(|(task, part)| task.push(part));
-        }
         let run = |(index, mut outs): (usize, Outs<'_>)| {
             let part = Part { index, rows: 0..self.m, terms: 0..self.outer.numel() };
             let Some(epilogue) = &self.epilogue else {
@@ -301,6 +296,14 @@ impl Contraction {
             self.add(&part, sides, operands, &mut sums, false, rules.product)?;
             finish(epilogue, operands, sums, index * matrix, outs)
         };
+        if self.batch.numel() == 1 {
+            return run((0, outs.iter_mut().map(SliceMut::of).collect()));
+        }
+        let mut tasks: Vec<Outs<'_>> = (0..self.batch.numel()).map(|_| Outs::new()).collect();
+        for out in outs {
+            let matrices = SliceMut::of(out).chunks(matrix);
+            tasks.iter_mut().zip(matrices).for_each(|(task, part)| task.push(part));
+        }
         parallel::map(tasks.into_iter().enumerate().collect(), self.work(), run).map(|_| ())
     }
 

@@ -126,9 +126,10 @@ impl CpuExecutable {
                 .loads
                 .iter()
                 .map(|b| if step.outputs.contains(b) { Ok(None) } else { data(&held[*b]).map(Some) })
-                .collect::<Result<Vec<_>>>()?;
+                .collect::<Result<SmallVec<[_; 8]>>>()?;
             let mut written: SmallVec<[Data; 2]> = outs.iter_mut().map(Array::take).collect();
             let result = step.work.run(&loads, scalars, &mut written);
+            drop(loads);
             outs.iter_mut().zip(written).for_each(|(out, data)| out.data = data);
             if let Err(error) = result {
                 // No input has been written: indices are checked first, and a user's op writes over none.

@@ -99,12 +99,6 @@ impl RowProgram {
             });
         }
         let rows_per_task = (TASK / (at_once * self.row_len).max(1)).clamp(1, TASK) * at_once;
-        let mut tasks: Vec<Outs<'_>> = (0..self.rows.div_ceil(rows_per_task)).map(|_| Outs::new()).collect();
-        for (out, value) in outs.into_iter().zip(&self.outputs) {
-            let size = rows_per_task * self.elements_per_row(*value);
-            let mut chunks = out.chunks(size.max(1)).into_iter();
-            tasks.iter_mut().for_each(|task| task.push(chunks.next().unwrap_or_else(SliceMut::empty)));
-        }
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
@@ -116,6 +110,15 @@ impl RowProgram {
             }
             Ok(())
         };
+        if self.rows <= rows_per_task {
+            return run((0, outs));
+        }
+        let mut tasks: Vec<Outs<'_>> = (0..self.rows.div_ceil(rows_per_task)).map(|_| Outs::new()).collect();
+        for (out, value) in outs.into_iter().zip(&self.outputs) {
+            let size = rows_per_task * self.elements_per_row(*value);
+            let mut chunks = out.chunks(size.max(1)).into_iter();
+            tasks.iter_mut().for_each(|task| task.push(chunks.next().unwrap_or_else(SliceMut::empty)));
+        }
         parallel::map(tasks.into_iter().enumerate().collect(), self.rows * self.row_len, run).map(|_| ())
     }
 

@@ -80,7 +80,7 @@ impl Marks {
 
     /// The pending nodes behind `roots` that are not taken yet, in topological order. They are taken then.
     pub(crate) fn collect(self, roots: &[Arc<Node>]) -> Vec<Arc<Node>> {
-        let (mut found, mut stack) = (Vec::new(), Vec::new());
+        let (mut found, mut stack) = (Vec::with_capacity(64), Vec::with_capacity(16));
         let take = |stack: &mut Vec<Arc<Node>>, node: &Arc<Node>| {
             if node.is_pending() && !self.is(node, Flag::Taken) {
                 self.set(node, Flag::Taken);

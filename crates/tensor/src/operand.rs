@@ -4,6 +4,7 @@ use crate::notes::{Live, note_live};
 use crate::{Cell, Device, Tensor};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{DType, Data, Element, Error as ErrorKind, Number, Shape, f16};
+use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::ops::RangeFull;
 
@@ -112,9 +113,13 @@ impl Tensor {
             return self.clone();
         }
         let missing = shape.len().saturating_sub(self.rank());
-        let aligned: Shape = std::iter::repeat_n(1, missing).chain(self.shape().iter().copied()).collect();
-        let aligned = if missing == 0 { self.clone() } else { self.reshape(aligned) };
-        Tensor::record(Op::Expand, &[&aligned], Some(Type { shape: shape.clone(), dtype: self.dtype() }))
+        let aligned = match missing {
+            0 => Cow::Borrowed(self),
+            _ => Cow::Owned(
+                self.reshape(std::iter::repeat_n(1, missing).chain(self.shape().iter().copied()).collect::<Shape>()),
+            ),
+        };
+        Tensor::record(Op::Expand, &[&*aligned], Some(Type { shape: shape.clone(), dtype: self.dtype() }))
     }
 
     /// A possibly negative axis as a position.
@@ -128,20 +133,26 @@ impl Tensor {
     }
 
     /// The positions of axes, which must be distinct.
-    pub(crate) fn axes(&self, axes: &Axes) -> Result<Vec<usize>, ErrorKind> {
+    pub(crate) fn axes(&self, axes: &Axes) -> Result<Positions, ErrorKind> {
         let listed = match axes {
             Axes::All => return Ok((0..self.rank()).collect()),
             Axes::Listed(listed) => listed,
         };
-        let mut positions = listed.iter().map(|&a| self.axis(a)).collect::<Result<Vec<_>, _>>()?;
+        let mut positions = listed.iter().map(|&a| self.axis(a)).collect::<Result<Positions, _>>()?;
         positions.sort_unstable();
         if positions.windows(2).any(|w| w[0] == w[1]) {
             let shape = self.shape().clone();
-            return Err(ErrorKind::Axes { axes: listed.clone(), expected: "distinct axes", shape });
+            return Err(ErrorKind::Axes { axes: listed.to_vec(), expected: "distinct axes", shape });
         }
         Ok(positions)
     }
 }
+
+/// Positions of axes. Few are enough to lie where the list does.
+pub(crate) type Positions = SmallVec<[usize; 4]>;
+
+/// Axes, or extents, of which negative ones have a meaning of their own.
+pub type Signed = SmallVec<[isize; 4]>;
 
 /// Axes to reduce over: one (`1`, or `-1` for the last), several (`[0, 2]`), or all (`..`).
 #[derive(Clone, Debug, PartialEq)]
@@ -149,7 +160,7 @@ pub enum Axes {
     /// Every axis.
     All,
     /// These; negative ones count from the last.
-    Listed(Vec<isize>),
+    Listed(Signed),
 }
 
 impl From<RangeFull> for Axes {
@@ -160,13 +171,13 @@ impl From<RangeFull> for Axes {
 
 impl From<i32> for Axes {
     fn from(axis: i32) -> Axes {
-        Axes::Listed(vec![axis as isize])
+        Axes::Listed(smallvec![axis as isize])
     }
 }
 
 impl From<isize> for Axes {
     fn from(axis: isize) -> Axes {
-        Axes::Listed(vec![axis])
+        Axes::Listed(smallvec![axis])
     }
 }
 
@@ -196,7 +207,7 @@ impl From<Vec<usize>> for Axes {
 
 /// A shape to reshape to; at most one extent may be `-1`, which is then worked out.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Dims(pub(crate) Vec<isize>);
+pub struct Dims(pub(crate) Signed);
 
 impl<const N: usize> From<[i32; N]> for Dims {
     fn from(dims: [i32; N]) -> Dims {

@@ -3,6 +3,7 @@
 use super::row::Accepts;
 use super::{Op, ReduceOp, ScanOp, Type, WindowAxis, attention};
 use crate::{DType, Error, Result, Shape};
+use smallvec::SmallVec;
 
 impl Op {
     /// Checks operands against the op and gives the result's type. `wanted` is the type that the node is to have; it
@@ -59,7 +60,7 @@ impl Op {
             }
             Op::Permute(axes) => {
                 let shape = &operands[0].shape;
-                let mut seen = vec![false; shape.len()];
+                let mut seen: SmallVec<[bool; 8]> = SmallVec::from_elem(false, shape.len());
                 for &axis in axes {
                     check_axis(axis, shape)?;
                     seen[axis] = true;

@@ -4,6 +4,7 @@ use crate::Tensor;
 use crate::tensor::first_failed;
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Shape};
+use std::borrow::Cow;
 
 impl Tensor {
     /// The matrix product over the last two axes; leading axes are batches and broadcast. A vector on the left is a
@@ -26,8 +27,8 @@ impl Tensor {
         if left.is_empty() || right.is_empty() {
             return self.fail("matmul", misfit("a single number is no matrix"));
         }
-        let a = if left.len() == 1 { self.unsqueeze(0) } else { self.clone() };
-        let b = if right.len() == 1 { other.unsqueeze(1) } else { other.clone() };
+        let a = if left.len() == 1 { Cow::Owned(self.unsqueeze(0)) } else { Cow::Borrowed(self) };
+        let b = if right.len() == 1 { Cow::Owned(other.unsqueeze(1)) } else { Cow::Borrowed(other) };
         let (m, k) = (a.shape()[a.rank() - 2], a.shape()[a.rank() - 1]);
         let n = b.shape()[b.rank() - 1];
         if k != b.shape()[b.rank() - 2] {

@@ -15,7 +15,7 @@ impl Tensor {
             Ok(positions) => positions,
             Err(kind) => return self.fail(op.name(), kind),
         };
-        let reduced = Tensor::record(Op::Reduce(op, positions.as_slice().into()), &[self], None);
+        let reduced = Tensor::record(Op::Reduce(op, positions.clone()), &[self], None);
         if keepdim || reduced.error().is_some() { reduced } else { reduced.reshape(self.shape().without(&positions)) }
     }
 

@@ -1,5 +1,6 @@
 //! Views: other looks at the same elements, and joining and cutting.
 
+use crate::operand::Positions;
 use crate::tensor::first_failed;
 use crate::{Axes, Dims, Tensor};
 use gradus_ir::op::{Op, PadAxis, SliceAxis, Type};
@@ -66,7 +67,7 @@ impl Tensor {
     /// Axes in another order: axis `i` of the result is axis `axes[i]` of this tensor.
     #[track_caller]
     pub fn permute<const N: usize>(&self, axes: [isize; N]) -> Tensor {
-        match axes.iter().map(|&a| self.axis(a)).collect::<Result<Vec<_>, _>>() {
+        match axes.iter().map(|&a| self.axis(a)).collect::<Result<Positions, _>>() {
             Ok(axes) => self.permute_axes(&axes),
             Err(kind) => self.fail("permute", kind),
         }
@@ -86,7 +87,7 @@ impl Tensor {
     pub fn transpose(&self, a: isize, b: isize) -> Tensor {
         match (self.axis(a), self.axis(b)) {
             (Ok(a), Ok(b)) => {
-                let mut axes: Vec<usize> = (0..self.rank()).collect();
+                let mut axes: Positions = (0..self.rank()).collect();
                 axes.swap(a, b);
                 self.permute_axes(&axes)
             }
