@@ -1,7 +1,10 @@
-// Matrix products of f16, summed up in f32, by units of GPUs that multiply small matrices: a workgroup of eight subgroups of
-// 32 invocations computes 128 rows by 128 columns, 32 places of the summed axis at a time; each subgroup 32 by 64 of these
+// Matrix products of f16, summed up in f32, by units of GPUs that multiply small matrices: a workgroup of four subgroups of
+// 32 invocations computes 128 rows by 128 columns, 32 places of the summed axis at a time; each subgroup 64 by 64 of these,
 // as cooperative matrices of 16 by 16. While a step is computed, each invocation loads for the next one: of either operand
-// four lines at four places.
+// twice four lines at four places.
+//
+// What is multiplied passes through workgroup memory as it lies in the buffers: line after line of 32 places, or place after
+// place of 128 lines. The innermost products are not written as a loop, which drivers do not unroll.
 //
 // The summed axis is cut into segments, whose results a second kernel adds up.
 //
@@ -9,42 +12,127 @@
 // A_ALONG_K and B_ALONG_K, as in matmul_tiled.wgsl.
 
 alias Halves = array<vec4<f16>, 4>;
+alias Left = coop_mat16x16<f16, A>;
+alias Right = coop_mat16x16<f16, B>;
+alias Sums = coop_mat16x16<f32, C>;
+
+// 64 columns.
+struct Columns { c0: Right, c1: Right, c2: Right, c3: Right }
+// Sums of 16 rows and 64 columns.
+struct RowSums { c0: Sums, c1: Sums, c2: Sums, c3: Sums }
 
 const TILE = 128u;
 const DEPTH = 32u;
-// Vectors of a line in workgroup memory: two more than there are, so that neighbouring lines lie in different banks.
-const STRIDE = 10u;
+// Vectors from one line to the next, or one place to the next: two more than there are, so that neighbours lie in different
+// banks.
+const A_STRIDE = select(34u, 10u, A_ALONG_K);
+const B_STRIDE = select(34u, 10u, B_ALONG_K);
 
 var<workgroup> a_tile: array<vec4<f16>, 1280>;
 var<workgroup> b_tile: array<vec4<f16>, 1280>;
 // A matrix of sums for each subgroup.
-var<workgroup> sums_tile: array<vec4<f32>, 512>;
+var<workgroup> sums_tile: array<vec4<f32>, 256>;
 
-// Four lines at four places, zeros where the segment has ended.
-fn halves(q: Quad, inside: vec4<bool>) -> Halves {
-    let zero = vec4<f16>();
-    return Halves(
-        select(zero, vec4<f16>(q[0]), inside), select(zero, vec4<f16>(q[1]), inside),
-        select(zero, vec4<f16>(q[2]), inside), select(zero, vec4<f16>(q[3]), inside),
+// What an invocation loads of an operand the `turn`-th time: four lines from four times x on, at four places from four
+// times y on.
+fn chunk(invocation: u32, turn: u32, along_k: bool) -> vec2<u32> {
+    return select(
+        vec2(invocation % 32u, invocation / 32u + 4u * turn),
+        vec2(invocation / 8u + 16u * turn, invocation % 8u),
+        along_k,
     );
 }
 
-fn inside(k: u32, end: u32) -> vec4<bool> {
-    return vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
+// Four lines at four places, or the other way round, as they lie in workgroup memory; `k` is the first place.
+fn halves(q: Quad, k: u32, end: u32, step_end: u32, along_k: bool) -> Halves {
+    var h = Halves(vec4<f16>(q[0]), vec4<f16>(q[1]), vec4<f16>(q[2]), vec4<f16>(q[3]));
+    // Zeros where the segment has ended.
+    if step_end > end {
+        let zero = vec4<f16>();
+        let exists = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
+        if along_k {
+            h = Halves(
+                select(zero, h[0], exists), select(zero, h[1], exists),
+                select(zero, h[2], exists), select(zero, h[3], exists),
+            );
+        } else {
+            h = Halves(
+                select(zero, h[0], exists.x), select(zero, h[1], exists.y),
+                select(zero, h[2], exists.z), select(zero, h[3], exists.w),
+            );
+        }
+    }
+    return h;
 }
 
-fn fetch_a(lines: Parts, k: u32, end: u32) -> Halves {
+fn fetch_a(lines: Parts, first: u32, four: u32, end: u32) -> Halves {
+    let k = first + 4u * four;
     let p = four_from(k, inner_size());
-    return halves(quad_a(lines, Parts(a_place(p.x), a_place(p.y), a_place(p.z), a_place(p.w))), inside(k, end));
+    var quad = quad_a(lines, Parts(a_place(p.x), a_place(p.y), a_place(p.z), a_place(p.w)));
+    if !A_ALONG_K {
+        quad = transposed(quad);
+    }
+    return halves(quad, k, end, first + DEPTH, A_ALONG_K);
 }
 
-fn fetch_b(lines: Parts, k: u32, end: u32) -> Halves {
+fn fetch_b(lines: Parts, first: u32, four: u32, end: u32) -> Halves {
+    let k = first + 4u * four;
     let p = four_from(k, inner_size());
-    return halves(quad_b(lines, Parts(b_place(p.x), b_place(p.y), b_place(p.z), b_place(p.w))), inside(k, end));
+    var quad = quad_b(lines, Parts(b_place(p.x), b_place(p.y), b_place(p.z), b_place(p.w)));
+    if !B_ALONG_K {
+        quad = transposed(quad);
+    }
+    return halves(quad, k, end, first + DEPTH, B_ALONG_K);
 }
 
-// Stores what there is of a matrix of sums.
-fn store_matrix(part: u32, batch: u32, row: u32, column: u32, subgroup: u32, lane: u32) {
+fn put_a(at: vec2<u32>, h: Halves) {
+    let slot = select(4u * at.y * A_STRIDE + at.x, 4u * at.x * A_STRIDE + at.y, A_ALONG_K);
+    a_tile[slot] = h[0];
+    a_tile[slot + A_STRIDE] = h[1];
+    a_tile[slot + 2u * A_STRIDE] = h[2];
+    a_tile[slot + 3u * A_STRIDE] = h[3];
+}
+
+fn put_b(at: vec2<u32>, h: Halves) {
+    let slot = select(4u * at.y * B_STRIDE + at.x, 4u * at.x * B_STRIDE + at.y, B_ALONG_K);
+    b_tile[slot] = h[0];
+    b_tile[slot + B_STRIDE] = h[1];
+    b_tile[slot + 2u * B_STRIDE] = h[2];
+    b_tile[slot + 3u * B_STRIDE] = h[3];
+}
+
+fn left(row: u32, place: u32) -> Left {
+    if A_ALONG_K {
+        return coopLoadT<Left>(&a_tile[row * A_STRIDE + place / 4u], A_STRIDE);
+    }
+    return coopLoad<Left>(&a_tile[place * A_STRIDE + row / 4u], A_STRIDE);
+}
+
+fn right(column: u32, place: u32) -> Right {
+    if B_ALONG_K {
+        return coopLoad<Right>(&b_tile[column * B_STRIDE + place / 4u], B_STRIDE);
+    }
+    return coopLoadT<Right>(&b_tile[place * B_STRIDE + column / 4u], B_STRIDE);
+}
+
+fn columns_from(column: u32, place: u32) -> Columns {
+    return Columns(
+        right(column, place), right(column + 16u, place), right(column + 32u, place), right(column + 48u, place),
+    );
+}
+
+fn multiplied(a: Left, b: Columns, sums: RowSums) -> RowSums {
+    return RowSums(
+        coopMultiplyAdd(a, b.c0, sums.c0), coopMultiplyAdd(a, b.c1, sums.c1),
+        coopMultiplyAdd(a, b.c2, sums.c2), coopMultiplyAdd(a, b.c3, sums.c3),
+    );
+}
+
+// Stores what there is of a matrix of sums, by way of the subgroup's own memory.
+fn store_matrix(sums: Sums, part: u32, batch: u32, row: u32, column: u32, subgroup: u32, lane: u32) {
+    workgroupBarrier();
+    coopStoreT(sums, &sums_tile[64u * subgroup], 4u);
+    workgroupBarrier();
     for (var i = lane; i < 64u; i += 32u) {
         let at = vec2(row + i / 4u, column + 4u * (i % 4u));
         if at.x < rows() && at.y < columns() {
@@ -53,7 +141,24 @@ fn store_matrix(part: u32, batch: u32, row: u32, column: u32, subgroup: u32, lan
     }
 }
 
-@compute @workgroup_size(256)
+fn store_row(sums: RowSums, part: u32, batch: u32, row: u32, column: u32, subgroup: u32, lane: u32) {
+    store_matrix(sums.c0, part, batch, row, column, subgroup, lane);
+    store_matrix(sums.c1, part, batch, row, column + 16u, subgroup, lane);
+    store_matrix(sums.c2, part, batch, row, column + 32u, subgroup, lane);
+    store_matrix(sums.c3, part, batch, row, column + 48u, subgroup, lane);
+}
+
+fn lines_a(batch: u32, first: u32) -> Parts {
+    let r = four_from(first, rows());
+    return Parts(a_line(batch, r.x), a_line(batch, r.y), a_line(batch, r.z), a_line(batch, r.w));
+}
+
+fn lines_b(batch: u32, first: u32) -> Parts {
+    let c = four_from(first, columns());
+    return Parts(b_line(batch, c.x), b_line(batch, c.y), b_line(batch, c.z), b_line(batch, c.w));
+}
+
+@compute @workgroup_size(128)
 fn main(
     @builtin(workgroup_id) id: vec3<u32>,
     @builtin(local_invocation_index) invocation: u32,
@@ -73,89 +178,61 @@ fn main(
     let batch = slice % batches();
     let part = slice / batches();
 
-    // What the invocation loads: chunks of four lines, and of four places.
-    let a_chunk = select(invocation % 32u, invocation / 8u, A_ALONG_K);
-    let a_four = select(invocation / 32u, invocation % 8u, A_ALONG_K);
-    let b_chunk = select(invocation % 32u, invocation / 8u, B_ALONG_K);
-    let b_four = select(invocation / 32u, invocation % 8u, B_ALONG_K);
-    let r = four_from(row + 4u * a_chunk, rows());
-    let c = four_from(column + 4u * b_chunk, columns());
-    let a_lines = Parts(a_line(batch, r.x), a_line(batch, r.y), a_line(batch, r.z), a_line(batch, r.w));
-    let b_lines = Parts(b_line(batch, c.x), b_line(batch, c.y), b_line(batch, c.z), b_line(batch, c.w));
-    let a_slot = 4u * a_chunk * STRIDE + a_four;
-    let b_slot = 4u * b_chunk * STRIDE + b_four;
+    // What the invocation loads.
+    let a0 = chunk(invocation, 0u, A_ALONG_K);
+    let a1 = chunk(invocation, 1u, A_ALONG_K);
+    let b0 = chunk(invocation, 0u, B_ALONG_K);
+    let b1 = chunk(invocation, 1u, B_ALONG_K);
+    let a0_lines = lines_a(batch, row + 4u * a0.x);
+    let a1_lines = lines_a(batch, row + 4u * a1.x);
+    let b0_lines = lines_b(batch, column + 4u * b0.x);
+    let b1_lines = lines_b(batch, column + 4u * b1.x);
 
     // What its subgroup computes.
-    let my_row = 32u * (subgroup / 2u);
+    let my_row = 64u * (subgroup / 2u);
     let my_column = 64u * (subgroup % 2u);
-    var sums00 = coop_mat16x16<f32, C>();
-    var sums01 = coop_mat16x16<f32, C>();
-    var sums02 = coop_mat16x16<f32, C>();
-    var sums03 = coop_mat16x16<f32, C>();
-    var sums10 = coop_mat16x16<f32, C>();
-    var sums11 = coop_mat16x16<f32, C>();
-    var sums12 = coop_mat16x16<f32, C>();
-    var sums13 = coop_mat16x16<f32, C>();
-    let end = min((part + 1u) * segment(), inner_size());
-    var next_a = Halves();
-    var next_b = Halves();
-    if part * segment() < end {
-        next_a = fetch_a(a_lines, part * segment() + 4u * a_four, end);
-        next_b = fetch_b(b_lines, part * segment() + 4u * b_four, end);
+    var sums0 = RowSums();
+    var sums1 = RowSums();
+    var sums2 = RowSums();
+    var sums3 = RowSums();
+    let begin = part * segment();
+    let end = min(begin + segment(), inner_size());
+    var next_a0 = Halves();
+    var next_a1 = Halves();
+    var next_b0 = Halves();
+    var next_b1 = Halves();
+    if begin < end {
+        next_a0 = fetch_a(a0_lines, begin, a0.y, end);
+        next_a1 = fetch_a(a1_lines, begin, a1.y, end);
+        next_b0 = fetch_b(b0_lines, begin, b0.y, end);
+        next_b1 = fetch_b(b1_lines, begin, b1.y, end);
     }
-    for (var first = part * segment(); first < end; first += DEPTH) {
+    for (var first = begin; first < end; first += DEPTH) {
         workgroupBarrier();
-        a_tile[a_slot] = next_a[0];
-        a_tile[a_slot + STRIDE] = next_a[1];
-        a_tile[a_slot + 2u * STRIDE] = next_a[2];
-        a_tile[a_slot + 3u * STRIDE] = next_a[3];
-        b_tile[b_slot] = next_b[0];
-        b_tile[b_slot + STRIDE] = next_b[1];
-        b_tile[b_slot + 2u * STRIDE] = next_b[2];
-        b_tile[b_slot + 3u * STRIDE] = next_b[3];
+        put_a(a0, next_a0);
+        put_a(a1, next_a1);
+        put_b(b0, next_b0);
+        put_b(b1, next_b1);
         workgroupBarrier();
         if first + DEPTH < end {
-            next_a = fetch_a(a_lines, first + DEPTH + 4u * a_four, end);
-            next_b = fetch_b(b_lines, first + DEPTH + 4u * b_four, end);
+            next_a0 = fetch_a(a0_lines, first + DEPTH, a0.y, end);
+            next_a1 = fetch_a(a1_lines, first + DEPTH, a1.y, end);
+            next_b0 = fetch_b(b0_lines, first + DEPTH, b0.y, end);
+            next_b1 = fetch_b(b1_lines, first + DEPTH, b1.y, end);
         }
-        for (var k = 0u; k < DEPTH / 4u; k += 4u) {
-            let at_a0 = my_row * STRIDE + k;
-            let at_a1 = (my_row + 16u) * STRIDE + k;
-            let at_b0 = my_column * STRIDE + k;
-            let at_b1 = (my_column + 16u) * STRIDE + k;
-            let at_b2 = (my_column + 32u) * STRIDE + k;
-            let at_b3 = (my_column + 48u) * STRIDE + k;
-            let a0 = coopLoadT<coop_mat16x16<f16, A>>(&a_tile[at_a0], STRIDE);
-            let a1 = coopLoadT<coop_mat16x16<f16, A>>(&a_tile[at_a1], STRIDE);
-            let b0 = coopLoad<coop_mat16x16<f16, B>>(&b_tile[at_b0], STRIDE);
-            let b1 = coopLoad<coop_mat16x16<f16, B>>(&b_tile[at_b1], STRIDE);
-            let b2 = coopLoad<coop_mat16x16<f16, B>>(&b_tile[at_b2], STRIDE);
-            let b3 = coopLoad<coop_mat16x16<f16, B>>(&b_tile[at_b3], STRIDE);
-            sums00 = coopMultiplyAdd(a0, b0, sums00);
-            sums01 = coopMultiplyAdd(a0, b1, sums01);
-            sums02 = coopMultiplyAdd(a0, b2, sums02);
-            sums03 = coopMultiplyAdd(a0, b3, sums03);
-            sums10 = coopMultiplyAdd(a1, b0, sums10);
-            sums11 = coopMultiplyAdd(a1, b1, sums11);
-            sums12 = coopMultiplyAdd(a1, b2, sums12);
-            sums13 = coopMultiplyAdd(a1, b3, sums13);
-        }
+        let b_first = columns_from(my_column, 0u);
+        sums0 = multiplied(left(my_row, 0u), b_first, sums0);
+        sums1 = multiplied(left(my_row + 16u, 0u), b_first, sums1);
+        sums2 = multiplied(left(my_row + 32u, 0u), b_first, sums2);
+        sums3 = multiplied(left(my_row + 48u, 0u), b_first, sums3);
+        let b_second = columns_from(my_column, 16u);
+        sums0 = multiplied(left(my_row, 16u), b_second, sums0);
+        sums1 = multiplied(left(my_row + 16u, 16u), b_second, sums1);
+        sums2 = multiplied(left(my_row + 32u, 16u), b_second, sums2);
+        sums3 = multiplied(left(my_row + 48u, 16u), b_second, sums3);
     }
-    // One after the other through the subgroup's own memory.
-    let to = 64u * subgroup;
-    for (var i = 0u; i < 8u; i++) {
-        workgroupBarrier();
-        switch i {
-            case 0u: { coopStoreT(sums00, &sums_tile[to], 4u); }
-            case 1u: { coopStoreT(sums01, &sums_tile[to], 4u); }
-            case 2u: { coopStoreT(sums02, &sums_tile[to], 4u); }
-            case 3u: { coopStoreT(sums03, &sums_tile[to], 4u); }
-            case 4u: { coopStoreT(sums10, &sums_tile[to], 4u); }
-            case 5u: { coopStoreT(sums11, &sums_tile[to], 4u); }
-            case 6u: { coopStoreT(sums12, &sums_tile[to], 4u); }
-            default: { coopStoreT(sums13, &sums_tile[to], 4u); }
-        }
-        workgroupBarrier();
-        store_matrix(part, batch, row + my_row + 16u * (i / 4u), column + my_column + 16u * (i % 4u), subgroup, lane);
-    }
+    store_row(sums0, part, batch, row + my_row, column + my_column, subgroup, lane);
+    store_row(sums1, part, batch, row + my_row + 16u, column + my_column, subgroup, lane);
+    store_row(sums2, part, batch, row + my_row + 32u, column + my_column, subgroup, lane);
+    store_row(sums3, part, batch, row + my_row + 48u, column + my_column, subgroup, lane);
 }

@@ -15,7 +15,7 @@ use std::fmt::Write;
 const LARGE: usize = 1 << 24;
 
 /// Workgroup memory of a product by cooperative matrices.
-const COOPERATIVE_BYTES: u32 = 2 * 1280 * 8 + 512 * 16;
+const COOPERATIVE_BYTES: u32 = 2 * 1280 * 8 + 256 * 16;
 
 /// How a product is cut into the work of workgroups.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ enum Tiling {
     /// A tile per workgroup of 256, through workgroup memory: `side` by `side` invocations of a team, of which each has
     /// `quads` times four results along either side.
     Tiled { side: usize, quads: usize },
-    /// 128 by 128 of f16 per workgroup of eight subgroups, as cooperative matrices.
+    /// 128 by 128 of f16 per workgroup of four subgroups, as cooperative matrices.
     Cooperative,
     /// So many times eight rows by 32 columns per subgroup of eight, which is a workgroup.
     Subgroup { row_groups: usize },
