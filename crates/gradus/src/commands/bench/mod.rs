@@ -1,8 +1,8 @@
 //! `gradus bench`: how fast the devices of this machine are, and how near to what they can do.
 
 mod ceilings;
-mod inputs;
-mod measure;
+pub(super) mod inputs;
+pub(super) mod measure;
 mod report;
 mod workload;
 mod workloads;
