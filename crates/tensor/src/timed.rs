@@ -23,6 +23,7 @@ pub(crate) struct Timed {
 struct Kernel {
     executable: Box<dyn Executable>,
     summary: Arc<KernelSummary>,
+    modules: Arc<[String]>,
     /// How many instructions its expression has.
     instructions: usize,
     /// The buffers of its input slots, and whether it writes over each.
@@ -31,11 +32,12 @@ struct Kernel {
 }
 
 impl Timed {
-    /// A plan; `lines` says what a node of its graph is and where it was recorded.
+    /// A plan; `lines` says what a node of its graph is and where it was recorded, `modules` whose nodes a kernel computes.
     pub(crate) fn new(
         device: &Device,
         plan: &Plan,
         lines: impl Fn(NodeId) -> Option<(String, String)>,
+        modules: impl Fn(&gradus_ir::plan::Kernel) -> Vec<String>,
         recorder: Option<Arc<Recorder>>,
     ) -> Result<Timed> {
         let kernel = |kernel: &gradus_ir::plan::Kernel| {
@@ -50,9 +52,9 @@ impl Timed {
                     reads.push((load.buffer, writes.contains(&load.buffer)));
                 }
             }
-            let summary = Arc::new(plan.summary(kernel, &lines));
+            let (summary, modules) = (Arc::new(plan.summary(kernel, &lines)), modules(kernel).into());
             let instructions = kernel.expression.instructions.len();
-            Ok(Kernel { executable: device.backend().compile(part)?, summary, instructions, reads, writes })
+            Ok(Kernel { executable: device.backend().compile(part)?, summary, modules, instructions, reads, writes })
         };
         Ok(Timed {
             device: device.clone(),
@@ -105,7 +107,8 @@ impl Executable for Timed {
                 Ok(time) => {
                     times.push(time);
                     if let (Some(recorder), Some(start)) = (&self.recorder, start) {
-                        recorder.note(KernelRun { kernel: kernel.summary.clone(), start, time });
+                        let (modules, kernel) = (kernel.modules.clone(), kernel.summary.clone());
+                        recorder.note(KernelRun { kernel, modules, start, time });
                     }
                 }
                 Err(error) => {

@@ -1,69 +1,103 @@
-//! What a device can do at most, measured: with it, a workload's time tells how far there is to go.
+//! What a device can do at most, measured: with it, a kernel's time tells how far there is to go.
 
-use super::measure::median;
-use super::workload::Cost;
-use gradus::{CustomOp, DType, Device, ErrorKind, Result, Tensor, compile};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use crate::{CustomOp, DType, Device, Result, Tensor, compile};
+use gradus_ir::Error as ErrorKind;
 use std::time::Instant;
 
 /// Floats that are copied: more than caches hold.
 const COPIED: usize = 1 << 24;
-/// Seconds of a sample.
+/// Seconds of a sample, and how many there are.
 const SAMPLE: f64 = 0.02;
+const SAMPLES: usize = 6;
 /// Multiply-adds of one invocation: so many rounds of 32 by vectors of four.
 const ROUNDS: usize = 128;
 const PER_INVOCATION: usize = ROUNDS * 32 * 4;
 
-/// A device's ceilings.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Ceilings {
+/// A device's ceilings: no kernel that works on large arrays is faster than its [floor](Ceilings::floor). (What stays in
+/// caches is, and so may be products of f16, which some GPUs have units of their own for.)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
     /// Bytes read and written per second by a copy.
-    pub(super) copy: f64,
+    pub copy: f64,
     /// f32 operations per second; a multiply-add is two.
-    pub(super) f32: f64,
+    pub f32: f64,
     /// f16 operations per second, where the device computes in f16.
-    pub(super) f16: Option<f64>,
+    pub f16: Option<f64>,
     /// Seconds that a kernel costs at least, however little it does.
-    pub(super) dispatch: f64,
+    pub dispatch: f64,
     /// Seconds until a number that was just computed is on the host.
-    pub(super) read: f64,
+    pub read: f64,
 }
 
-/// Which ceiling binds a workload, and the least time that it leaves.
-pub(super) struct Floor {
-    pub(super) name: &'static str,
-    pub(super) seconds: f64,
+/// Which ceiling binds, and the least time that it leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Floor {
+    /// `copy`, `f32`, `f16` or `dispatch`.
+    pub name: &'static str,
+    /// The least time.
+    pub seconds: f64,
+}
+
+impl Device {
+    /// The device's ceilings. The first call measures them, in a second or two during which it should have nothing else to do.
+    ///
+    /// ```
+    /// use gradus_tensor::Device;
+    ///
+    /// let ceilings = Device::cpu().ceilings()?;
+    /// assert!(ceilings.copy > 1e8 && ceilings.f32 > 1e8);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a kernel fails: for want of memory, say.
+    pub fn ceilings(&self) -> Result<Ceilings> {
+        let known = self.known_ceilings();
+        match known.get() {
+            Some(ceilings) => Ok(*ceilings),
+            None => {
+                let measured = Ceilings::of(self)?;
+                Ok(*known.get_or_init(|| measured))
+            }
+        }
+    }
 }
 
 impl Ceilings {
-    /// Measures them, in a few seconds.
-    pub(super) fn of(device: &Device) -> Result<Ceilings> {
-        let is_cpu = device.name() == "cpu";
+    fn of(device: &Device) -> Result<Ceilings> {
         let increment = compile(|x: &[Tensor]| Ok(vec![&x[0] + 1.0]));
         let one = Tensor::zeros([1], device) + 0.0;
         one.eval()?;
+        let on_gpu = device.backend().runs_wgsl();
         Ok(Ceilings {
             copy: copy(device)?,
-            f32: if is_cpu { multiply_adds_of_cpu() } else { multiply_adds(device, DType::F32)? },
-            f16: if is_cpu { None } else { where_there_is_one(multiply_adds(device, DType::F16))? },
+            f32: if on_gpu { multiply_adds(device, DType::F32)? } else { gradus_cpu::multiply_add_rate() },
+            f16: if on_gpu { where_there_is_one(multiply_adds(device, DType::F16))? } else { None },
             dispatch: fastest(device, || increment.call(std::slice::from_ref(&one)).map(drop))?,
             read: fastest(device, || increment.call(std::slice::from_ref(&one))?[0].item::<f32>().map(drop))?,
         })
     }
 
-    /// The least time of an iteration with a cost and so many kernels.
-    pub(super) fn floor(&self, cost: &Cost, launches: f64) -> Floor {
+    /// The least time of so many bytes and operations, of f16 or not, in so many kernels.
+    ///
+    /// ```
+    /// use gradus_tensor::Ceilings;
+    ///
+    /// let ceilings = Ceilings { copy: 1e9, f32: 1e10, f16: None, dispatch: 1e-6, read: 1e-5 };
+    /// assert_eq!(ceilings.floor(2e6, 1e6, false, 1.0).name, "copy");
+    /// assert_eq!(ceilings.floor(2e6, 1e9, false, 1.0).seconds, 0.1);
+    /// ```
+    pub fn floor(&self, bytes: f64, operations: f64, are_halves: bool, kernels: f64) -> Floor {
         let (name, rate) = match self.f16 {
-            Some(rate) if cost.half => ("f16", rate),
+            Some(rate) if are_halves => ("f16", rate),
             _ => ("f32", self.f32),
         };
         let floors = [
-            Floor { name: "copy", seconds: cost.bytes / self.copy },
-            Floor { name, seconds: cost.operations / rate },
-            Floor { name: "dispatch", seconds: launches * self.dispatch },
+            Floor { name: "copy", seconds: bytes / self.copy },
+            Floor { name, seconds: operations / rate },
+            Floor { name: "dispatch", seconds: kernels * self.dispatch },
         ];
-        floors.into_iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds)).expect("there are three")
+        floors.into_iter().fold(floors[0], |most, floor| if floor.seconds > most.seconds { floor } else { most })
     }
 }
 
@@ -76,19 +110,20 @@ fn where_there_is_one<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Seconds of an iteration: the fastest of some samples, since other programs only ever add. A sample has so many iterations
-/// that waiting for the device at its end does not count.
+/// Seconds of an iteration, of so many. A sample has so many that waiting for the device at its end does not count.
+fn sample(device: &Device, once: &mut impl FnMut() -> Result<()>, count: usize) -> Result<f64> {
+    let start = Instant::now();
+    (0..count).try_for_each(|_| once())?;
+    device.synchronise()?;
+    Ok(start.elapsed().as_secs_f64() / count as f64)
+}
+
+/// Seconds of an iteration: the fastest of some samples, since other programs only ever add.
 fn fastest(device: &Device, mut once: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut sample = |count: usize| -> Result<f64> {
-        let start = Instant::now();
-        (0..count).try_for_each(|_| once())?;
-        device.synchronise()?;
-        Ok(start.elapsed().as_secs_f64() / count as f64)
-    };
     // The first one plans and compiles.
-    sample(1)?;
-    let count = (SAMPLE / sample(4)?).clamp(1.0, 1000.0) as usize;
-    (0..8).try_fold(f64::INFINITY, |least, _| Ok(sample(count)?.min(least)))
+    sample(device, &mut once, 1)?;
+    let count = (SAMPLE / sample(device, &mut once, 2)?).clamp(1.0, 1000.0) as usize;
+    (0..SAMPLES).try_fold(f64::INFINITY, |least, _| Ok(sample(device, &mut once, count)?.min(least)))
 }
 
 /// Bytes per second, of a copy by hand or of the library's own map: the better one.
@@ -97,8 +132,7 @@ fn copy(device: &Device) -> Result<f64> {
         .input("x", DType::F32)
         .output(DType::F32, |shapes| Ok(shapes[0].clone()))
         .cpu(|inputs, output| {
-            let (x, y) = (inputs[0].values::<f32>()?, output.values::<f32>()?);
-            y.par_chunks_mut(1 << 16).zip(x.par_chunks(1 << 16)).for_each(|(y, x)| y.copy_from_slice(x));
+            gradus_cpu::copy(inputs[0].values::<f32>()?, output.values::<f32>()?);
             Ok(())
         })
         .wgsl(
@@ -150,39 +184,11 @@ fn multiply_adds(device: &Device, dtype: DType) -> Result<f64> {
     loop {
         let x = Tensor::full([invocations], 1.0, device).to_dtype(dtype) + 0.0;
         x.eval()?;
-        let seconds = fastest(device, || op.apply(&[&x]).eval())?;
-        if seconds > 0.02 || invocations >= 1 << 24 {
-            return Ok(2.0 * (PER_INVOCATION * invocations) as f64 / seconds);
+        let mut once = || op.apply(&[&x]).eval();
+        sample(device, &mut once, 1)?;
+        if sample(device, &mut once, 1)? > SAMPLE || invocations >= 1 << 24 {
+            return Ok(2.0 * (PER_INVOCATION * invocations) as f64 / fastest(device, once)?);
         }
         invocations *= 4;
     }
-}
-
-/// Operations per second of all threads: independent multiply-adds in registers.
-fn multiply_adds_of_cpu() -> f64 {
-    const STEPS: usize = 1 << 20;
-    struct Accumulate;
-    impl pulp::WithSimd for Accumulate {
-        type Output = f64;
-        #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, simd: S) -> f64 {
-            let (factor, term) = (simd.splat_f32s(0.5), simd.splat_f32s(std::hint::black_box(0.25)));
-            let mut sums = [term; 12];
-            for _ in 0..STEPS {
-                for sum in &mut sums {
-                    *sum = simd.mul_add_f32s(*sum, factor, term);
-                }
-            }
-            std::hint::black_box(sums);
-            2.0 * (STEPS * sums.len() * S::F32_LANES) as f64
-        }
-    }
-    let rates: Vec<f64> = (0..8)
-        .map(|_| {
-            let start = Instant::now();
-            let operations: Vec<f64> = rayon::broadcast(|_| pulp::Arch::new().dispatch(Accumulate));
-            operations.iter().sum::<f64>() / start.elapsed().as_secs_f64()
-        })
-        .collect();
-    rates.iter().copied().fold(median(&rates), f64::max)
 }
