@@ -71,10 +71,12 @@ impl Timed {
         let mut table = format!("{} kernels on {}: {:.1} µs\n", times.len(), self.device, micros(&total));
         for (kernel, time) in self.kernels.iter().zip(times) {
             let share = 100.0 * time.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
-            let KernelSummary { family, space, .. } = &*kernel.summary;
+            let KernelSummary { family, space, bytes, operations, .. } = &*kernel.summary;
+            let rate = |count: usize| count as f64 / time.as_secs_f64().max(1e-12) / 1e9;
+            let rates = format!("{:6.1} GB/s {:7.1} GFLOP/s", rate(*bytes), rate(*operations));
             let name = format!("{family:<11} {:<20} {} instructions", space.to_string(), kernel.instructions);
             // Writing to a string cannot fail.
-            let _ = writeln!(table, "{:10.1} µs {share:3.0} %  {name}", micros(time));
+            let _ = writeln!(table, "{:10.1} µs {share:3.0} % {rates}  {name}", micros(time));
         }
         eprint!("{table}");
     }
