@@ -32,7 +32,7 @@ pub(super) struct Found {
     pub(super) choices: BTreeMap<String, Choice>,
     /// Values that fail, or compute something else, and why.
     pub(super) left_out: Vec<String>,
-    /// Fields that were looked at, of how many.
+    /// How many fields were looked at, of how many.
     pub(super) looked_at: (usize, usize),
 }
 
@@ -88,8 +88,8 @@ pub(super) fn search(adapter: &Adapter, time: Duration) -> anyhow::Result<Found>
     tuner.compute_expected()?;
     let mut clock = Clock::start(time, &tuner.id);
     let fields: Vec<&Field> = Tuning::FIELDS.iter().filter(|field| field.applies_to(&default)).collect();
-    let (mut present, mut gains, mut looked_at) = (default.clone(), BTreeMap::new(), 0);
-    for sweep in 0.. {
+    let (mut present, mut gains) = (default.clone(), BTreeMap::new());
+    loop {
         let before = present.clone();
         for field in &fields {
             if clock.is_over() {
@@ -97,7 +97,6 @@ pub(super) fn search(adapter: &Adapter, time: Duration) -> anyhow::Result<Found>
             }
             let gain = tuner.tune(field, &mut present, &mut clock)?;
             *gains.entry(field.name).or_insert(1.0) *= gain;
-            looked_at = looked_at.max(if sweep == 0 { gains.len() } else { 0 });
         }
         if present == before || clock.is_over() {
             break;
@@ -105,13 +104,15 @@ pub(super) fn search(adapter: &Adapter, time: Duration) -> anyhow::Result<Found>
     }
     let message = if clock.is_over() { "time is up" } else { "nothing else is faster" };
     clock.progress.finish_with(message);
-    let chosen = fields.iter().filter(|field| field.get(&present) != field.get(&default));
-    let choice = |field: &&&Field| {
-        let gain = gains.get(field.name).copied().unwrap_or(1.0);
-        (field.name.to_string(), Choice { default: field.get(&default), chosen: field.get(&present), gain })
-    };
-    let choices = chosen.map(|field| choice(&field)).collect();
-    Ok(Found { choices, left_out: tuner.left_out, looked_at: (looked_at, fields.len()) })
+    let mut choices = BTreeMap::new();
+    for field in &fields {
+        let (default, chosen) = (field.get(&default), field.get(&present));
+        if chosen != default {
+            let gain = gains.get(field.name).copied().unwrap_or(1.0);
+            choices.insert(field.name.to_string(), Choice { default, chosen, gain });
+        }
+    }
+    Ok(Found { choices, left_out: tuner.left_out, looked_at: (gains.len(), fields.len()) })
 }
 
 impl Tuner {
