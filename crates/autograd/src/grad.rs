@@ -2,7 +2,7 @@
 
 use crate::rules;
 use foldhash::fast::FixedState;
-use gradus_tensor::graph::NodeRef;
+use gradus_tensor::graph::{NodeRef, Scope, is_profiled};
 use gradus_tensor::{Error, ErrorKind, Result, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::panic::Location;
@@ -202,7 +202,7 @@ impl Walk {
     fn backward(&self, seed: Tensor) -> Result<HashMap<u64, Tensor>> {
         let mut cotangents: HashMap<u64, Tensor, FixedState> = HashMap::default();
         cotangents.insert(self.output.id(), seed);
-        let mut found = HashMap::new();
+        let (mut found, is_profiled) = (HashMap::new(), is_profiled());
         for (node, operands) in self.between.iter().rev() {
             let Some(cotangent) = cotangents.remove(&node.id()) else {
                 continue;
@@ -214,6 +214,8 @@ impl Walk {
             if !wanted.contains(&true) {
                 continue;
             }
+            // A gradient's time is that of the module whose node it is the gradient of.
+            let _scope = if is_profiled { Scope::of_node(node.id()) } else { None };
             let gradients = rules::backward(node, operands, &wanted, &cotangent);
             let gradients = gradients.map_err(|kind| Error::located("grad", kind, self.here))?;
             for (operand, gradient) in operands.iter().zip(gradients) {

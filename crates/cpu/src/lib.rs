@@ -7,6 +7,7 @@
 mod address;
 mod attention;
 mod block;
+mod ceilings;
 mod contract;
 mod custom;
 mod executable;
@@ -24,6 +25,7 @@ mod scatter;
 mod slice;
 mod sort;
 
+pub use ceilings::{copy, multiply_add_rate};
 use executable::CpuExecutable;
 use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Stats, Target};
 use memory::{Array, Memory};

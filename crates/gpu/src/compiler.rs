@@ -44,8 +44,13 @@ impl Shader<'_> {
         Module::new(width, baked, self.loads_pairs)
     }
 
-    pub(crate) fn finish(&self, mut module: Module<'_>, skeleton: &str) -> Finished {
-        module.add(&format!("const WORKGROUP = {}u;", self.workgroup));
+    pub(crate) fn finish(&self, module: Module<'_>, skeleton: &str) -> Finished {
+        self.finish_in(module, skeleton, self.workgroup)
+    }
+
+    /// The same for workgroups of another size.
+    pub(crate) fn finish_in(&self, mut module: Module<'_>, skeleton: &str, workgroup: u32) -> Finished {
+        module.add(&format!("const WORKGROUP = {workgroup}u;"));
         let declared = self.device.parameters(module.parameter_words());
         module.finish(skeleton, declared)
     }
@@ -77,7 +82,7 @@ impl<'a> Compiler<'a> {
     /// Whether kernels are made for subgroups of eight, each a workgroup, whose invocations share what they load: where loads
     /// are dear.
     pub(crate) fn has_teams(&self) -> bool {
-        !self.tuning.cooperates && self.limits().subgroup_size == Some((8, 8))
+        !self.tuning.cooperates && self.tuning.teams && self.limits().subgroup_size == Some((8, 8))
     }
 
     /// Adds a launch. `generate` is called twice where some sizes become part of the text.

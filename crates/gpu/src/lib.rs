@@ -14,7 +14,7 @@ mod library;
 mod module;
 mod ranges;
 mod slots;
-mod tuning;
+pub mod tuning;
 
 pub use gradus_device as device;
 pub use kernels::check_wgsl;
@@ -68,6 +68,11 @@ impl Gpu {
     pub fn with_tuning(self, tuning: Tuning) -> Gpu {
         let target = Target { longest_row: tuning.longest_row, ..self.target };
         Gpu { tuning, target, ..self }
+    }
+
+    /// How its kernels are cut into work.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// The same, telling an observer of every new kernel.

@@ -31,10 +31,10 @@ pub use gradus_autograd::{
     Grad, GradCheck, Outputs, Randomness, Vmap, checkpoint, custom_gradient, grad, gradcheck, value_and_grad, vmap,
 };
 pub use gradus_tensor::{
-    Attention, Axes, Cell, Compiled, Conv, CustomError, CustomInput, CustomOp, CustomOpBuilder, CustomOutput, DType,
-    Device, DeviceOptions, Element, Error, ErrorKind, KernelRun, KernelSummary, Key, Operand, PadMode, Placement, Pool,
-    Profile, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval, f16, no_grad,
-    stack,
+    Attention, Axes, Ceilings, Cell, Compiled, Conv, CustomError, CustomInput, CustomOp, CustomOpBuilder, CustomOutput,
+    DType, Device, DeviceOptions, Element, Error, ErrorKind, Floor, KernelRun, KernelSummary, Key, Operand, PadMode,
+    Placement, Pool, Profile, Result, Rng, Shape, Spatial, Stats, Tensor, Unique, assign, cat, compile, einsum, eval,
+    f16, no_grad, stack,
 };
 
 /// What most programs use: `use gradus::prelude::*`.

@@ -23,6 +23,7 @@ mod parameter;
 mod parts;
 mod pattern;
 mod penalty;
+mod profiled;
 mod reparametrise;
 mod state;
 mod summary;

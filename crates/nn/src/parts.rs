@@ -5,6 +5,9 @@ use crate::watch::{Call, watched};
 use crate::{Mode, Module, Param, Visitor, Walk};
 use std::collections::HashMap;
 
+/// How many forward passes of a layer there were.
+pub(crate) type Turns = HashMap<Identity, usize>;
+
 /// The parts of a model.
 #[derive(Default)]
 pub(crate) struct Parts {
@@ -41,17 +44,16 @@ impl Parts {
     /// The place of each forward pass in the list of paths. That of a layer that a walk does not show (one that was made on the way)
     /// is the model's.
     pub(crate) fn places_of(&self, calls: &[Call]) -> Vec<usize> {
-        let mut turns: HashMap<Identity, usize> = HashMap::new();
-        let place = |call: &Call| match self.places.get(&call.layer) {
-            // Of several that look the same, each in turn.
-            Some(places) => {
-                let turn = turns.entry(call.layer).or_default();
-                *turn += 1;
-                places[(*turn - 1) % places.len()]
-            }
-            None => 0,
-        };
-        calls.iter().map(place).collect()
+        let mut turns = Turns::default();
+        calls.iter().map(|call| self.place_of(call.layer, &mut turns).unwrap_or(0)).collect()
+    }
+
+    /// The place of the next forward pass of a layer in the list of paths: of several that look the same, each in turn.
+    pub(crate) fn place_of(&self, layer: Identity, turns: &mut Turns) -> Option<usize> {
+        let places = self.places.get(&layer)?;
+        let turn = turns.entry(layer).or_default();
+        *turn += 1;
+        Some(places[(*turn - 1) % places.len()])
     }
 }
 

@@ -218,7 +218,7 @@ fn is_within(path: &str, outer: &str) -> bool {
 }
 
 /// A type's name without modules: `Residual<Sequential>` for `a::Residual<b::Sequential>`.
-fn short_name(type_name: &str) -> String {
+pub(crate) fn short_name(type_name: &str) -> String {
     let words = type_name.split_inclusive(['<', '>', ',', ' ', '[', ']', '(', ')', '&', ';']);
     words.map(|word| word.rsplit("::").next().unwrap_or(word)).collect()
 }

@@ -1,13 +1,14 @@
-//! Watching layers at work: which one computed what, for a [`Summary`](crate::Summary).
+//! Watching layers at work: which one computed what, for a [`Summary`](crate::Summary) or a profile.
 //!
-//! A layer's forward pass begins with [`watch`] and ends with [`Watched::output`]. While nobody watches, that is one look at a
-//! variable of the thread. What a layer did is then read off the recorded graph: nodes have ascending numbers, so those of a
+//! A layer's forward pass begins with [`watch`] and ends with [`Watched::output`]. While nobody watches, that is a look at a
+//! variable of the thread and at one of the process. What a layer did is then read off the recorded graph: nodes have ascending numbers, so those of a
 //! forward pass lie between two of them.
 
 use crate::Module;
 use crate::module::Identity;
+use crate::profiled::Pass;
 use gradus_tensor::Tensor;
-use gradus_tensor::graph::next_id;
+use gradus_tensor::graph::{is_profiled, next_id};
 use std::cell::{Cell, RefCell};
 
 /// One forward pass of a layer.
@@ -25,7 +26,8 @@ thread_local! {
     static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Begins a layer's forward pass. Layers of your own appear in a summary with what they give if they do so too:
+/// Begins a layer's forward pass. Layers of your own appear in a summary with what they give, and in a
+/// [profile](gradus_tensor::Device::profile) with their time, if they do so too:
 ///
 /// ```
 /// use gradus_nn::{Init, Layer, Linear, Module, summary, watch};
@@ -49,15 +51,16 @@ thread_local! {
 /// # Ok::<(), gradus_tensor::Error>(())
 /// ```
 pub fn watch(layer: &(impl Module + ?Sized)) -> Watched {
+    let pass = if is_profiled() { Some(Pass::begin(layer)) } else { None };
     if !IS_WATCHED.get() {
-        return Watched { call: None };
+        return Watched { call: None, _pass: pass };
     }
     let call = Call { layer: layer.identity(), since: next_id(), until: u64::MAX, output: None };
     let place = CALLS.with_borrow_mut(|calls| {
         calls.push(call);
         calls.len() - 1
     });
-    Watched { call: Some(place) }
+    Watched { call: Some(place), _pass: pass }
 }
 
 /// A forward pass that [`watch`] began. It ends with its output, or when this is dropped.
@@ -65,6 +68,7 @@ pub fn watch(layer: &(impl Module + ?Sized)) -> Watched {
 #[must_use]
 pub struct Watched {
     call: Option<usize>,
+    _pass: Option<Pass>,
 }
 
 impl Watched {

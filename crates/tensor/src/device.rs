@@ -1,12 +1,13 @@
 //! Devices: where tensors live, and what is recorded and cached for each.
 
+use crate::ceilings::Ceilings;
 use crate::error::Result;
 use crate::evaluate::Planner;
 use crate::node::Node;
 use gradus_ir::{Backend, MemoryStats, Stats};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 
 /// A device on which tensors live and ops run. Cloning is cheap; two clones are the same device.
 ///
@@ -29,6 +30,7 @@ struct Inner {
     run_over: Condvar,
     /// For each cell bit, the next node id at its last assignment.
     assigned: [AtomicU64; 64],
+    ceilings: OnceLock<Ceilings>,
 }
 
 /// The nodes of a device that may need attention.
@@ -88,7 +90,13 @@ impl Device {
             planner: Mutex::new(Planner::new()),
             run_over: Condvar::new(),
             assigned: [const { AtomicU64::new(0) }; 64],
+            ceilings: OnceLock::new(),
         }))
+    }
+
+    /// What it can do at most, once that was measured.
+    pub(crate) fn known_ceilings(&self) -> &OnceLock<Ceilings> {
+        &self.0.ceilings
     }
 
     /// The name, as in `cpu` or `gpu:0`.

@@ -5,6 +5,7 @@ use crate::extract;
 use crate::node::{Cut, Node};
 pub use crate::notes::Live;
 pub use crate::routine::Routine;
+pub use crate::scope::{Scope, is_profiled};
 pub use crate::transform::{Recipe, next_id, placeholder, with_symbolic_draws};
 use crate::{Device, GradientRule, Tensor};
 use gradus_ir::op::attention::{AttentionPart, AttentionShape};

@@ -46,6 +46,7 @@
 //!
 //! [`faer`]: https://docs.rs/faer
 
+mod ceilings;
 mod cell;
 mod compile;
 mod custom;
@@ -66,10 +67,12 @@ mod profile;
 mod random;
 mod routine;
 mod rule;
+mod scope;
 mod tensor;
 mod timed;
 mod transform;
 
+pub use ceilings::{Ceilings, Floor};
 pub use cell::{Cell, assign};
 pub use compile::{Compiled, compile};
 pub use custom::{CustomOp, CustomOpBuilder};

@@ -71,7 +71,8 @@ impl Device {
     }
 
     /// The device of a name, the same at every call as long as it works: `best`, `cpu`, `gpu` or `gpu:1` (hardware by
-    /// number), `software` (an adapter that runs shaders on the CPU, for tests), or a part of an adapter's name.
+    /// number), `software` (an adapter that runs shaders on the CPU, for tests), or a part of an adapter's name. On an adapter
+    /// on which `gradus tune` has measured, kernels are made as it found best; `GRADUS_TUNING=off` leaves its table alone.
     ///
     /// # Errors
     /// If there is none of this name (the message lists what there is), or it cannot be opened.
@@ -173,7 +174,7 @@ mod gpu {
     use crate::debug::DEBUG;
     use crate::{Device, Error, Result, Tensor};
     use gradus_gpu::device::{Adapter, Error as DeviceError, Options, Selector, select, wgpu};
-    use gradus_gpu::{Gpu, of_device};
+    use gradus_gpu::{Gpu, of_device, tuning};
     use gradus_ir::Buffer;
     use std::any::Any;
     use std::ops::Deref;
@@ -223,7 +224,25 @@ mod gpu {
             }
         };
         let options = Options { memory_limit: limit.map(|limit| limit as u64), webgpu_limits };
-        Ok(Device::from_backend(adapter.id(), Box::new(debugged(Gpu::open(&adapter, &options)?))))
+        Ok(Device::from_backend(adapter.id(), Box::new(debugged(tuned(Gpu::open(&adapter, &options)?)))))
+    }
+
+    /// With what `gradus tune` found on this adapter, if the user has let it measure. A table of no use is told of, and left
+    /// alone.
+    fn tuned(gpu: Gpu) -> Gpu {
+        match tuning::of_user(gpu.device().info(), gpu.tuning()) {
+            Ok(None) => gpu,
+            Ok(Some(tuning)) => gpu.with_tuning(tuning),
+            Err((path, error)) => {
+                eprintln!(
+                    "gradus: the tuning in {} is not used: {error} (`gradus tune` measures anew, `gradus tune --reset` removes \
+                     the file, {}=off leaves it alone)",
+                    path.display(),
+                    tuning::TUNING
+                );
+                gpu
+            }
+        }
     }
 
     /// With `GRADUS_DEBUG=wgsl`, prints every new kernel.

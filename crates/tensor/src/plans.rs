@@ -6,10 +6,14 @@ use crate::error::Result;
 use crate::evaluate::failed;
 use crate::extract::Extraction;
 use crate::profile::Recorder;
+use crate::scope::paths;
 use crate::timed::Timed;
+use gradus_ir::op::Op;
+use gradus_ir::plan::Kernel;
 use gradus_ir::{Executable, Graph};
 use lru::LruCache;
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::sync::Arc;
@@ -38,8 +42,13 @@ fn empty() -> Cache {
     LruCache::with_hasher(CACHED, foldhash::fast::FixedState::default())
 }
 
+/// The paths of the modules that recorded the nodes of a graph.
+type Modules = Vec<Option<Arc<str>>>;
+
 struct Cached {
     graph: Graph,
+    /// Of a profile: the modules of its nodes. Equal graphs of other modules are other plans then.
+    modules: Option<Modules>,
     executable: Arc<dyn Executable>,
     /// The new plans in a row of the line that it was made for: none, once it is used again.
     in_a_row: Arc<AtomicU32>,
@@ -100,12 +109,16 @@ impl Plans {
 
     /// The executable of a graph, from the cache if it is there.
     pub(crate) fn executable(&mut self, device: &Device, extraction: &Extraction) -> Result<Arc<dyn Executable>> {
-        if let Some(executable) = self.find(self.last, extraction) {
+        let modules = self.is_profiled().then(|| paths(extraction.entries.iter().map(|entry| entry.node.id)));
+        if let Some(executable) = self.find(self.last, extraction, &modules) {
             return Ok(executable);
         }
-        let hash = extraction.hash();
+        let mut hash = extraction.hash();
+        if let Some(modules) = &modules {
+            hash ^= foldhash::fast::FixedState::default().hash_one(modules);
+        }
         self.last = hash;
-        if let Some(executable) = self.find(hash, extraction) {
+        if let Some(executable) = self.find(hash, extraction, &modules) {
             return Ok(executable);
         }
         let graph = extraction.graph();
@@ -120,18 +133,23 @@ impl Plans {
         }
         let recorder = self.profiled.as_ref().map(|(recorder, _)| recorder.clone());
         let executable: Arc<dyn Executable> = match DEBUG.time || recorder.is_some() {
-            true => Arc::new(Timed::new(device, &plan, |node| extraction.named(node), recorder)?),
+            true => {
+                let modules =
+                    |kernel: &Kernel| modules.as_ref().map_or(vec![], |modules| modules_of(kernel, &graph, modules));
+                Arc::new(Timed::new(device, &plan, |node| extraction.named(node), modules, recorder)?)
+            }
             false => Arc::from(device.backend().compile(plan).map_err(|kind| failed(extraction, kind))?),
         };
         self.made += 1;
         let in_a_row = self.note_new(extraction, hash);
-        self.cached.put(hash, Cached { graph, executable: executable.clone(), in_a_row });
+        self.cached.put(hash, Cached { graph, modules, executable: executable.clone(), in_a_row });
         Ok(executable)
     }
 
     /// The executable that is kept under a hash, if it is that of a graph.
-    fn find(&mut self, hash: u64, extraction: &Extraction) -> Option<Arc<dyn Executable>> {
-        let cached = self.cached.get(&hash).filter(|cached| extraction.difference(&cached.graph).is_none())?;
+    fn find(&mut self, hash: u64, extraction: &Extraction, modules: &Option<Modules>) -> Option<Arc<dyn Executable>> {
+        let is_it = |cached: &&Cached| extraction.difference(&cached.graph).is_none() && cached.modules == *modules;
+        let cached = self.cached.get(&hash).filter(is_it)?;
         cached.in_a_row.store(0, Relaxed);
         Some(cached.executable.clone())
     }
@@ -158,4 +176,26 @@ impl Plans {
         }
         site.in_a_row.clone()
     }
+}
+
+/// The modules whose nodes a kernel computes; first the one that has most of what the kernel is about: products, reductions and the
+/// like, or else maps.
+fn modules_of(kernel: &Kernel, graph: &Graph, modules: &Modules) -> Vec<String> {
+    let is_main = |op: &Op| match op {
+        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast | Op::Barrier => false,
+        Op::Input(_) | Op::Scalar(_) | Op::Const(_) | Op::Iota(_) | Op::Random(_) => false,
+        op => !op.is_view(),
+    };
+    let mut counts: Vec<(&Arc<str>, [usize; 2])> = Vec::new();
+    for &node in &kernel.nodes {
+        let Some(Some(module)) = modules.get(node) else { continue };
+        let place = counts.iter().position(|(of, _)| *of == module).unwrap_or(counts.len());
+        if place == counts.len() {
+            counts.push((module, [0; 2]));
+        }
+        counts[place].1[usize::from(!is_main(&graph.nodes()[node].op))] += 1;
+    }
+    // Those of equal counts stay in order.
+    counts.sort_by_key(|(_, counts)| std::cmp::Reverse(*counts));
+    counts.into_iter().map(|(module, _)| module.to_string()).collect()
 }

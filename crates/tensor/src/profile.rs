@@ -1,10 +1,13 @@
 //! Profiles: how long each kernel takes that a piece of a program runs.
 
+mod table;
+
+use crate::ceilings::Ceilings;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::scope::Noting;
 use gradus_ir::{Error as ErrorKind, KernelSummary};
-use std::collections::HashMap;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,18 +16,22 @@ use std::time::{Duration, Instant};
 pub struct KernelRun {
     /// What the kernel does.
     pub kernel: Arc<KernelSummary>,
+    /// The paths of the modules whose nodes, or gradients of whose nodes, it computes. The first one has most of them, and its
+    /// time. Empty where no module recorded anything.
+    pub modules: Arc<[String]>,
     /// When it began, from the beginning of the profile, by the host's clock.
     pub start: Duration,
     /// How long it took: by the device's own clock where there is one, else by the host's.
     pub time: Duration,
 }
 
-/// What [`Device::profile`] has seen. It prints as a table.
+/// What [`Device::profile`] has seen. It prints as a table of kernels, and one of modules, if there were any.
 #[derive(Clone, Debug)]
 pub struct Profile {
     device: String,
     /// Every run of a kernel, in order.
     pub runs: Vec<KernelRun>,
+    ceilings: Option<Ceilings>,
 }
 
 /// Where runs are noted while a profile is made.
@@ -48,6 +55,9 @@ impl Device {
     /// Runs `body` and measures each kernel that this device runs meanwhile, one after the other: the times are those of
     /// the kernels alone, and `body` as a whole takes longer than without a profile. Kernels of other threads on this
     /// device count too; [compiled](crate::compile) functions run unseen.
+    ///
+    /// Kernels know the layers that recorded their ops, forward and backward, by the paths of their parameters: in the whole model
+    /// once an optimiser or `Module::parameters` has named these, else from the outermost layer on that ran.
     ///
     /// ```
     /// use gradus_tensor::{Device, Key, Tensor};
@@ -74,11 +84,11 @@ impl Device {
         if !self.planner().plans.begin_profile(recorder.clone()) {
             return Err(Error::new("profile", ErrorKind::Backend("a profile of this device is under way".into())));
         }
-        let end = End(self);
+        let (end, noting) = (End(self), Noting::begin());
         let result = body();
-        drop(end);
+        drop((end, noting));
         let runs = std::mem::take(&mut *recorder.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-        Ok((result?, Profile { device: self.to_string(), runs }))
+        Ok((result?, Profile { device: self.to_string(), runs, ceilings: None }))
     }
 }
 
@@ -86,6 +96,36 @@ impl Profile {
     /// The time of all kernels together.
     pub fn total(&self) -> Duration {
         self.runs.iter().map(|run| run.time).sum()
+    }
+
+    /// The same with how much each kernel reaches of the ceiling that binds it, in percent: moving its bytes as fast as a copy does,
+    /// or its operations, whatever takes longer.
+    ///
+    /// ```
+    /// use gradus_tensor::{Device, Key, Tensor};
+    /// let device = Device::cpu();
+    /// let ceilings = device.ceilings()?;
+    /// let x = Tensor::rand([64, 64], Key::new(0), &device);
+    /// let (_, profile) = device.profile(|| x.matmul(&x).eval())?;
+    /// let profile = profile.against(ceilings);
+    /// let product = profile.runs.iter().find(|run| run.kernel.family == "matmul").unwrap();
+    /// assert!(profile.percent(product).unwrap() > 0.0);
+    /// # Ok::<(), gradus_tensor::Error>(())
+    /// ```
+    pub fn against(self, ceilings: Ceilings) -> Profile {
+        Profile { ceilings: Some(ceilings), ..self }
+    }
+
+    /// How much a run reaches of the ceiling that binds it, in percent, if [ceilings](Profile::against) are known. What stays in
+    /// caches, and products of f16 on units of their own, reach more than a hundred.
+    pub fn percent(&self, run: &KernelRun) -> Option<f64> {
+        Some(100.0 * self.floor(run)? / run.time.as_secs_f64().max(1e-12))
+    }
+
+    /// The least seconds of a run.
+    fn floor(&self, KernelRun { kernel, .. }: &KernelRun) -> Option<f64> {
+        let (bytes, operations) = (kernel.bytes as f64, kernel.operations as f64);
+        Some(self.ceilings?.floor(bytes, operations, kernel.multiplies_halves, 0.0).seconds)
     }
 
     /// The runs as a trace in Chrome's format (JSON), which `chrome://tracing` and <https://ui.perfetto.dev> show.
@@ -98,18 +138,26 @@ impl Profile {
             text,
             "{{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":1,\"args\":{{\"name\":{device}}}}}"
         );
-        for KernelRun { kernel, start, time } in &self.runs {
+        for run in &self.runs {
+            let KernelRun { kernel, modules, start, time } = run;
             let name = json(&format!("{} {}", kernel.family, kernel.space));
             let (start, time) = (micros(*start), micros(*time));
             let _ = write!(
                 text,
-                ",\n{{\"name\":{name},\"cat\":\"{}\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":{start:.3},\"dur\":{time:.3},\"args\":{{\"ops\":{},\"line\":{},\"bytes\":{},\"operations\":{}}}}}",
+                ",\n{{\"name\":{name},\"cat\":\"{}\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":{start:.3},\"dur\":{time:.3},\"args\":{{\"ops\":{},\"line\":{},\"bytes\":{},\"operations\":{}",
                 kernel.family,
                 json(&kernel.ops),
                 json(&kernel.line),
                 kernel.bytes,
                 kernel.operations,
             );
+            if !modules.is_empty() {
+                let _ = write!(text, ",\"module\":{}", json(&modules.join(", ")));
+            }
+            if let Some(percent) = self.percent(run) {
+                let _ = write!(text, ",\"percent_of_ceiling\":{percent:.1}");
+            }
+            text.push_str("}}");
         }
         text.push_str("\n]}\n");
         text
@@ -130,40 +178,6 @@ fn json(text: &str) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-impl fmt::Display for Profile {
-    /// A line for each kernel that does the same on the same line of the program, the dearest first: how often it ran, its
-    /// time, its share of all, and how fast it moved bytes and computed.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut places: HashMap<&KernelSummary, usize> = HashMap::new();
-        let mut lines: Vec<(&KernelSummary, u32, Duration)> = Vec::new();
-        for run in &self.runs {
-            let place = *places.entry(&run.kernel).or_insert(lines.len());
-            if place == lines.len() {
-                lines.push((&run.kernel, 0, Duration::ZERO));
-            }
-            lines[place].1 += 1;
-            lines[place].2 += run.time;
-        }
-        lines.sort_by_key(|(_, _, time)| std::cmp::Reverse(*time));
-        let total = self.total().as_secs_f64();
-        writeln!(f, "{} kernels on {}: {:.1} µs", self.runs.len(), self.device, total * 1e6)?;
-        writeln!(f, "      µs    %  runs    GB/s  GFLOP/s  kernel")?;
-        for (kernel, count, time) in lines {
-            let seconds = time.as_secs_f64().max(1e-12);
-            let rate = |of_one: usize| of_one as f64 * f64::from(count) / seconds / 1e9;
-            let share = 100.0 * seconds / total.max(1e-12);
-            let (bytes, operations) = (rate(kernel.bytes), rate(kernel.operations));
-            let KernelSummary { family, space, ops, line, .. } = kernel;
-            writeln!(
-                f,
-                "{:8.1} {share:4.0} {count:5} {bytes:7.1} {operations:8.1}  {family} {space}: {ops} ({line})",
-                seconds * 1e6
-            )?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

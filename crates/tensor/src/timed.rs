@@ -23,6 +23,7 @@ pub(crate) struct Timed {
 struct Kernel {
     executable: Box<dyn Executable>,
     summary: Arc<KernelSummary>,
+    modules: Arc<[String]>,
     /// How many instructions its expression has.
     instructions: usize,
     /// The buffers of its input slots, and whether it writes over each.
@@ -31,11 +32,12 @@ struct Kernel {
 }
 
 impl Timed {
-    /// A plan; `lines` says what a node of its graph is and where it was recorded.
+    /// A plan; `lines` says what a node of its graph is and where it was recorded, `modules` whose nodes a kernel computes.
     pub(crate) fn new(
         device: &Device,
         plan: &Plan,
         lines: impl Fn(NodeId) -> Option<(String, String)>,
+        modules: impl Fn(&gradus_ir::plan::Kernel) -> Vec<String>,
         recorder: Option<Arc<Recorder>>,
     ) -> Result<Timed> {
         let kernel = |kernel: &gradus_ir::plan::Kernel| {
@@ -50,9 +52,9 @@ impl Timed {
                     reads.push((load.buffer, writes.contains(&load.buffer)));
                 }
             }
-            let summary = Arc::new(plan.summary(kernel, &lines));
+            let (summary, modules) = (Arc::new(plan.summary(kernel, &lines)), modules(kernel).into());
             let instructions = kernel.expression.instructions.len();
-            Ok(Kernel { executable: device.backend().compile(part)?, summary, instructions, reads, writes })
+            Ok(Kernel { executable: device.backend().compile(part)?, summary, modules, instructions, reads, writes })
         };
         Ok(Timed {
             device: device.clone(),
@@ -69,10 +71,12 @@ impl Timed {
         let mut table = format!("{} kernels on {}: {:.1} µs\n", times.len(), self.device, micros(&total));
         for (kernel, time) in self.kernels.iter().zip(times) {
             let share = 100.0 * time.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
-            let KernelSummary { family, space, .. } = &*kernel.summary;
+            let KernelSummary { family, space, bytes, operations, .. } = &*kernel.summary;
+            let rate = |count: usize| count as f64 / time.as_secs_f64().max(1e-12) / 1e9;
+            let rates = format!("{:6.1} GB/s {:7.1} GFLOP/s", rate(*bytes), rate(*operations));
             let name = format!("{family:<11} {:<20} {} instructions", space.to_string(), kernel.instructions);
             // Writing to a string cannot fail.
-            let _ = writeln!(table, "{:10.1} µs {share:3.0} %  {name}", micros(time));
+            let _ = writeln!(table, "{:10.1} µs {share:3.0} % {rates}  {name}", micros(time));
         }
         eprint!("{table}");
     }
@@ -105,7 +109,8 @@ impl Executable for Timed {
                 Ok(time) => {
                     times.push(time);
                     if let (Some(recorder), Some(start)) = (&self.recorder, start) {
-                        recorder.note(KernelRun { kernel: kernel.summary.clone(), start, time });
+                        let (modules, kernel) = (kernel.modules.clone(), kernel.summary.clone());
+                        recorder.note(KernelRun { kernel, modules, start, time });
                     }
                 }
                 Err(error) => {

@@ -6,13 +6,11 @@ use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{self, Place, coordinates, loads_at_once, stored_at, to_stored};
 use crate::module::{Baked, Module, Slot, Width, stored};
+use crate::tuning::Tuning;
 use gradus_device::{Access, Trust};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
 use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
-
-/// Multiplications from which on it pays to compile for longer.
-const LARGE: usize = 1 << 24;
 
 /// Workgroup memory of a product by cooperative matrices.
 const COOPERATIVE_BYTES: u32 = 2 * 1280 * 8 + 256 * 16;
@@ -42,7 +40,7 @@ impl Tiling {
                 let has_matrices = limits.cooperative_f16
                     && limits.subgroup_size == Some((32, 32))
                     && limits.workgroup_bytes >= COOPERATIVE_BYTES;
-                let enough = compiler.tuning.busy / 512;
+                let enough = compiler.tuning.tiles;
                 if are_halves && has_matrices && Tiling::suits(128, enough / 4, extents) {
                     return Tiling::Cooperative;
                 }
@@ -50,7 +48,7 @@ impl Tiling {
             }
             () if compiler.has_teams() => {
                 // The largest tile is faster by a fifth, and takes half as long again to compile.
-                let most = if multiplications < LARGE { 4 } else { 8 };
+                let most = if multiplications < compiler.tuning.large_product { 4 } else { 8 };
                 Tiling::Subgroup { row_groups: rows.div_ceil(8).next_power_of_two().min(most) }
             }
             () => Tiling::Direct,
@@ -91,11 +89,11 @@ impl Tiling {
     }
 
     /// How many places of the summed axis are worth a workgroup of their own, and another kernel that sums these up.
-    fn shortest(self, tiles: usize) -> usize {
+    fn shortest(self, tuning: &Tuning, tiles: usize) -> usize {
         match self {
-            Tiling::Tiled { .. } | Tiling::Cooperative if tiles > 16 => 1024,
-            Tiling::Tiled { .. } | Tiling::Cooperative => 256,
-            Tiling::Direct | Tiling::Subgroup { .. } => reduce::SHORTEST,
+            Tiling::Tiled { .. } | Tiling::Cooperative if tiles > 16 => 4 * tuning.product_segment,
+            Tiling::Tiled { .. } | Tiling::Cooperative => tuning.product_segment,
+            Tiling::Direct | Tiling::Subgroup { .. } => tuning.segment,
         }
     }
 }
@@ -120,8 +118,8 @@ pub(super) fn compile(
     let tiling = Tiling::of(compiler, [batches, rows, columns], are_halves, results.saturating_mul(inner));
     let (high, wide) = tiling.extents();
     let tiles = batches * rows.div_ceil(high) * columns.div_ceil(wide);
-    let (parts, segment) =
-        reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, tiling.shortest(tiles));
+    let shortest = tiling.shortest(compiler.tuning, tiles);
+    let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, shortest);
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 

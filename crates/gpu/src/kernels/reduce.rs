@@ -5,6 +5,7 @@ use crate::affine::{Affine, Space};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{self, Emit, Place, loads_at_once, loads_vectors, stored_at, to_stored};
 use crate::module::{Baked, Module, Parameter, Slot, Width, alias};
+use crate::tuning::Tuning;
 use gradus_device::Access;
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
@@ -15,17 +16,6 @@ use std::fmt::Write;
 const BLOCK: usize = 128;
 /// Elements that one invocation folds at most: software adapters end loops after 65,535 steps.
 const LONGEST: usize = 32768;
-/// Elements that are worth an invocation of their own.
-pub(super) const SHORTEST: usize = 256;
-/// Elements that are worth a workgroup of their own.
-const SHORTEST_ROW: usize = 4096;
-/// Rows from this length on are worth several invocations.
-const WORKGROUP_ROW: usize = 64;
-/// Elements of a short row that are worth an invocation.
-const SHARE: usize = 8;
-/// Neighbouring rows that a workgroup walks down together: their elements at a place are a piece of memory that it pays to
-/// load.
-const ABREAST: usize = 8;
 
 /// What an invocation computes at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,26 +68,27 @@ enum Walkers {
     One,
     /// A share of a workgroup, which has `across` rows. Where it is `down`, neighbouring invocations stand at neighbouring
     /// rows.
-    Several { across: usize, down: bool },
+    Several { workgroup: usize, across: usize, down: bool },
 }
 
 impl Walkers {
     /// What suits a kernel with so many rows of this length.
-    fn of(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, rows: usize, row_len: usize) -> Walkers {
-        let workgroup = compiler.tuning.workgroup as usize;
-        if !compiler.tuning.cooperates || row_len < WORKGROUP_ROW {
+    fn of(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, [rows, row_len]: [usize; 2], most: usize) -> Walkers {
+        let Tuning { cooperates, busy, row_workgroup, long_row, row_share, abreast, .. } = *compiler.tuning;
+        if !cooperates || row_len < long_row {
             return Walkers::One;
         }
+        let workgroup = (row_workgroup as usize).min(most);
         if reads_rows(kernel, split) {
-            let slices = (row_len / SHARE).next_power_of_two().min(workgroup);
-            return Walkers::Several { across: workgroup / slices, down: false };
+            let slices = (row_len / row_share).next_power_of_two().min(workgroup);
+            return Walkers::Several { workgroup, across: workgroup / slices, down: false };
         }
         // Many rows are enough to do anyway; and what is stored along columns would be scattered.
-        let is_wide = rows >= compiler.tuning.busy / ABREAST;
+        let is_wide = rows >= busy / abreast;
         if is_wide || !kernel.outputs.iter().all(|store| store.per_row) {
             return Walkers::One;
         }
-        Walkers::Several { across: ABREAST, down: true }
+        Walkers::Several { workgroup, across: abreast.min(workgroup), down: true }
     }
 }
 
@@ -124,9 +115,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     if row_len > 1 << 31 {
         return Err(Error::TooLarge { shape: kernel.space.clone() });
     }
-    let walkers = Walkers::of(compiler, kernel, split, rows, row_len);
     let reductions = reductions(kernel);
-    let lanes = match (walkers, lanes(kernel, split, &reductions)) {
+    let lanes = lanes(kernel, split, &reductions);
+    let most = largest_workgroup(compiler, kernel, &reductions, lanes);
+    let walkers = Walkers::of(compiler, kernel, split, [rows, row_len], most);
+    let lanes = match (walkers, lanes) {
         (Walkers::One, lanes) if !compiler.tuning.cooperates => lanes,
         (Walkers::Several { down: false, .. }, Lanes::Along) => Lanes::Along,
         // The invocations of a GPU that stand at neighbouring rows read neighbours anyway.
@@ -134,11 +127,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     };
     let (parts, segment) = match walkers {
         _ if !may_be_cut(kernel, &reductions) => (1, row_len.max(1)),
-        Walkers::Several { across, .. } => {
-            let workgroups = compiler.tuning.busy / compiler.tuning.workgroup as usize;
-            parts(workgroups, rows.div_ceil(across), row_len, SHORTEST_ROW)
+        Walkers::Several { workgroup, across, .. } => {
+            let workgroups = compiler.tuning.busy / workgroup;
+            parts(workgroups, rows.div_ceil(across), row_len, compiler.tuning.row_segment)
         }
-        Walkers::One => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, SHORTEST),
+        Walkers::One => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, compiler.tuning.segment),
     };
     let whole = RowProgram { kernel, axes, parts, segment, walkers, lanes, candidates: None };
     if parts == 1 {
@@ -168,6 +161,20 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
 fn reductions(kernel: &Kernel) -> Vec<Register> {
     let instructions = kernel.expression.instructions.iter().enumerate();
     instructions.filter(|(_, (i, _))| matches!(i, Instruction::Reduce(..))).map(|(register, _)| register).collect()
+}
+
+/// The most invocations, a power of two, whose partial results fit into a workgroup's memory.
+fn largest_workgroup(compiler: &Compiler<'_>, kernel: &Kernel, reductions: &[Register], lanes: Lanes) -> usize {
+    let bytes = |&register: &Register| match kernel.expression.instructions[register].0 {
+        Instruction::Reduce(op, _) if op.gives_index() => 8,
+        _ if lanes == Lanes::Along => 16,
+        _ => 4,
+    };
+    // A pass that only stores has a word for each invocation too.
+    let stores = usize::from(kernel.outputs.iter().any(|store| !store.per_row));
+    let bytes = reductions.iter().map(bytes).sum::<usize>() + 4 * stores;
+    let most = compiler.limits().workgroup_bytes as usize / bytes.max(1);
+    if most == 0 { 1 } else { 1 << most.ilog2() }
 }
 
 /// What suits an adapter whose invocations are dear. What is best is found one by one, and so is what is gathered.
@@ -297,7 +304,10 @@ impl RowProgram<'_> {
             for number in 0..passes {
                 text.push_str(&pass.replace("_N", &format!("_{number}")));
             }
-            shader.finish(generator.module, &text)
+            match walkers {
+                Walkers::One => shader.finish(generator.module, &text),
+                Walkers::Several { workgroup, .. } => shader.finish_in(generator.module, &text, workgroup as u32),
+            }
         };
         let grid = match walkers {
             Walkers::One => linear(rows * parts, compiler.tuning.workgroup),
@@ -346,7 +356,7 @@ impl Generator<'_, '_> {
         let last_pass = kernel.outputs.iter().map(|store| self.registers.passes[store.register]).max().unwrap_or(0);
         let (lane, lane_types) = match self.program.walkers {
             Walkers::One => ("", ""),
-            Walkers::Several { across, down } => {
+            Walkers::Several { across, down, .. } => {
                 self.module.add(&format!("const ACROSS = {across}u;\nconst IS_DOWN = {down};"));
                 (", lane", ", lane: u32, leads: bool")
             }

@@ -12,9 +12,7 @@ use gradus_ir::{DType, Error, Result, Shape, View};
 
 /// Elements that are carried along before the result joins what came earlier.
 const BLOCK: usize = 128;
-/// Elements of a part at least: of long lines, of others, and from which length on a line is long.
-const SHORTEST: usize = 64;
-const SHORTEST_OF_SHORT: usize = 256;
+/// From which length on a line is long.
 const LONG_LINE: usize = 4096;
 /// Elements of a part at most, so that not many blocks are added to each other.
 const LONGEST: usize = 8192;
@@ -35,7 +33,7 @@ fn scan(compiler: &mut Compiler<'_>, kernel: &Kernel, op: ScanOp, axis: usize, o
     let lines = kernel.space.numel() / line.max(1);
     let wanted = compiler.tuning.busy.div_ceil(lines.max(1));
     // Parts of short lines are few, and every scan of totals takes its time.
-    let shortest = if line < LONG_LINE { SHORTEST_OF_SHORT } else { SHORTEST };
+    let shortest = compiler.tuning.scan_segment * if line < LONG_LINE { 4 } else { 1 };
     let segment = line.div_ceil(wanted).clamp(shortest, LONGEST);
     let parts = line.div_ceil(segment).max(1);
     let operands = Lines::new(&kernel.loads, &kernel.space, axis);

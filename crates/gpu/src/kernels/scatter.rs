@@ -13,8 +13,6 @@ use gradus_ir::{DType, Error, Result, View};
 
 /// Updates of a line that one launch looks at: software adapters end loops after 65,535 steps.
 const LINE: usize = 32768;
-/// Looks at an update that are worth putting these into order first.
-const LOOKS: usize = 1 << 22;
 
 /// The updates of each line in the order of their indices.
 struct Order {
@@ -109,7 +107,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, mode: Scatte
 fn order(compiler: &mut Compiler<'_>, index: &Load, axis: usize, extent: usize, looks: usize) -> Result<Option<Order>> {
     let axes = &index.view.axes;
     let stands_still = axes[axis + 1..].iter().all(|a| a.extent == 1 || (a.stride == 0 && a.guard.is_none()));
-    if !stands_still || looks < LOOKS {
+    if !stands_still || looks < compiler.tuning.scatter_looks {
         return Ok(None);
     }
     let index = Load { view: View { axes: axes[..=axis].into(), offset: index.view.offset }, ..*index };

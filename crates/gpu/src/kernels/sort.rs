@@ -9,10 +9,7 @@ use gradus_ir::op::ScanOp;
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Store};
 use gradus_ir::{DType, Error, Result, Shape, View};
 
-/// Elements of a row that is sorted by counting.
-const SHORT: usize = 256;
-/// Elements of a part of a row: at least so many are worth an invocation, and at most so many are looked at by one.
-const SHORTEST: usize = 64;
+/// Elements of a part of a row that one invocation looks at, at most.
 const LONGEST: usize = 32768;
 /// Bits of a digit, and how many values it has.
 const DIGIT: usize = 4;
@@ -72,7 +69,7 @@ struct Sorted {
 
 impl Sort {
     fn compile(&self, compiler: &mut Compiler<'_>) -> Result<()> {
-        if self.row <= SHORT { self.short(compiler) } else { self.by_digits(compiler) }
+        if self.row <= compiler.tuning.counted_row { self.short(compiler) } else { self.by_digits(compiler) }
     }
 
     /// Adds `key(row, k)`, a word that compares as an element of the operand does.
@@ -105,7 +102,7 @@ impl Sort {
 
     fn by_digits(&self, compiler: &mut Compiler<'_>) -> Result<()> {
         let wanted = compiler.tuning.busy.div_ceil(self.rows.max(1));
-        let segment = self.row.div_ceil(wanted).clamp(SHORTEST, LONGEST);
+        let segment = self.row.div_ceil(wanted).clamp(compiler.tuning.sort_segment, LONGEST);
         let parts = self.row.div_ceil(segment);
         let passes = (self.bits as usize).div_ceil(DIGIT);
         let mut from = None;

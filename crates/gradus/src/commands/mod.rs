@@ -3,3 +3,4 @@
 pub(crate) mod bench;
 pub(crate) mod devices;
 mod table;
+pub(crate) mod tune;

@@ -1,10 +1,10 @@
 //! A plan as a table that a person can read.
 
 use super::memory::PlanMemory;
-use crate::Shape;
 use crate::graph::NodeId;
 use crate::op::attention::{AttentionPart, AttentionShape};
 use crate::plan::{BufferId, Family, Instruction, Kernel, Load, Plan};
+use crate::{DType, Shape};
 use std::fmt;
 
 /// What a kernel does, in words and numbers.
@@ -18,6 +18,8 @@ pub struct KernelSummary {
     pub bytes: usize,
     /// Operations on numbers.
     pub operations: usize,
+    /// Whether most of these multiply numbers of f16: a product's.
+    pub multiplies_halves: bool,
     /// The ops that it computes.
     pub ops: String,
     /// The line that recorded the last of them, where it is known.
@@ -33,6 +35,7 @@ impl Plan {
             space: kernel.space.clone(),
             bytes: self.traffic(kernel),
             operations: operations(kernel),
+            multiplies_halves: self.multiplies_halves(kernel),
             ops: runs(named.iter().map(|(op, _)| op.as_str())),
             line: named.last().map(|(_, line)| line.clone()).unwrap_or_default(),
         }
@@ -44,7 +47,7 @@ impl Plan {
         let header = ["", "kernel", "space", "reads", "writes", "bytes", "operations", "ops", "line"];
         let mut rows: Vec<[String; 9]> = vec![header.map(String::from)];
         for (number, kernel) in self.kernels.iter().enumerate() {
-            let KernelSummary { family, space, bytes, operations, ops, line } = self.summary(kernel, &lines);
+            let KernelSummary { family, space, bytes, operations, ops, line, .. } = self.summary(kernel, &lines);
             rows.push([
                 number.to_string(),
                 family.to_string(),
@@ -82,6 +85,11 @@ impl Plan {
 
     fn written(&self, buffer: BufferId) -> String {
         format!("{} {}[{}]", self.buffer_name(buffer), self.buffers[buffer].dtype, self.buffers[buffer].len)
+    }
+
+    fn multiplies_halves(&self, kernel: &Kernel) -> bool {
+        let is_half = |load: &Load| self.buffers[load.buffer].dtype == DType::F16;
+        matches!(kernel.family, Family::Contract { .. }) && kernel.loads.iter().take(2).all(is_half)
     }
 
     /// The bytes that a kernel reads and writes at least: each element once.

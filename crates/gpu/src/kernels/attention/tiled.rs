@@ -97,8 +97,8 @@ impl Attention<'_> {
             let vectors = TILE * columns + tiles.iter().map(|(_, vectors)| vectors).sum::<usize>();
             16 * vectors <= compiler.limits().workgroup_bytes as usize
         };
-        let candidates = if others > TILE { &[16, 8][..] } else { &[8] };
-        candidates.iter().copied().find(|columns| compiler.tuning.cooperates && fits(columns))
+        let most = if others > TILE { compiler.tuning.attention_columns } else { 8 };
+        [32, 16, 8].into_iter().find(|columns| compiler.tuning.cooperates && *columns <= most && fits(columns))
     }
 
     /// The names and lengths of arrays in workgroup memory, but for the weights.

@@ -15,7 +15,7 @@ pub(super) fn values(count: usize, seed: u32, scale: f32) -> Vec<f32> {
 }
 
 /// These as a tensor.
-pub(super) fn tensor(shape: impl Into<Shape>, seed: u32, scale: f32, device: &Device) -> Tensor {
+pub(in crate::commands) fn tensor(shape: impl Into<Shape>, seed: u32, scale: f32, device: &Device) -> Tensor {
     let shape = shape.into();
     Tensor::from_vec(values(shape.numel(), seed, scale), shape, device)
 }

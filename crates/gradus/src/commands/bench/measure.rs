@@ -99,7 +99,7 @@ impl Measurement {
 }
 
 /// The middle one of some numbers; NaN of none.
-pub(super) fn median(values: &[f64]) -> f64 {
+pub(in crate::commands) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)

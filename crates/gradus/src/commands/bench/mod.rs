@@ -1,16 +1,14 @@
 //! `gradus bench`: how fast the devices of this machine are, and how near to what they can do.
 
-mod ceilings;
-mod inputs;
-mod measure;
+pub(super) mod inputs;
+pub(super) mod measure;
 mod report;
 mod workload;
 mod workloads;
 
 use anyhow::{Context, bail};
-use ceilings::Ceilings;
 use gradus::train::picture::BarChart;
-use gradus::{Device, ErrorKind, Tensor};
+use gradus::{Ceilings, Device, ErrorKind, Tensor};
 use measure::Measurement;
 use report::Entry;
 use std::fs;
@@ -111,7 +109,7 @@ fn measure_all(
     failed: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Measurement>> {
     // One line for a program that compares: what the device can do is not its question.
-    let ceilings = if arguments.json { None } else { Some(Ceilings::of(device)?) };
+    let ceilings = if arguments.json { None } else { Some(device.ceilings()?) };
     if let Some(ceilings) = &ceilings {
         println!("{device}: {}\n{}\n", device.description(), report::ceilings_line(ceilings));
     }
@@ -179,6 +177,7 @@ fn profile(workload: &Workload, device: &Device, folder: &Path) -> anyhow::Resul
     })?;
     // The first iteration compiles kernels besides.
     profile.runs.drain(..profile.runs.len() / 2);
+    let profile = profile.against(device.ceilings()?);
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(format!("{}-{}.json", workload.name, device.name().replace(':', "-")));
     fs::write(&path, profile.to_chrome_trace()).with_context(|| format!("cannot write {}", path.display()))?;

@@ -1,9 +1,9 @@
 //! Results for people: a table, a picture, and what changed against earlier results.
 
-use super::ceilings::Ceilings;
 use super::measure::Measurement;
 use super::workload::{Cost, Unit};
 use crate::commands::table::table;
+use gradus::Ceilings;
 
 /// A measurement with what it is compared with.
 pub(super) struct Entry {
@@ -25,7 +25,8 @@ impl Entry {
 
     /// The share of the least time, in percent, and what binds; nothing where no least time is known.
     pub(super) fn share(&self, ceilings: &Ceilings) -> Option<(f64, &'static str)> {
-        let floor = ceilings.floor(&self.cost, self.measurement.launches);
+        let Cost { bytes, operations, half } = self.cost;
+        let floor = ceilings.floor(bytes, operations, half, self.measurement.launches);
         let known = self.cost.bytes + self.cost.operations > 0.0;
         known.then(|| (100.0 * floor.seconds / self.measurement.median(), floor.name))
     }
