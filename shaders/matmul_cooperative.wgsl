@@ -4,7 +4,8 @@
 // twice four lines at four places.
 //
 // What is multiplied passes through workgroup memory as it lies in the buffers: line after line of 32 places, or place after
-// place of 128 lines. The innermost products are not written as a loop, which drivers do not unroll.
+// place of 128 lines. Matrices are variables of their own, and what is done with them stands there one by one: loops that
+// drivers do not unroll take a third longer, and so do structs of matrices.
 //
 // The summed axis is cut into segments, whose results a second kernel adds up.
 //
@@ -15,11 +16,6 @@ alias Halves = array<vec4<f16>, 4>;
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
-
-// 64 columns.
-struct Columns { c0: Right, c1: Right, c2: Right, c3: Right }
-// Sums of 16 rows and 64 columns.
-struct RowSums { c0: Sums, c1: Sums, c2: Sums, c3: Sums }
 
 const TILE = 128u;
 const DEPTH = 32u;
@@ -115,19 +111,6 @@ fn right(column: u32, place: u32) -> Right {
     return coopLoadT<Right>(&b_tile[place * B_STRIDE + column / 4u], B_STRIDE);
 }
 
-fn columns_from(column: u32, place: u32) -> Columns {
-    return Columns(
-        right(column, place), right(column + 16u, place), right(column + 32u, place), right(column + 48u, place),
-    );
-}
-
-fn multiplied(a: Left, b: Columns, sums: RowSums) -> RowSums {
-    return RowSums(
-        coopMultiplyAdd(a, b.c0, sums.c0), coopMultiplyAdd(a, b.c1, sums.c1),
-        coopMultiplyAdd(a, b.c2, sums.c2), coopMultiplyAdd(a, b.c3, sums.c3),
-    );
-}
-
 // Stores what there is of a matrix of sums, by way of the subgroup's own memory.
 fn store_matrix(sums: Sums, part: u32, batch: u32, row: u32, column: u32, subgroup: u32, lane: u32) {
     workgroupBarrier();
@@ -139,13 +122,6 @@ fn store_matrix(sums: Sums, part: u32, batch: u32, row: u32, column: u32, subgro
             store(part, batch, at.x, at.y, sums_tile[64u * subgroup + i]);
         }
     }
-}
-
-fn store_row(sums: RowSums, part: u32, batch: u32, row: u32, column: u32, subgroup: u32, lane: u32) {
-    store_matrix(sums.c0, part, batch, row, column, subgroup, lane);
-    store_matrix(sums.c1, part, batch, row, column + 16u, subgroup, lane);
-    store_matrix(sums.c2, part, batch, row, column + 32u, subgroup, lane);
-    store_matrix(sums.c3, part, batch, row, column + 48u, subgroup, lane);
 }
 
 fn lines_a(batch: u32, first: u32) -> Parts {
@@ -179,60 +155,128 @@ fn main(
     let part = slice / batches();
 
     // What the invocation loads.
-    let a0 = chunk(invocation, 0u, A_ALONG_K);
-    let a1 = chunk(invocation, 1u, A_ALONG_K);
-    let b0 = chunk(invocation, 0u, B_ALONG_K);
-    let b1 = chunk(invocation, 1u, B_ALONG_K);
-    let a0_lines = lines_a(batch, row + 4u * a0.x);
-    let a1_lines = lines_a(batch, row + 4u * a1.x);
-    let b0_lines = lines_b(batch, column + 4u * b0.x);
-    let b1_lines = lines_b(batch, column + 4u * b1.x);
+    let a_first = chunk(invocation, 0u, A_ALONG_K);
+    let a_second = chunk(invocation, 1u, A_ALONG_K);
+    let b_first = chunk(invocation, 0u, B_ALONG_K);
+    let b_second = chunk(invocation, 1u, B_ALONG_K);
+    let a_first_lines = lines_a(batch, row + 4u * a_first.x);
+    let a_second_lines = lines_a(batch, row + 4u * a_second.x);
+    let b_first_lines = lines_b(batch, column + 4u * b_first.x);
+    let b_second_lines = lines_b(batch, column + 4u * b_second.x);
 
     // What its subgroup computes.
     let my_row = 64u * (subgroup / 2u);
     let my_column = 64u * (subgroup % 2u);
-    var sums0 = RowSums();
-    var sums1 = RowSums();
-    var sums2 = RowSums();
-    var sums3 = RowSums();
+    var sums00 = Sums();
+    var sums01 = Sums();
+    var sums02 = Sums();
+    var sums03 = Sums();
+    var sums10 = Sums();
+    var sums11 = Sums();
+    var sums12 = Sums();
+    var sums13 = Sums();
+    var sums20 = Sums();
+    var sums21 = Sums();
+    var sums22 = Sums();
+    var sums23 = Sums();
+    var sums30 = Sums();
+    var sums31 = Sums();
+    var sums32 = Sums();
+    var sums33 = Sums();
     let begin = part * segment();
     let end = min(begin + segment(), inner_size());
-    var next_a0 = Halves();
-    var next_a1 = Halves();
-    var next_b0 = Halves();
-    var next_b1 = Halves();
+    var next_a_first = Halves();
+    var next_a_second = Halves();
+    var next_b_first = Halves();
+    var next_b_second = Halves();
     if begin < end {
-        next_a0 = fetch_a(a0_lines, begin, a0.y, end);
-        next_a1 = fetch_a(a1_lines, begin, a1.y, end);
-        next_b0 = fetch_b(b0_lines, begin, b0.y, end);
-        next_b1 = fetch_b(b1_lines, begin, b1.y, end);
+        next_a_first = fetch_a(a_first_lines, begin, a_first.y, end);
+        next_a_second = fetch_a(a_second_lines, begin, a_second.y, end);
+        next_b_first = fetch_b(b_first_lines, begin, b_first.y, end);
+        next_b_second = fetch_b(b_second_lines, begin, b_second.y, end);
     }
     for (var first = begin; first < end; first += DEPTH) {
         workgroupBarrier();
-        put_a(a0, next_a0);
-        put_a(a1, next_a1);
-        put_b(b0, next_b0);
-        put_b(b1, next_b1);
+        put_a(a_first, next_a_first);
+        put_a(a_second, next_a_second);
+        put_b(b_first, next_b_first);
+        put_b(b_second, next_b_second);
         workgroupBarrier();
         if first + DEPTH < end {
-            next_a0 = fetch_a(a0_lines, first + DEPTH, a0.y, end);
-            next_a1 = fetch_a(a1_lines, first + DEPTH, a1.y, end);
-            next_b0 = fetch_b(b0_lines, first + DEPTH, b0.y, end);
-            next_b1 = fetch_b(b1_lines, first + DEPTH, b1.y, end);
+            next_a_first = fetch_a(a_first_lines, first + DEPTH, a_first.y, end);
+            next_a_second = fetch_a(a_second_lines, first + DEPTH, a_second.y, end);
+            next_b_first = fetch_b(b_first_lines, first + DEPTH, b_first.y, end);
+            next_b_second = fetch_b(b_second_lines, first + DEPTH, b_second.y, end);
         }
-        let b_first = columns_from(my_column, 0u);
-        sums0 = multiplied(left(my_row, 0u), b_first, sums0);
-        sums1 = multiplied(left(my_row + 16u, 0u), b_first, sums1);
-        sums2 = multiplied(left(my_row + 32u, 0u), b_first, sums2);
-        sums3 = multiplied(left(my_row + 48u, 0u), b_first, sums3);
-        let b_second = columns_from(my_column, 16u);
-        sums0 = multiplied(left(my_row, 16u), b_second, sums0);
-        sums1 = multiplied(left(my_row + 16u, 16u), b_second, sums1);
-        sums2 = multiplied(left(my_row + 32u, 16u), b_second, sums2);
-        sums3 = multiplied(left(my_row + 48u, 16u), b_second, sums3);
+        {
+            let a0 = left(my_row, 0u);
+            let a1 = left(my_row + 16u, 0u);
+            let a2 = left(my_row + 32u, 0u);
+            let a3 = left(my_row + 48u, 0u);
+            let b0 = right(my_column, 0u);
+            let b1 = right(my_column + 16u, 0u);
+            let b2 = right(my_column + 32u, 0u);
+            let b3 = right(my_column + 48u, 0u);
+            sums00 = coopMultiplyAdd(a0, b0, sums00);
+            sums01 = coopMultiplyAdd(a0, b1, sums01);
+            sums02 = coopMultiplyAdd(a0, b2, sums02);
+            sums03 = coopMultiplyAdd(a0, b3, sums03);
+            sums10 = coopMultiplyAdd(a1, b0, sums10);
+            sums11 = coopMultiplyAdd(a1, b1, sums11);
+            sums12 = coopMultiplyAdd(a1, b2, sums12);
+            sums13 = coopMultiplyAdd(a1, b3, sums13);
+            sums20 = coopMultiplyAdd(a2, b0, sums20);
+            sums21 = coopMultiplyAdd(a2, b1, sums21);
+            sums22 = coopMultiplyAdd(a2, b2, sums22);
+            sums23 = coopMultiplyAdd(a2, b3, sums23);
+            sums30 = coopMultiplyAdd(a3, b0, sums30);
+            sums31 = coopMultiplyAdd(a3, b1, sums31);
+            sums32 = coopMultiplyAdd(a3, b2, sums32);
+            sums33 = coopMultiplyAdd(a3, b3, sums33);
+        }
+        {
+            let a0 = left(my_row, 16u);
+            let a1 = left(my_row + 16u, 16u);
+            let a2 = left(my_row + 32u, 16u);
+            let a3 = left(my_row + 48u, 16u);
+            let b0 = right(my_column, 16u);
+            let b1 = right(my_column + 16u, 16u);
+            let b2 = right(my_column + 32u, 16u);
+            let b3 = right(my_column + 48u, 16u);
+            sums00 = coopMultiplyAdd(a0, b0, sums00);
+            sums01 = coopMultiplyAdd(a0, b1, sums01);
+            sums02 = coopMultiplyAdd(a0, b2, sums02);
+            sums03 = coopMultiplyAdd(a0, b3, sums03);
+            sums10 = coopMultiplyAdd(a1, b0, sums10);
+            sums11 = coopMultiplyAdd(a1, b1, sums11);
+            sums12 = coopMultiplyAdd(a1, b2, sums12);
+            sums13 = coopMultiplyAdd(a1, b3, sums13);
+            sums20 = coopMultiplyAdd(a2, b0, sums20);
+            sums21 = coopMultiplyAdd(a2, b1, sums21);
+            sums22 = coopMultiplyAdd(a2, b2, sums22);
+            sums23 = coopMultiplyAdd(a2, b3, sums23);
+            sums30 = coopMultiplyAdd(a3, b0, sums30);
+            sums31 = coopMultiplyAdd(a3, b1, sums31);
+            sums32 = coopMultiplyAdd(a3, b2, sums32);
+            sums33 = coopMultiplyAdd(a3, b3, sums33);
+        }
     }
-    store_row(sums0, part, batch, row + my_row, column + my_column, subgroup, lane);
-    store_row(sums1, part, batch, row + my_row + 16u, column + my_column, subgroup, lane);
-    store_row(sums2, part, batch, row + my_row + 32u, column + my_column, subgroup, lane);
-    store_row(sums3, part, batch, row + my_row + 48u, column + my_column, subgroup, lane);
+    let to_row = row + my_row;
+    let to_column = column + my_column;
+    store_matrix(sums00, part, batch, to_row, to_column, subgroup, lane);
+    store_matrix(sums01, part, batch, to_row, to_column + 16u, subgroup, lane);
+    store_matrix(sums02, part, batch, to_row, to_column + 32u, subgroup, lane);
+    store_matrix(sums03, part, batch, to_row, to_column + 48u, subgroup, lane);
+    store_matrix(sums10, part, batch, to_row + 16u, to_column, subgroup, lane);
+    store_matrix(sums11, part, batch, to_row + 16u, to_column + 16u, subgroup, lane);
+    store_matrix(sums12, part, batch, to_row + 16u, to_column + 32u, subgroup, lane);
+    store_matrix(sums13, part, batch, to_row + 16u, to_column + 48u, subgroup, lane);
+    store_matrix(sums20, part, batch, to_row + 32u, to_column, subgroup, lane);
+    store_matrix(sums21, part, batch, to_row + 32u, to_column + 16u, subgroup, lane);
+    store_matrix(sums22, part, batch, to_row + 32u, to_column + 32u, subgroup, lane);
+    store_matrix(sums23, part, batch, to_row + 32u, to_column + 48u, subgroup, lane);
+    store_matrix(sums30, part, batch, to_row + 48u, to_column, subgroup, lane);
+    store_matrix(sums31, part, batch, to_row + 48u, to_column + 16u, subgroup, lane);
+    store_matrix(sums32, part, batch, to_row + 48u, to_column + 32u, subgroup, lane);
+    store_matrix(sums33, part, batch, to_row + 48u, to_column + 48u, subgroup, lane);
 }

@@ -137,6 +137,47 @@ fn sums_are_in_f32() {
     }
 }
 
+/// Products that are large enough for what multiplies small matrices, where a GPU has it: whole and ragged tiles, both ways that
+/// operands lie, numbers that are f16 only in the product itself, and sums in parts.
+#[test]
+fn large_products_are_those_of_the_same_numbers_in_f32() {
+    let cpu = Device::cpu();
+    for device in halves() {
+        for (m, k, n) in [(1024, 128, 640), (1030, 333, 701), (1024, 4100, 700)] {
+            for (turn_a, turn_b, is_stored) in
+                [(false, false, true), (true, false, true), (false, true, true), (true, true, false)]
+            {
+                let operand = |rows: usize, columns: usize, turned: bool| {
+                    let shape = if turned { [columns, rows] } else { [rows, columns] };
+                    let x = Tensor::randn(shape, Key::new((rows + columns) as u64), &cpu).to_dtype(DType::F16);
+                    let exact = x.to_dtype(DType::F32);
+                    exact.eval().unwrap();
+                    // A tenth of the way to the next number of f16, from where rounding comes back.
+                    let here = if is_stored { x.to_device(&device) } else { exact.to_device(&device) * 1.0001 };
+                    let here = here.to_dtype(DType::F16);
+                    if is_stored {
+                        here.eval().unwrap()
+                    }
+                    if turned { (exact.t(), here.t()) } else { (exact, here) }
+                };
+                let ((a, half_a), (b, half_b)) = (operand(m, k, turn_a), operand(k, n, turn_b));
+                let expected = a.matmul(&b).to_vec::<f32>().unwrap();
+                let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+                let narrow = numbers(&half_a.matmul(&half_b));
+                let wide = half_a.to_dtype(DType::F32).matmul(&half_b.to_dtype(DType::F32)).to_vec::<f32>().unwrap();
+                for (what, got, tolerance) in [("f16", narrow, 6e-4), ("f32", wide, 2e-6)] {
+                    let worst = got.iter().zip(&expected).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+                    assert!(
+                        worst <= tolerance * largest,
+                        "{device}, [{m}, {k}] by [{k}, {n}], turned {turn_a} {turn_b}, stored {is_stored}, to {what}: \
+                         {worst} away, largest {largest}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Checks what a layer gives, and the gradient of its input, with the same layer of f32.
 fn check<L: Layer + Module>(x: &Tensor, narrow: L, wide: L) -> Result<()> {
     for ((_, from), (_, to)) in wide.parameters().into_iter().zip(narrow.parameters()) {

@@ -63,7 +63,7 @@ pub(crate) struct Module<'a> {
     width: Width,
     baked: Baked<'a>,
     loads_pairs: bool,
-    /// What of the language is enabled besides f16.
+    /// What of the language is enabled besides the f16 of buffers.
     enabled: Vec<&'static str>,
     bindings: Vec<Binding>,
     parameters: Vec<Parameter>,
@@ -207,7 +207,7 @@ impl<'a> Module<'a> {
             text.push_str(ENABLE_F16);
             types.push(("Half", "f16"));
         }
-        for extension in &self.enabled {
+        for extension in self.enabled.iter().filter(|&&extension| extension != "f16" || !self.has_f16()) {
             let _ = writeln!(text, "enable {extension};");
         }
         for (alias, scalar) in types {

@@ -152,7 +152,7 @@ impl Tensor {
 pub(crate) type Positions = SmallVec<[usize; 4]>;
 
 /// Axes, or extents, of which negative ones have a meaning of their own.
-pub type Signed = SmallVec<[isize; 4]>;
+pub(crate) type Signed = SmallVec<[isize; 4]>;
 
 /// Axes to reduce over: one (`1`, or `-1` for the last), several (`[0, 2]`), or all (`..`).
 #[derive(Clone, Debug, PartialEq)]

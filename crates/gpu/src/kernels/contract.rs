@@ -157,6 +157,8 @@ pub(super) fn compile(
                 if let Tiling::Tiled { side, quads } = tiling {
                     module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
                 } else {
+                    // No buffer need have f16: operands may be rounded to it here.
+                    module.enable("f16");
                     module.enable("wgpu_cooperative_matrix");
                 }
                 for (name, operand) in [("a", &a), ("b", &b)] {
