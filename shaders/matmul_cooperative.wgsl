@@ -10,7 +10,7 @@
 // The summed axis is cut into segments, whose results a second kernel adds up.
 //
 // Hooks and types: as in matmul_subgroup.wgsl, but for `mad`; what those of the operands give are numbers of f16. Constants:
-// A_ALONG_K and B_ALONG_K, as in matmul_tiled.wgsl.
+// A_ALONG_K and B_ALONG_K, as in matmul_tiled.wgsl; WHOLE_STEPS, whether every segment ends with a step.
 
 alias Halves = array<vec4<f16>, 4>;
 alias Left = coop_mat16x16<f16, A>;
@@ -43,7 +43,7 @@ fn chunk(invocation: u32, turn: u32, along_k: bool) -> vec2<u32> {
 fn halves(q: Quad, k: u32, end: u32, step_end: u32, along_k: bool) -> Halves {
     var h = Halves(vec4<f16>(q[0]), vec4<f16>(q[1]), vec4<f16>(q[2]), vec4<f16>(q[3]));
     // Zeros where the segment has ended.
-    if step_end > end {
+    if !WHOLE_STEPS && step_end > end {
         let zero = vec4<f16>();
         let exists = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
         if along_k {
@@ -202,11 +202,10 @@ fn main(
         put_b(b_first, next_b_first);
         put_b(b_second, next_b_second);
         workgroupBarrier();
-        if first + DEPTH < end {
+        // After the last step, elements that are there are loaded once more: a branch would take longer.
+        if WHOLE_STEPS || first + DEPTH < end {
             next_a_first = fetch_a(a_first_lines, first + DEPTH, a_first.y, end);
             next_a_second = fetch_a(a_second_lines, first + DEPTH, a_second.y, end);
-            next_b_first = fetch_b(b_first_lines, first + DEPTH, b_first.y, end);
-            next_b_second = fetch_b(b_second_lines, first + DEPTH, b_second.y, end);
         }
         {
             let a0 = left(my_row, 0u);
@@ -233,6 +232,10 @@ fn main(
             sums31 = coopMultiplyAdd(a3, b1, sums31);
             sums32 = coopMultiplyAdd(a3, b2, sums32);
             sums33 = coopMultiplyAdd(a3, b3, sums33);
+        }
+        if WHOLE_STEPS || first + DEPTH < end {
+            next_b_first = fetch_b(b_first_lines, first + DEPTH, b_first.y, end);
+            next_b_second = fetch_b(b_second_lines, first + DEPTH, b_second.y, end);
         }
         {
             let a0 = left(my_row, 16u);

@@ -12,6 +12,9 @@ use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, R
 use gradus_ir::{DType, Error, Result, View};
 use std::fmt::Write;
 
+/// Places of the summed axis that a step of a product by cooperative matrices takes.
+const COOPERATIVE_DEPTH: usize = 32;
+
 /// Workgroup memory of a product by cooperative matrices.
 const COOPERATIVE_BYTES: u32 = 2 * 1280 * 8 + 256 * 16;
 
@@ -160,6 +163,8 @@ pub(super) fn compile(
                     // No buffer need have f16: operands may be rounded to it here.
                     module.enable("f16");
                     module.enable("wgpu_cooperative_matrix");
+                    let whole = [inner, segment].iter().all(|size| size.is_multiple_of(COOPERATIVE_DEPTH));
+                    module.add(&format!("const WHOLE_STEPS = {whole};"));
                 }
                 for (name, operand) in [("a", &a), ("b", &b)] {
                     let along_k = operand.is_along_k();
