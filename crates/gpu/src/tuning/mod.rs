@@ -75,10 +75,6 @@ impl Tuning {
         baked_values: 0,
         loads_pairs: true,
         row_workgroup: 64,
-        counted_row: 64,
-        sort_segment: 1024,
-        scan_segment: 64,
-        scatter_looks: 1 << 20,
         ..Tuning::GPU
     };
     /// Very many threads.
@@ -91,8 +87,8 @@ impl Tuning {
         baked_values: 2,
         loads_pairs: false,
         row_workgroup: 128,
-        long_row: 32,
-        row_share: 16,
+        long_row: 64,
+        row_share: 8,
         abreast: 8,
         row_segment: 4096,
         segment: 256,
@@ -100,9 +96,9 @@ impl Tuning {
         product_segment: 256,
         large_product: 1 << 24,
         attention_columns: 16,
-        scan_segment: 32,
-        counted_row: 512,
-        sort_segment: 32,
+        scan_segment: 64,
+        counted_row: 256,
+        sort_segment: 64,
         scatter_looks: 1 << 22,
     };
 
