@@ -8,6 +8,11 @@ use gradus::prelude::*;
 use gradus::tensor::graph::Scope;
 use gradus::{Profile, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Barrier, RwLock};
+use std::thread;
+
+/// Tests of what is measured hold this for themselves, the others together.
+static CLOCK: RwLock<()> = RwLock::new(());
 
 /// How many kernels of a family each module has, by the module that their time is counted for.
 fn counts(profile: &Profile, family: &str) -> BTreeMap<String, usize> {
@@ -37,6 +42,7 @@ fn mlp(device: &Device) -> Sequential {
 
 #[test]
 fn a_step_belongs_to_its_layers() {
+    let _clock = CLOCK.read();
     for device in own_devices(None) {
         let model = mlp(&device);
         let mut optimiser = Sgd::new(0.1).of(&model);
@@ -90,6 +96,7 @@ impl Reader {
 
 #[test]
 fn a_transformer_has_the_names_of_its_parameters() {
+    let _clock = CLOCK.read();
     for device in own_devices(None) {
         let init = Init::new(3, &device);
         let layers = (0..2).map(|_| TransformerEncoderLayer::new(16, 2, 32, &init)).collect();
@@ -130,6 +137,7 @@ fn a_transformer_has_the_names_of_its_parameters() {
 
 #[test]
 fn equal_layers_that_run_apart_are_told_apart() {
+    let _clock = CLOCK.read();
     for device in own_devices(None) {
         let init = Init::new(1, &device);
         let model = Sequential::new().then(Linear::new(6, 6, &init)).then(Linear::new(6, 6, &init));
@@ -167,7 +175,39 @@ fn equal_layers_that_run_apart_are_told_apart() {
 }
 
 #[test]
+fn threads_have_modules_of_their_own() {
+    let _clock = CLOCK.read();
+    for device in own_devices(None) {
+        let x = Tensor::rand([6, 6], Key::new(2), &device);
+        x.eval().unwrap();
+        let both = Barrier::new(2);
+        let ((), profile) = device
+            .profile(|| {
+                thread::scope(|threads| {
+                    let outer = Scope::begin("outer");
+                    threads.spawn(|| {
+                        both.wait();
+                        let _scope = Scope::begin("other");
+                        both.wait();
+                        both.wait();
+                    });
+                    both.wait();
+                    both.wait();
+                    // The other thread's scope is younger and goes on.
+                    let y = x.matmul(&x);
+                    both.wait();
+                    drop(outer);
+                    y.eval()
+                })
+            })
+            .unwrap();
+        assert_eq!(counts(&profile, "matmul"), BTreeMap::from([("outer".into(), 1)]), "{device}: {profile}");
+    }
+}
+
+#[test]
 fn without_modules_nothing_is_said_of_them() {
+    let _clock = CLOCK.read();
     for device in own_devices(None) {
         let x = Tensor::rand([30, 30], Key::new(1), &device);
         let ((), profile) = device.profile(|| eval([&x.exp(), &x.matmul(&x)])).unwrap();
@@ -179,6 +219,7 @@ fn without_modules_nothing_is_said_of_them() {
 
 #[test]
 fn large_kernels_reach_a_part_of_their_ceiling() {
+    let _clock = CLOCK.write();
     for device in devices() {
         let ceilings = device.ceilings().unwrap();
         assert_eq!(device.ceilings().unwrap(), ceilings, "{device}: they are measured once");

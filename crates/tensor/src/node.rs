@@ -4,6 +4,7 @@ use crate::cell::CellTag;
 use crate::device::Device;
 use crate::notes::is_recording;
 use crate::rule::GradientRule;
+use crate::scope::{is_profiled, note};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Buffer, Number};
 use smallvec::SmallVec;
@@ -105,6 +106,9 @@ impl Node {
         location: &'static Location<'static>,
     ) -> Node {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        if is_profiled() {
+            note(id);
+        }
         Node {
             id,
             op,
