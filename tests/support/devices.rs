@@ -151,10 +151,11 @@ pub(crate) fn tunings() -> Vec<Tested> {
     all
 }
 
-/// New backends of each kind, of which nothing has been asked yet: the CPU first.
+/// New backends of each kind, of which nothing has been asked yet: the CPU, the GPU, and the GPU with the other kind's kernels.
 pub(crate) fn own_backends() -> Vec<Box<dyn Backend>> {
     let cpu: Box<dyn Backend> = Box::new(Cpu::new(Some(1), None).expect("a thread can be started"));
-    [cpu].into_iter().chain(gpu().map(|(name, _)| open(name, false).expect("it opened before"))).collect()
+    let gpu = |otherwise| gpu().map(|(name, _)| open(name, otherwise).expect("it opened before"));
+    [cpu].into_iter().chain(gpu(false)).chain(gpu(true)).collect()
 }
 
 /// The GPU as a device that all tests of a process share.

@@ -99,8 +99,8 @@ impl Buffer {
         &self.held.slot
     }
 
-    /// `bytes` of the buffer from `offset` on, which share its memory: a kernel must not write one part while it reads or
-    /// writes another.
+    /// `bytes` of the buffer from `offset` on, which share its memory: a kernel may write several parts, but not one while it
+    /// reads another.
     ///
     /// Fails if they are not all inside, or do not begin at a multiple of 256.
     pub fn part(&self, offset: u64, bytes: u64) -> Result<Buffer, Error> {
@@ -120,6 +120,11 @@ impl Buffer {
     /// Where it begins in wgpu's buffer.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Whether kernels see some memory through both, of which it is known that they lie in one wgpu buffer.
+    pub(crate) fn overlaps(&self, other: &Buffer) -> bool {
+        self.offset < other.offset + other.bound() && other.offset < self.offset + self.bound()
     }
 
     /// How many bytes kernels see.

@@ -93,7 +93,7 @@ impl Device {
 
     /// Copies the first `bytes` of a buffer to the start of another, after what was launched before.
     ///
-    /// Fails with [`Error::Argument`] where one of them is shorter, or where `bytes` is no multiple of 4 and the copy
+    /// Fails with [`Error::Argument`] where one of them is shorter, where they are different parts of one buffer, or where `bytes` is no multiple of 4 and the copy
     /// does not end with the target: what the GPU copies, and would overwrite, are multiples of 4.
     pub fn copy(&self, from: &Buffer, to: &Buffer, bytes: u64) -> Result<(), Error> {
         let inner = &*self.0;
@@ -108,8 +108,11 @@ impl Device {
         if !bytes.is_multiple_of(4) && bytes != to.bytes() {
             return fail(format!("no multiple of 4, and the target goes on to {}", to.bytes()));
         }
-        if bytes == 0 || from.slot().number == to.slot().number {
+        if bytes == 0 || (from.slot().number == to.slot().number && from.offset() == to.offset()) {
             return Ok(());
+        }
+        if from.slot().number == to.slot().number {
+            return fail("both are parts of one buffer".into());
         }
         let mut stream = inner.stream();
         let now = inner.recording.load(Ordering::Relaxed);
@@ -175,17 +178,21 @@ impl Launch<'_> {
         Error::Argument { what: format!("launch of \"{}\"", pipeline.label), message }
     }
 
-    /// What a kernel writes, it may bind only once.
+    /// What a kernel writes lies apart from all else that it binds: in another buffer than what it reads, since wgpu knows
+    /// a buffer as either, and in another part than what else it writes.
     fn check_aliases(&self) -> Result<(), Error> {
         let bindings = &self.pipeline.0.layout.bindings;
         for (i, (a, access)) in self.buffers.iter().zip(bindings).enumerate() {
             for (j, (b, other)) in self.buffers.iter().zip(bindings).enumerate().skip(i + 1) {
-                let both_read = (*access, *other) == (Access::Read, Access::Read);
-                if !both_read && a.slot().number == b.slot().number {
-                    let what = format!("launch of \"{}\"", self.pipeline.0.label);
-                    let message = format!("bindings {i} and {j} are one buffer, and one of them is written");
-                    return Err(Error::Argument { what, message });
-                }
+                let message = match (access, other) {
+                    _ if a.slot().number != b.slot().number => continue,
+                    (Access::Read, Access::Read) => continue,
+                    (Access::ReadWrite, Access::ReadWrite) if !a.overlaps(b) => continue,
+                    (Access::ReadWrite, Access::ReadWrite) => "are written and share memory",
+                    _ => "are one buffer, and one of them is written",
+                };
+                let what = format!("launch of \"{}\"", self.pipeline.0.label);
+                return Err(Error::Argument { what, message: format!("bindings {i} and {j} {message}") });
             }
         }
         Ok(())

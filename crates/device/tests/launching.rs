@@ -229,6 +229,11 @@ fn what_does_not_fit_is_an_error_of_its_own() {
     refused(launch(&[&a, &b], &[1], [1; 3]), "1 parameters given, expected 2");
     refused(launch(&[&a, &foreign], &[1, 2], [1; 3]), "another device");
     refused(launch(&[&a, &a], &[1, 2], [1; 3]), "bindings 0 and 1 are one buffer");
+    let both = device.allocate(512).unwrap();
+    let parts = [both.part(0, 64).unwrap(), both.part(256, 64).unwrap()];
+    refused(launch(&[&parts[0], &parts[1]], &[1, 2], [1; 3]), "bindings 0 and 1 are one buffer");
+    let error = device.copy(&parts[0], &parts[1], 64).unwrap_err();
+    assert!(error.to_string().contains("parts of one buffer"), "{error}");
     let most = device.limits().workgroups_per_dimension;
     refused(launch(&[&a, &b], &[1, 2], [1, most + 1, 1]), "split the grid");
     let launched =
@@ -238,6 +243,29 @@ fn what_does_not_fit_is_an_error_of_its_own() {
     // None of this harms what follows.
     launch(&[&a, &b], &[1, 0], [1; 3]).unwrap();
     assert_eq!(device.read(&b, 64).unwrap(), [1; 64]);
+}
+
+#[test]
+fn parts_of_a_buffer_may_be_written_together() {
+    let Some(device) = common::device(&Options::default()) else { return };
+    let source = "
+        @group(0) @binding(0) var<storage, read_write> low: array<u32>;
+        @group(0) @binding(1) var<storage, read_write> high: array<u32>;
+        @compute @workgroup_size(16) fn main(@builtin(local_invocation_index) i: u32) {
+            low[i] = i;
+            high[i] = 100u + i;
+        }";
+    let pipeline = device.pipeline("halves", source, &[Access::ReadWrite; 2], 0, Trust::Trusted).unwrap();
+    let both = device.allocate(512).unwrap();
+    let (low, high) = (both.part(0, 64).unwrap(), both.part(256, 64).unwrap());
+    let launch = |buffers: &[&gradus_device::Buffer]| {
+        device.launch(&Launch { pipeline: &pipeline, buffers, parameters: &[], workgroups: [1; 3] })
+    };
+    launch(&[&low, &high]).unwrap();
+    assert_eq!(words(&device.read(&low, 64).unwrap()), std::array::from_fn::<u32, 16, _>(|i| i as u32));
+    assert_eq!(words(&device.read(&high, 64).unwrap()), std::array::from_fn::<u32, 16, _>(|i| 100 + i as u32));
+    let error = launch(&[&both, &high]).unwrap_err().to_string();
+    assert!(error.contains("bindings 0 and 1 are written and share memory"), "{error}");
 }
 
 #[test]

@@ -43,8 +43,7 @@ pub struct Lifetime {
     pub last: usize,
     /// Its bytes.
     pub bytes: usize,
-    /// Arrays, by their position, that a step uses while it writes this one, or writes while it uses this one: they must
-    /// not be parts of one place.
+    /// Arrays, by their position, that a step reads while it writes this one: they must not be parts of one place.
     pub apart: Vec<usize>,
 }
 
@@ -196,9 +195,8 @@ pub fn lifetimes(
             use_at(&mut found, array, step);
         }
         for &array in &written {
-            let others = read.iter().chain(&written).copied().filter(|&other| other != array);
             if let Some(lifetime) = &mut found[array] {
-                lifetime.apart.extend(others);
+                lifetime.apart.extend(read.iter().copied().filter(|&other| other != array));
             }
         }
     }
@@ -262,6 +260,7 @@ mod tests {
                     alive(first, last, 256 * (1 + random.below(8)))
                 })
                 .collect();
+            // One array is made from two others.
             lifetimes[0].apart = vec![1, 2];
             let Places { of, bytes } = share_places(&lifetimes);
             for (i, a) in lifetimes.iter().enumerate() {
