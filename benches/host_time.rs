@@ -11,7 +11,7 @@ use gradus::{Result, Stats, compile};
 use std::time::{Duration, Instant};
 
 /// Rounds, of which the fastest counts, and how long each is to take: other programs only ever add.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 400;
 const ROUND: Duration = Duration::from_millis(5);
 
 /// The optimiser and what it trains: 8 → 16 → 16 → 4, with Adam.

@@ -296,10 +296,14 @@ impl Contraction {
             self.add(&part, sides, operands, &mut sums, false, rules.product)?;
             finish(epilogue, operands, sums, index * matrix, outs)
         };
-        if self.batch.numel() == 1 {
-            return run((0, outs.iter_mut().map(SliceMut::of).collect()));
+        let batch = self.batch.numel();
+        if batch == 1 || self.work() <= parallel::ELEMENTS {
+            return (0..batch).try_for_each(|index| {
+                let matrix_of = |out| SliceMut::of(out).into_range(index * matrix, matrix);
+                run((index, outs.iter_mut().map(matrix_of).collect()))
+            });
         }
-        let mut tasks: Vec<Outs<'_>> = (0..self.batch.numel()).map(|_| Outs::new()).collect();
+        let mut tasks: Vec<Outs<'_>> = (0..batch).map(|_| Outs::new()).collect();
         for out in outs {
             let matrices = SliceMut::of(out).chunks(matrix);
             tasks.iter_mut().zip(matrices).for_each(|(task, part)| task.push(part));
@@ -363,10 +367,6 @@ fn finish<T: Typed>(epilogue: &Program, operands: &Operands, sums: Vec<T>, base:
     let len = sums.len();
     let sums = T::wrap(sums);
     let operands = Operands { computed: std::slice::from_ref(&sums), ..*operands };
-    let mut tasks: Vec<Outs<'_>> = (0..len.div_ceil(TASK)).map(|_| Outs::new()).collect();
-    for out in outs {
-        tasks.iter_mut().zip(out.chunks(TASK)).for_each(|(task, chunk)| task.push(chunk));
-    }
     let run = |(task, mut outs): (usize, Outs<'_>)| {
         let (first, len) = (task * TASK, TASK.min(len - task * TASK));
         let mut scratch = epilogue.scratch(operands.scalars);
@@ -377,6 +377,13 @@ fn finish<T: Typed>(epilogue: &Program, operands: &Operands, sums: Vec<T>, base:
         }
         Ok(())
     };
+    if len <= TASK {
+        return run((0, outs));
+    }
+    let mut tasks: Vec<Outs<'_>> = (0..len.div_ceil(TASK)).map(|_| Outs::new()).collect();
+    for out in outs {
+        tasks.iter_mut().zip(out.chunks(TASK)).for_each(|(task, chunk)| task.push(chunk));
+    }
     parallel::map(tasks.into_iter().enumerate().collect(), len, run).map(|_| ())
 }
 

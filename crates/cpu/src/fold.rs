@@ -5,6 +5,7 @@ use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::op::ReduceOp;
 use gradus_ir::real::{Int, Real};
 use gradus_ir::{DType, Error, Result};
+use smallvec::SmallVec;
 use std::any::Any;
 use std::marker::PhantomData;
 
@@ -66,13 +67,14 @@ fn int<T: Typed + Int>(op: ReduceOp) -> Box<dyn Folding> {
 }
 
 fn boxed<F: Fold + 'static>(fold: F) -> Box<dyn Folding> {
-    Box::new(Accumulators { fold, accumulators: Vec::new() })
+    Box::new(Accumulators { fold, accumulators: SmallVec::new() })
 }
 
 /// Accumulators of one type.
 struct Accumulators<F: Fold> {
     fold: F,
-    accumulators: Vec<F::Acc>,
+    /// Small kernels need no memory for these.
+    accumulators: SmallVec<[F::Acc; 8]>,
 }
 
 impl<F: Fold + 'static> Folding for Accumulators<F> {

@@ -12,6 +12,7 @@ use crate::slice::{Slice, SliceMut};
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{Expression, Instruction, Kernel, Register};
 use gradus_ir::{DType, Data, Number, Result, Shape, View, ViewAxis};
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -215,6 +216,9 @@ impl RowProgram {
     }
 }
 
+/// The folds of a pass.
+type Folds = SmallVec<[Box<dyn Folding>; 2]>;
+
 /// What walks along rows: the program's registers, and what is known of the rows so far.
 struct Walker<'a> {
     program: &'a RowProgram,
@@ -224,7 +228,7 @@ struct Walker<'a> {
     per_row: Scratch,
     elements: Scratch,
     /// For each pass.
-    folds: Vec<Vec<Box<dyn Folding>>>,
+    folds: SmallVec<[Folds; 4]>,
 }
 
 impl<'a> Walker<'a> {
@@ -313,7 +317,7 @@ impl<'a> Walker<'a> {
 }
 
 impl Pass {
-    fn folds(&self) -> Result<Vec<Box<dyn Folding>>> {
+    fn folds(&self) -> Result<Folds> {
         self.reductions.iter().map(|reduction| folding(reduction.op, reduction.dtype)).collect()
     }
 }

@@ -104,14 +104,14 @@ pub(crate) fn check_for_nan(device: &Device, roots: &[Arc<Node>]) -> Result<()> 
     for (entry, operands) in extraction.with_operands() {
         let node = &entry.node;
         let has_nan = match entry.role {
-            Role::Leaf { .. } => has_nan(device, inputs_too.next().flatten())?,
-            Role::Computed { kept: true } => has_nan(device, outputs.next())?,
-            Role::Computed { kept: false } => {
+            Role::Leaf | Role::Donated => has_nan(device, inputs_too.next().flatten())?,
+            Role::Kept => has_nan(device, outputs.next())?,
+            Role::Computed => {
                 let number = if let Op::Const(number) = node.op { Some(number) } else { node.number };
                 matches!(number, Some(Number::Float(x)) if x.is_nan())
             }
         };
-        let is_new = entry.role == Role::Computed { kept: true } && !operands.iter().any(|&operand| tainted[operand]);
+        let is_new = entry.role == Role::Kept && !operands.iter().any(|&operand| tainted[operand]);
         if has_nan && is_new {
             let kind = ErrorKind::NotANumber { dtype: node.ty.dtype, shape: node.ty.shape.clone() };
             return Err(Error::located(node.op.name(), kind, node.location));

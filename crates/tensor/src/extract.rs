@@ -80,7 +80,7 @@ impl Marks {
 
     /// The pending nodes behind `roots` that are not taken yet, in topological order. They are taken then.
     pub(crate) fn collect(self, roots: &[Arc<Node>]) -> Vec<Arc<Node>> {
-        let (mut found, mut stack) = (Vec::with_capacity(64), Vec::with_capacity(16));
+        let (mut found, mut stack) = (Vec::with_capacity(128), Vec::with_capacity(16));
         let take = |stack: &mut Vec<Arc<Node>>, node: &Arc<Node>| {
             if node.is_pending() && !self.is(node, Flag::Taken) {
                 self.set(node, Flag::Taken);
@@ -109,10 +109,20 @@ pub(crate) struct Entry {
 /// What a node is to an evaluation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
-    /// Its value is there, and is read; it may be overwritten.
-    Leaf { donated: bool },
-    /// Its value is computed, and kept.
-    Computed { kept: bool },
+    /// Its value is there, and is read.
+    Leaf,
+    /// That, and its buffer may be overwritten.
+    Donated,
+    /// Its value is computed.
+    Computed,
+    /// That, and kept.
+    Kept,
+}
+
+impl Role {
+    pub(crate) fn is_leaf(self) -> bool {
+        matches!(self, Role::Leaf | Role::Donated)
+    }
 }
 
 /// A graph that is not built: its nodes in topological order, and what its slots stand for.
@@ -138,12 +148,12 @@ impl Extraction {
     /// Gives a node the next place. Its operands are those that were added since the entry before.
     fn push(&mut self, node: Arc<Node>, role: Role) -> Result<()> {
         self.marks.set_place(&node, self.entries.len())?;
-        if let Role::Computed { .. } = role
-            && !matches!(node.op, Op::Const(_))
-        {
+        if !role.is_leaf() && !matches!(node.op, Op::Const(_)) {
             self.scalars.extend(node.number);
         }
-        self.entries.push(Entry { node, role, operands_end: self.operands.len() });
+        let operands_end = self.operands.len();
+        // Made where it stays: a processor waits where it loads what was just stored in other pieces.
+        self.entries.extend(std::iter::once_with(move || Entry { node, role, operands_end }));
         Ok(())
     }
 
@@ -152,14 +162,14 @@ impl Extraction {
         if self.marks.is(node, Flag::Taken) {
             return Ok(());
         }
-        let donated = self.marks.is(node, Flag::Donated);
-        self.push(node.clone(), Role::Leaf { donated })
+        let role = if self.marks.is(node, Flag::Donated) { Role::Donated } else { Role::Leaf };
+        self.push(node.clone(), role)
     }
 
     /// Adds a node that is computed, after the values that it reads; nodes come in topological order.
     pub(crate) fn computed(&mut self, node: Arc<Node>, kept: bool) -> Result<()> {
         if node.is_placeholder() {
-            return self.push(node, Role::Leaf { donated: false });
+            return self.push(node, Role::Leaf);
         }
         let state = node.state();
         for edge in &state.edges {
@@ -175,30 +185,28 @@ impl Extraction {
         }
         self.operands.extend(state.edges.iter().map(|edge| self.marks.place(edge)));
         drop(state);
-        self.push(node, Role::Computed { kept })
+        self.push(node, if kept { Role::Kept } else { Role::Computed })
     }
 
     /// The nodes behind the input slots.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = (&Arc<Node>, bool)> {
-        self.entries.iter().filter_map(|entry| match entry.role {
-            Role::Leaf { donated } => Some((&entry.node, donated)),
-            Role::Computed { .. } => None,
-        })
+        let leaves = self.entries.iter().filter(|entry| entry.role.is_leaf());
+        leaves.map(|entry| (&entry.node, entry.role == Role::Donated))
     }
 
     /// The nodes that are computed.
     pub(crate) fn nodes(&self) -> impl DoubleEndedIterator<Item = &Arc<Node>> {
-        self.entries.iter().filter(|entry| matches!(entry.role, Role::Computed { .. })).map(|entry| &entry.node)
+        self.entries.iter().filter(|entry| !entry.role.is_leaf()).map(|entry| &entry.node)
     }
 
     /// The nodes whose values are kept.
     pub(crate) fn outputs(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.entries.iter().filter(|entry| entry.role == Role::Computed { kept: true }).map(|entry| &entry.node)
+        self.entries.iter().filter(|entry| entry.role == Role::Kept).map(|entry| &entry.node)
     }
 
     /// Whether the run may overwrite a buffer.
     pub(crate) fn overwrites(&self) -> bool {
-        self.entries.iter().any(|entry| entry.role == Role::Leaf { donated: true })
+        self.entries.iter().any(|entry| entry.role == Role::Donated)
     }
 
     /// Equal graphs have equal hashes.
@@ -207,7 +215,7 @@ impl Extraction {
         for (Entry { node, role, .. }, operands) in self.with_operands() {
             role.hash(&mut hasher);
             node.ty.hash(&mut hasher);
-            if let Role::Computed { .. } = role {
+            if !role.is_leaf() {
                 node.op.hash(&mut hasher);
                 operands.iter().for_each(|&place| hasher.write_usize(place));
             }
@@ -231,12 +239,12 @@ impl Extraction {
                 "is another op"
             } else if entry.node.ty != node.ty {
                 "had another shape or dtype"
-            } else if *operands != node.operands[..] {
+            } else if !operands.iter().eq(node.operands.iter()) {
                 "read other tensors"
             } else {
                 let same_role = match entry.role {
-                    Role::Leaf { donated } => inputs.next() == Some(&donated),
-                    Role::Computed { kept } => is_output == kept,
+                    role @ (Role::Leaf | Role::Donated) => inputs.next() == Some(&(role == Role::Donated)),
+                    role => is_output == (role == Role::Kept),
                 };
                 if same_role {
                     return None;
@@ -269,13 +277,15 @@ impl Extraction {
             let node = &entry.node;
             let mut slot = || scalars.next().unwrap_or_default();
             match (entry.role, &node.op) {
-                (Role::Leaf { donated }, _) => graph.input(node.ty.shape.clone(), node.ty.dtype, donated),
+                (role @ (Role::Leaf | Role::Donated), _) => {
+                    graph.input(node.ty.shape.clone(), node.ty.dtype, role == Role::Donated)
+                }
                 (_, Op::Scalar(_)) => graph.push(Op::Scalar(slot()), operands.into(), node.ty.clone()),
                 (_, Op::Random(_)) => graph.push(Op::Random(slot()), operands.into(), node.ty.clone()),
                 (_, op) => graph.push(op.clone(), operands.into(), node.ty.clone()),
             };
         }
-        let kept = |(place, entry): (NodeId, &Entry)| (entry.role == Role::Computed { kept: true }).then_some(place);
+        let kept = |(place, entry): (NodeId, &Entry)| (entry.role == Role::Kept).then_some(place);
         graph.outputs = self.entries.iter().enumerate().filter_map(kept).collect();
         graph
     }
@@ -291,7 +301,7 @@ pub(crate) struct Difference {
 /// Whether a node computes what a node of a graph does. Slots are numbered in order, so they agree where all else does.
 fn is_same_op(entry: &Entry, op: &Op) -> bool {
     match (entry.role, &entry.node.op, op) {
-        (Role::Leaf { .. }, _, op) => matches!(op, Op::Input(_)),
+        (Role::Leaf | Role::Donated, _, op) => matches!(op, Op::Input(_)),
         (_, Op::Scalar(_), Op::Scalar(_)) | (_, Op::Random(_), Op::Random(_)) => true,
         (_, a, b) => a == b,
     }
@@ -325,9 +335,8 @@ pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Trace
     let mut planner = first.device.planner();
     let marks = planner.marks.next();
     let mut extraction = Extraction::new(marks, inputs.len());
-    let input = Role::Leaf { donated: false };
     for node in inputs {
-        extraction.push(node.clone(), input)?;
+        extraction.push(node.clone(), Role::Leaf)?;
     }
     // Values count only where there are no edges; elsewhere the graph is followed.
     let mut nodes = Vec::new();
@@ -338,7 +347,7 @@ pub(crate) fn trace(outputs: &[Arc<Node>], inputs: &[Arc<Node>]) -> Result<Trace
         }
         let edges = node.state().edges.clone();
         if edges.is_empty() && !node.is_pending() {
-            extraction.push(node, input)?;
+            extraction.push(node, Role::Leaf)?;
             continue;
         }
         marks.set(&node, Flag::Taken);

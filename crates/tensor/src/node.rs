@@ -8,6 +8,7 @@ use crate::scope::{is_profiled, note};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::{Buffer, Number};
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -53,13 +54,16 @@ pub(crate) struct Node {
 }
 
 /// What changes about a node.
+// With the edges at the end: copies of a new node run over the lock's padding and what comes first, in pieces that do not match how
+// that was written, and a processor waits where it loads what it has just stored in other pieces.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct State {
-    pub(crate) edges: Edges,
-    /// Set by [`Node::set_value`].
-    pub(crate) value: Value,
     /// Why the edges are gone.
     pub(crate) cut: Cut,
+    /// Set by [`Node::set_value`].
+    pub(crate) value: Value,
+    pub(crate) edges: Edges,
 }
 
 /// Why a node has no edges.
@@ -187,16 +191,31 @@ impl Node {
         let edges = std::mem::take(&mut state.edges);
         state.cut = why;
         drop(state);
-        drop_chain(edges);
+        drop(edges);
     }
 }
+
+thread_local! {
+    /// How many nodes are being dropped, each by the one before.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many nodes may be dropped within each other.
+const DEEPEST: usize = 64;
 
 impl Drop for Node {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !state.edges.is_empty() {
-            drop_chain(std::mem::take(&mut state.edges));
+        if state.edges.is_empty() {
+            return;
         }
+        let depth = DEPTH.get();
+        if depth == DEEPEST {
+            return drop_chain(std::mem::take(&mut state.edges));
+        }
+        DEPTH.set(depth + 1);
+        state.edges.clear();
+        DEPTH.set(depth);
     }
 }
 

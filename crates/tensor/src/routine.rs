@@ -166,7 +166,7 @@ impl Program {
         executable: &Arc<dyn Executable>,
     ) -> Option<Program> {
         let entries = &extraction.entries;
-        let is_before = |entry: &Entry| matches!(entry.role, Role::Computed { .. }) && entry.node.id < since;
+        let is_before = |entry: &Entry| !entry.role.is_leaf() && entry.node.id < since;
         let length = entries.iter().rposition(is_before)? + 1;
         let (before, rest) = entries.split_at(length);
         let device = &source.device;
@@ -188,12 +188,10 @@ impl Program {
             None => (node.cell.is_none() && !node.has_edges() && !donated).then(|| Leaf::Captured(node.clone())),
         };
         let output = |entry: &Entry| assigned.iter().position(|(_, awaited)| Arc::ptr_eq(&awaited.new, &entry.node));
-        let leaves = rest.iter().filter_map(|entry| match entry.role {
-            Role::Leaf { donated } => Some(leaf((&entry.node, donated))),
-            Role::Computed { .. } => None,
-        });
-        let computed = || rest.iter().filter(|entry| matches!(entry.role, Role::Computed { .. }));
-        let kept = rest.iter().filter(|entry| entry.role == Role::Computed { kept: true });
+        let leaves = rest.iter().filter(|entry| entry.role.is_leaf());
+        let leaves = leaves.map(|entry| leaf((&entry.node, entry.role == Role::Donated)));
+        let computed = || rest.iter().filter(|entry| !entry.role.is_leaf());
+        let kept = rest.iter().filter(|entry| entry.role == Role::Kept);
         let outputs = kept.map(output).collect::<Option<Vec<usize>>>()?;
         if outputs.len() != assigned.len() || computed().any(|entry| entry.node.symbolic || entry.node.recorded) {
             return None;
@@ -315,7 +313,7 @@ impl Program {
 
 /// Whether a node is known by what [`Known`] holds.
 fn is_plain(Entry { node, role, .. }: &Entry) -> bool {
-    let has_graph = matches!(role, Role::Leaf { .. }) && node.has_edges();
+    let has_graph = role.is_leaf() && node.has_edges();
     !(node.rule.is_some() || node.symbolic || node.recorded || has_graph)
 }
 
@@ -335,10 +333,10 @@ impl Known {
 
     fn is_like(&self, Entry { node, role, .. }: &Entry, operands: &[NodeId]) -> bool {
         // The ops of leaves say how they came to be.
-        (matches!(role, Role::Leaf { .. }) || self.op == node.op)
+        (role.is_leaf() || self.op == node.op)
             && self.ty == node.ty
             && self.role == *role
-            && self.operands[..] == *operands
+            && self.operands.iter().eq(operands)
             && self.stops == node.stops
             && self.tracked == node.is_tracked()
             && self.cell == node.cell.as_ref().map(|tag| (tag.cell_id(), tag.is_stale()))
