@@ -288,14 +288,16 @@ impl Program {
         register: Register,
         block: Block,
     ) -> Slice<'a> {
-        self.read(operands, &scratch.memory, scratch.places[register], register, block.len)
+        let piece = |piece: usize| &scratch.memory[piece];
+        self.read(operands, piece, scratch.places[register], register, block.len)
     }
 
     /// The elements of a register that are at a place: a single one, if it stands for all.
+    #[inline(always)]
     fn read<'a>(
         &self,
         operands: &Operands<'a>,
-        memory: &'a [Data],
+        memory: impl Fn(usize) -> &'a Data,
         place: Place,
         register: Register,
         len: usize,
@@ -305,7 +307,7 @@ impl Program {
         }
         let home = self.homes.of(register).expect("what is read is held, or lies in an array");
         let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (0, len) };
-        Slice::of(&memory[home.piece]).range(at, len)
+        Slice::of(memory(home.piece)).range(at, len)
     }
 
     /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
@@ -340,12 +342,17 @@ impl Program {
         for &r in &steps.registers {
             let (instruction, dtype) = &self.instructions[r];
             // No operand is held where the register is.
-            let home = self.homes.of(r).map(|home| home.piece);
-            let nothing = || Data::Bool(Vec::new());
-            let mut held = home.map_or_else(nothing, |piece| std::mem::replace(&mut memory[piece], nothing()));
-            let mut target = match self.direct[r] {
-                Some(output) => outs[output].range(0, len),
-                None => SliceMut::of(&mut held),
+            let own = self.homes.of(r).map_or(memory.len(), |home| home.piece);
+            let (before, rest) = memory.split_at_mut(own);
+            let (held, after) = match rest.split_first_mut() {
+                Some((held, after)) => (Some(held), &*after),
+                None => (None, &[][..]),
+            };
+            let piece = |piece: usize| if piece < own { &before[piece] } else { &after[piece - own - 1] };
+            let mut target = match (self.direct[r], held) {
+                (Some(output), _) => outs[output].range(0, len),
+                (None, Some(held)) => SliceMut::of(held),
+                (None, None) => SliceMut::empty(),
             };
             match instruction {
                 Instruction::Load(l) => {
@@ -365,15 +372,12 @@ impl Program {
                     }
                 }
                 _ => {
-                    let previous = |register: Register| self.read(operands, memory, places[register], register, len);
+                    let previous = |register: Register| self.read(operands, piece, places[register], register, len);
                     self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
                 }
             }
             if *dtype == DType::F16 && !is_exact(instruction) {
                 loops::round_to_f16(target.range(0, len).typed());
-            }
-            if let Some(piece) = home {
-                memory[piece] = held;
             }
         }
         for &(register, output) in &steps.copied {
