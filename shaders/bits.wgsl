@@ -32,6 +32,10 @@ fn is_negative(x: Real) -> Mask {
     return bitcast<Word>(x) >= Word(SIGN_BIT);
 }
 
+fn is_negative_zero(x: Real) -> Mask {
+    return bitcast<Word>(x) == Word(SIGN_BIT);
+}
+
 /// |x| with the sign of `sign`.
 fn with_sign_of(sign: Real, x: Real) -> Real {
     // By bits, the choice around it goes wrong on AVX-512 in LLVM 15, which joins it with the masks.

@@ -1,4 +1,4 @@
-// Exponentials, logarithms and the arc tangent. Needs bits.wgsl.
+// Roots, exponentials, logarithms and the arc tangent. Needs bits.wgsl.
 //
 // WGSL's own may be off by thousands of units in the last place. These are the CPU's (crates/ir/src/math.rs, where the
 // polynomials come from), written so that a driver which rearranges sums and products does no harm: of n a + n b Mesa
@@ -8,6 +8,16 @@ const LOG2_E = 1.4426950408889634;
 // ln 2 in two parts (Cephes): 355/512, whose product with an exponent is exact, and the rest.
 const LN_2_HIGH = 0.693359375;
 const LN_2_LOW = -2.1219444e-4;
+
+/// √x. Mesa takes it for positive, and leaves out an `abs` that comes later; but √−0 is −0, and 1 / √−0 is −∞.
+fn square_root(x: Real) -> Real {
+    return select(sqrt(x), x, is_negative_zero(x));
+}
+
+/// 1 / √x.
+fn reciprocal_root(x: Real) -> Real {
+    return select(inverseSqrt(x), -infinity(), is_negative_zero(x));
+}
 
 struct ExponentialParts {
     n: Int,

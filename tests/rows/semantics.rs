@@ -3,7 +3,7 @@
 use crate::support::Case;
 use crate::{backends, value};
 use gradus_ir::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
-use gradus_ir::{Data, NodeId};
+use gradus_ir::{DType, Data, NodeId};
 
 /// An op on arrays of one axis, compared with what it must give on every device that has the dtypes: NaN equals NaN, and
 /// zeros have signs.
@@ -192,4 +192,25 @@ macro_rules! float_semantics {
 fn float_semantics() {
     float_semantics!(f32 F32);
     float_semantics!(f64 F64);
+}
+
+/// Ops one after the other in one kernel, of which a driver may think that it knows the sign of what comes between.
+#[test]
+fn roots_of_minus_zero_keep_their_sign() {
+    use UnaryOp::{Abs, Recip, Rsqrt, Sigmoid, Sqrt};
+    let inf = f32::INFINITY;
+    for (ops, expected) in [
+        (vec![Rsqrt, Sigmoid], [0.0, 1.0]),
+        (vec![Rsqrt, Abs], [inf, inf]),
+        (vec![Sqrt, Recip], [-inf, inf]),
+        (vec![Sqrt, Abs, Recip], [inf, inf]),
+    ] {
+        for on in backends() {
+            let mut case = Case::default();
+            let x = case.input(2, Data::F32(vec![-0.0, 0.0]));
+            let y = ops.iter().fold(x, |x, op| case.typed(Op::Unary(*op), &[x], 2, DType::F32));
+            let got = value(on.backend, &mut case, y);
+            assert_eq!(got, Data::F32(expected.to_vec()), "{ops:?} on {}", on.name);
+        }
+    }
 }

@@ -150,7 +150,7 @@ impl Unary for Sqrt {
     fn fast<T: Real>(x: T) -> T {
         x.sqrt()
     }
-    const WGSL: &'static str = "sqrt({x})";
+    const WGSL: &'static str = "square_root({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|_, y, g| g * 0.5 / y);
     const ULPS: f64 = 0.5;
     const SAMPLES: &'static [f64] = POSITIVE;
@@ -168,7 +168,7 @@ impl Unary for Rsqrt {
     fn fast<T: Real>(x: T) -> T {
         T::of(1.0) / x.sqrt()
     }
-    const WGSL: &'static str = "inverseSqrt({x})";
+    const WGSL: &'static str = "reciprocal_root({x})";
     const DERIVATIVE: UnaryDerivative = Rule(|x, y, g| g * -0.5 * y / x);
     const ULPS: f64 = 1.0;
     const SAMPLES: &'static [f64] = POSITIVE;
