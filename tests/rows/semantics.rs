@@ -214,3 +214,16 @@ fn roots_of_minus_zero_keep_their_sign() {
         }
     }
 }
+
+/// What a driver could know to be zero, divided by zero.
+#[test]
+fn nothing_is_taken_to_be_zero_whatever_it_is_divided_by() {
+    for on in backends() {
+        let mut case = Case::default();
+        let x = case.input([2, 1], Data::F32(vec![0.0, 2.0]));
+        let index = case.typed(Op::Iota(1), &[], [2, 1], DType::F32);
+        let y = case.typed(Op::Binary(BinaryOp::Div), &[index, x], [2, 1], DType::F32);
+        let Data::F32(got) = value(on.backend, &mut case, y) else { panic!("no f32") };
+        assert!(got[0].is_nan() && got[1] == 0.0, "{got:?} on {}", on.name);
+    }
+}

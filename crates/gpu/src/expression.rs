@@ -349,7 +349,12 @@ impl<'e, 'm> Emitter<'e, 'm> {
                 format!("(Word({first}) + Word(0u, 1u, 2u, 3u) * {stride})")
             }
         };
-        if dtype == DType::U32 { words } else { format!("u32_to_{}({words})", dtype.computed()) }
+        match dtype {
+            DType::U32 => words,
+            // The only index of an axis is 0, whose product or quotient with NaN a compiler takes to be 0.
+            _ if dtype.is_float() => self.behind_zero(&format!("u32_to_{}({words})", dtype.computed())),
+            _ => format!("u32_to_{}({words})", dtype.computed()),
+        }
     }
 
     fn random(&mut self, slot: usize, map: Option<&Affine>, place: &Place<'_>, dtype: DType) -> String {
