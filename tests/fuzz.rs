@@ -2,8 +2,9 @@
 //! this carries along, by a plan that is valid, and leave alone the inputs that were not donated. A failure is shrunk and
 //! printed with its seed. And a test of the fuzzer itself: faults planted in plans must be caught.
 //!
-//! `GRADUS_FUZZ=100000` tries so many graphs in every way instead of 2000 on the CPU and 300 on a GPU,
-//! `GRADUS_FUZZ_SEED=n` tries only this seed.
+//! `GRADUS_FUZZ=100000` tries so many graphs in every way instead of 2000 on the CPU and 100 on a GPU,
+//! `GRADUS_FUZZ_SEED=n` only this seed, `GRADUS_FUZZ_SEED=n..m` those from n to before m, and
+//! `GRADUS_FUZZ_WAY="software, unfused"` only in this way, as failures and results name it.
 
 #[path = "support/devices.rs"]
 mod devices;
@@ -29,6 +30,7 @@ use mutations::{MUTATIONS, Plant, changed};
 use shrink::{Listing, shrink};
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use support::{Case, Mismatch, Rng, tiled};
 
@@ -129,19 +131,29 @@ fn words(panic: &Box<dyn Any + Send>) -> String {
     format!("panic: {}", text.unwrap_or("?"))
 }
 
-/// A number from the environment.
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+/// What a variable of the environment is set to, read by `parse`.
+fn setting<T>(name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    std::env::var(name).ok().map(|value| parse(&value).unwrap_or_else(|| panic!("{name}={value} cannot be read")))
+}
+
+/// A seed, `3`, or a range of them, `3..7`.
+fn seeds(text: &str) -> Option<Range<u64>> {
+    match text.split_once("..") {
+        Some((first, end)) => Some(first.parse().ok()?..end.parse().ok()?),
+        None => text.parse().ok().map(|seed: u64| seed..seed + 1),
+    }
 }
 
 #[test]
 fn random_graphs_agree_with_the_reference() {
-    for way in &ways() {
+    let asked = setting("GRADUS_FUZZ_WAY", |name| Some(name.to_string()));
+    let mut ways = ways();
+    ways.retain(|way| asked.as_ref().is_none_or(|name| *name == way.name));
+    assert!(!ways.is_empty(), "GRADUS_FUZZ_WAY names no way to run graphs here");
+    let (only, count) = (setting("GRADUS_FUZZ_SEED", seeds), setting("GRADUS_FUZZ", |count| count.parse().ok()));
+    for way in &ways {
         let Way { name, on, plan, target, graphs } = way;
-        let seeds = match setting("GRADUS_FUZZ_SEED") {
-            Some(seed) => seed..seed + 1,
-            None => 0..setting("GRADUS_FUZZ").unwrap_or(*graphs),
-        };
+        let seeds = only.clone().unwrap_or(0..count.unwrap_or(*graphs));
         let (mut elements, mut decided) = (0, 0);
         for seed in seeds {
             let case = way.generate(seed);
@@ -160,7 +172,7 @@ fn random_graphs_agree_with_the_reference() {
         }
         let share = decided as f64 / elements as f64;
         println!("{name}: {elements} elements, {:.0}% with a finite bound", share * 100.0);
-        assert!(share > 0.5 || setting("GRADUS_FUZZ_SEED").is_some(), "most comparisons say nothing");
+        assert!(share > 0.5 || only.is_some(), "most comparisons say nothing");
     }
 }
 
