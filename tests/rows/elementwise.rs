@@ -140,10 +140,16 @@ fn functions_of_angles_of_numbers_alone() {
         for op in [UnaryOp::Sin, UnaryOp::Cos, UnaryOp::Tan] {
             let mut case = Case::default();
             let slot = case.slot(Number::Float(1.75));
-            let number = case.typed(Op::Scalar(slot), &[], [3, 3, 3], DType::F32);
-            let power = case.op(Op::Binary(BinaryOp::Pow), &[number, number]);
-            let y = case.op(Op::Unary(op), &[power]);
-            check(on, case, &[y], op);
+            let number = case.typed(Op::Scalar(slot), &[], [1, 3, 3, 3], DType::F32);
+            // The index along an axis of one element is a number too.
+            let index = case.typed(Op::Iota(0), &[], [1, 3, 3, 3], DType::F32);
+            let sum = case.op(Op::Binary(BinaryOp::Add), &[number, index]);
+            let angle_of = |case: &mut Case, x| {
+                let power = case.op(Op::Binary(BinaryOp::Pow), &[x, x]);
+                case.op(Op::Unary(op), &[power])
+            };
+            let outputs = [number, sum].map(|x| angle_of(&mut case, x));
+            check(on, case, &outputs, op);
         }
     }
 }

@@ -176,6 +176,8 @@ fn is_uniform(kernel: &Kernel, register: Register) -> bool {
     for (instruction, _) in &instructions[..=register] {
         let is_one = match *instruction {
             Instruction::Scalar(_) | Instruction::Const(_) => true,
+            // Along an axis of one element it is 0.
+            Instruction::Iota(axis) => kernel.space[axis] == 1,
             Instruction::Unary(_, x) | Instruction::Cast(x) => uniform[x],
             Instruction::Binary(_, a, b) | Instruction::Compare(_, a, b) => uniform[a] && uniform[b],
             Instruction::Select(a, b, c) => uniform[a] && uniform[b] && uniform[c],
@@ -484,7 +486,9 @@ impl<'e, 'm> Emitter<'e, 'm> {
     /// follow a branch on parameters back to each of them along every path, of which shared terms make exponentially many;
     /// the functions of angles branch.
     fn diverged(&mut self, operand: Register, place: &Place<'_>) -> String {
-        match place.flat.or(place.coordinates.first().map(String::as_str)) {
+        let mut coordinates = place.coordinates.iter().zip(place.extents);
+        let varying = || coordinates.find(|&(_, &extent)| extent > 1).map(|(coordinate, _)| coordinate.as_str());
+        match place.flat.or_else(varying) {
             Some(index) => {
                 let zero = format!("Word(select(0u, 1u, ({index}) == 0xffffffffu))");
                 self.named("diverged", &format!("bitcast<Real>({zero} ^ bitcast<Word>(r{operand}))"))
