@@ -1,5 +1,6 @@
 //! Loads: filling a block of registers from a buffer through a view.
 
+use crate::loops::vectorised;
 use gradus_ir::{Shape, View, ViewAxis};
 use smallvec::SmallVec;
 
@@ -115,28 +116,99 @@ impl Strided {
         let mut base = address(&index);
         let mut rest = out;
         while !rest.is_empty() {
-            let (filled, later) = rest.split_at_mut(rest.len().min(run - first));
+            // Whole runs along the last outer axis are alike.
+            let alike = match outer.last() {
+                Some(axis) if is_plain && self.repeats == 1 && inner.guard.is_none() && first == 0 => {
+                    (rest.len() / run).min(axis.extent - index[outer.len() - 1])
+                }
+                _ => 0,
+            };
+            let (filled, later) = rest.split_at_mut(if alike > 1 { alike * run } else { rest.len().min(run - first) });
             rest = later;
             match base {
+                Some(base) if alike > 1 => fill_runs(source, base, outer[outer.len() - 1].stride, inner, filled),
                 Some(base) if self.repeats > 1 => repeat_run(source, base, inner.stride, self.repeats, first, filled),
                 Some(base) => fill_run(source, base, inner, first, filled),
                 None => filled.fill(T::default()),
             }
             first = 0;
             // The next run; where nothing is padded its address follows from the last one's.
+            let mut passed = alike.max(1);
             for (i, axis) in index.iter_mut().zip(outer).rev() {
-                *i += 1;
-                base = base.map(|base| base + axis.stride);
+                *i += passed;
+                base = base.map(|base| base + axis.stride * passed as isize);
                 if *i < axis.extent {
                     break;
                 }
                 *i = 0;
                 base = base.map(|base| base - axis.stride * axis.extent as isize);
+                passed = 1;
             }
             if !is_plain {
                 base = address(&index);
             }
         }
+    }
+}
+
+/// Fills `out` with whole runs of an axis; the first lies at `base`, every next one `between` further.
+fn fill_runs<T: Copy + Default>(source: &[T], base: isize, between: isize, axis: ViewAxis, out: &mut [T]) {
+    /// Runs by a way to fill one, whose elements lie in so many.
+    #[inline(always)]
+    fn each<T: Copy>(
+        source: &[T],
+        (base, between): (isize, isize),
+        (run, reach): (usize, usize),
+        out: &mut [T],
+        fill: impl Fn(&[T], &mut [T]),
+    ) {
+        for (number, out) in out.chunks_exact_mut(run).enumerate() {
+            let from = (base + between * number as isize) as usize;
+            fill(&source[from..from + reach], out);
+        }
+    }
+    let run = axis.extent;
+    let at = (base, between);
+    vectorised(
+        #[inline(always)]
+        || match axis.stride {
+            1 if run < SHORT => each(source, at, (run, run), out, copy_short),
+            1 => each(source, at, (run, run), out, |from, out| out.copy_from_slice(from)),
+            2 => each(source, at, (run, 2 * run - 1), out, |from, out| {
+                let (pairs, last) = from.as_chunks::<2>();
+                out.iter_mut().zip(pairs).for_each(|(out, pair)| *out = pair[0]);
+                out[run - 1] = last[0];
+            }),
+            0 => each(source, at, (run, 1), out, |from, out| out.fill(from[0])),
+            stride @ 3.. => each(source, at, (run, stride as usize * (run - 1) + 1), out, |from, out| {
+                out.iter_mut().zip(from.iter().step_by(stride as usize)).for_each(|(out, &x)| *out = x);
+            }),
+            -1 => each(source, (base + 1 - run as isize, between), (run, run), out, |from, out| {
+                out.iter_mut().zip(from.iter().rev()).for_each(|(out, &x)| *out = x);
+            }),
+            _ => {
+                for (number, out) in out.chunks_exact_mut(run).enumerate() {
+                    fill_run(source, base + between * number as isize, axis, 0, out);
+                }
+            }
+        },
+    );
+}
+
+/// Copies of fewer elements are faster without the library's function for all sizes.
+const SHORT: usize = 48;
+
+/// Copies a few elements, of both slices as many.
+#[inline(always)]
+fn copy_short<T: Copy>(from: &[T], to: &mut [T]) {
+    const PIECE: usize = 8;
+    if let (Some(last), Some(from_last)) = (to.last_chunk_mut::<PIECE>(), from.last_chunk::<PIECE>()) {
+        // The last piece may overlap the one before.
+        *last = *from_last;
+        let pieces = to.as_chunks_mut::<PIECE>().0.iter_mut().zip(from.as_chunks::<PIECE>().0);
+        pieces.for_each(|(to, from)| *to = *from);
+    } else {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
     }
 }
 

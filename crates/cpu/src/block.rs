@@ -15,10 +15,10 @@ use smallvec::SmallVec;
 
 /// Elements per block: a handful of registers of this size stay in the first-level cache. A multiple of 4, so that
 /// blocks of random numbers start at a Philox block.
-pub(crate) const BLOCK: usize = 1024;
+pub(crate) const BLOCK: usize = 4096;
 
 /// Elements per task.
-const TASK: usize = 16 * BLOCK;
+const TASK: usize = 4 * BLOCK;
 
 /// The outputs of a block, or of a task.
 pub(crate) type Outs<'a> = SmallVec<[SliceMut<'a>; 4]>;
@@ -53,6 +53,8 @@ pub(crate) struct Steps {
     registers: Vec<Register>,
     /// Registers to copy to outputs.
     copied: Vec<(Register, usize)>,
+    /// Whether any of these writes to an output, or reads what one holds.
+    pub(crate) use_outputs: bool,
 }
 
 impl Steps {
@@ -227,11 +229,11 @@ impl Program {
             _ => None,
         };
         let all = 0..self.instructions.len();
-        Steps {
-            overwritten: all.clone().filter(wanted).filter_map(overwritten).collect(),
-            registers: all.filter(wanted).filter(is_evaluated).collect(),
-            copied: self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect(),
-        }
+        let overwritten: Vec<_> = all.clone().filter(wanted).filter_map(overwritten).collect();
+        let registers: Vec<Register> = all.filter(wanted).filter(is_evaluated).collect();
+        let copied: Vec<_> = self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect();
+        let writes = !copied.is_empty() || registers.iter().any(|&r| self.direct[r].is_some());
+        Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied }
     }
 
     /// Evaluates the whole space into `outs`.
@@ -271,7 +273,7 @@ impl Program {
             let Some(Home { piece, at }) = self.homes.of(r) else { continue };
             // As the dtype has it, f16 too.
             let number = if *dtype == DType::F16 { Number::Float(f16::from_number(number).into()) } else { number };
-            let len = if self.may_splat[r] { 1 } else { BLOCK };
+            let len = if self.may_splat[r] { 1 } else { BLOCK.min(self.space.numel()) };
             if self.may_splat[r] {
                 places[r] = Place::Splat(at);
             }
@@ -494,22 +496,30 @@ fn fill(target: SliceMut<'_>, number: Number) {
 
 fn iota(space: &Shape, axis: usize, start: usize, target: SliceMut<'_>) {
     fn typed<T: Element>(extent: usize, inner: usize, start: usize, target: &mut [T]) {
-        let next = |index: usize| if index + 1 == extent { 0 } else { index + 1 };
-        // Each index stands for `inner` neighbours.
-        let (mut index, mut rest) = (start / inner % extent, target);
+        // What comes once all indices have been counted is a copy.
+        let len = target.len();
+        let (counted, _) = target.split_at_mut(len.min(extent * inner));
+        let number = |index: usize| T::from_number(Number::Int(index as i64));
+        let first = start / inner % extent;
         if inner == 1 {
-            for x in rest {
-                *x = T::from_number(Number::Int(index as i64));
-                index = next(index);
+            let (rising, again) = counted.split_at_mut(len.min(extent - first));
+            rising.iter_mut().zip(first..).for_each(|(x, index)| *x = number(index));
+            again.iter_mut().zip(0..).for_each(|(x, index)| *x = number(index));
+        } else {
+            // Each index stands for `inner` neighbours.
+            let (mut index, mut left, mut rest) = (first, inner - start % inner, counted);
+            while !rest.is_empty() {
+                let (run, later) = rest.split_at_mut(left.min(rest.len()));
+                run.fill(number(index));
+                (rest, left) = (later, inner);
+                index = if index + 1 == extent { 0 } else { index + 1 };
             }
-            return;
         }
-        let mut left = inner - start % inner;
-        while !rest.is_empty() {
-            let (run, later) = rest.split_at_mut(left.min(rest.len()));
-            run.fill(T::from_number(Number::Int(index as i64)));
-            (rest, left) = (later, inner);
-            index = next(index);
+        let mut filled = extent * inner;
+        while filled < len {
+            let more = filled.min(len - filled);
+            target.copy_within(..more, filled);
+            filled += more;
         }
     }
     if target.len() > 0 {

@@ -7,14 +7,14 @@ use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
-use gradus_ir::{DType, Data, Error, Result, Shape, View, ViewAxis, f16};
+use gradus_ir::{DType, Data, Error, Number, Result, Shape, View, ViewAxis, f16};
 use std::ops::Range;
 
 /// Sums that are computed at once, where more is made of them: many, since each panel packs the other operand anew.
 const PANEL: usize = 1 << 21;
 
 /// Of these, how many are a task of what is made of them.
-const TASK: usize = 16 * BLOCK;
+const TASK: usize = 4 * BLOCK;
 
 /// Elements of a matrix that is packed.
 const PACKED: usize = 1 << 19;
@@ -42,14 +42,25 @@ pub(crate) struct Contraction {
     epilogue: Option<Program>,
 }
 
-/// An operand: a load as it is, or one that a program packs, matrix by matrix.
+/// An operand: the matrices of its load, or those that are made of it.
 #[derive(Debug)]
 struct Operand {
     load: usize,
-    packing: Option<Program>,
+    made: Made,
     matrices: Matrices,
-    /// The elements that are widened to f32 for a run, where the load is of f16 and not packed.
-    widened: Option<Range<usize>>,
+}
+
+/// What is made of a load before it is multiplied.
+#[derive(Debug)]
+enum Made {
+    /// Nothing: the matrices are read where they lie.
+    Nothing,
+    /// Numbers of f32, for a run, of these elements of f16.
+    Widened(Range<usize>),
+    /// So many elements for a run, which all batch indices share, by a program.
+    Shared(Program, usize),
+    /// A matrix, whenever it is multiplied, by a program.
+    Packed(Program),
 }
 
 /// A part of the work: some terms of the sums of some rows of a batch index.
@@ -95,14 +106,15 @@ impl Cut {
         axes[axes.len() - self.contracted + self.outer..].iter().map(|axis| axis.extent).product()
     }
 
-    /// Elements of the largest matrix that must be packed.
+    /// Elements of the largest matrix that is packed whenever it is multiplied.
     fn packed(&self, expressions: &[Expression; 2], batch: usize) -> usize {
         let packed = |side: usize| {
             let view = &self.views[side];
             let summed = view.axes.len() - self.contracted;
             let is_plain = Matrices::new(view, batch, self.contracted, self.outer).is_some();
             let matrix = view.axes[batch..summed].iter().chain(&view.axes[summed + self.outer..]);
-            if is_plain && is_load(&expressions[side]) { 0 } else { matrix.map(|axis| axis.extent).product() }
+            let is_made_before = is_plain && is_load(&expressions[side]) || is_shared(view, batch);
+            if is_made_before { 0 } else { matrix.map(|axis| axis.extent).product() }
         };
         usize::max(packed(0), packed(1))
     }
@@ -154,9 +166,14 @@ impl Contraction {
     pub(crate) fn scratch(&self) -> usize {
         let (sections, sums) = (self.sections(), self.batch.numel() * self.m * self.n);
         let partial = if sections > 1 { sections * sums } else { 0 };
-        let widened: usize = self.operands.iter().filter_map(|operand| operand.widened.as_ref()).map(Range::len).sum();
+        let made = |operand: &Operand| match operand.made {
+            Made::Nothing | Made::Packed(_) => 0,
+            Made::Widened(Range { end, .. }) => end,
+            Made::Shared(_, len) => len,
+        };
+        let made: usize = self.operands.iter().map(made).sum();
         let panel = if self.epilogue.is_some() { self.panel_rows() * self.n } else { 0 };
-        (partial + widened + panel) * self.dtype.size()
+        (partial + made + panel) * self.dtype.size()
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
@@ -166,8 +183,9 @@ impl Contraction {
                 .ok_or_else(|| Error::Backend("a matrix product over its own operand".into()))
         };
         let sides = [slice(0)?, slice(1)?];
-        let wide = [self.operands[0].widen(sides[0])?, self.operands[1].widen(sides[1])?];
-        let sides = [0, 1].map(|side| wide[side].as_deref().map_or(sides[side], Slice::F32));
+        let make = |side: usize| self.operands[side].make(sides[side], operands, self.dtype);
+        let made = [make(0)?, make(1)?];
+        let sides = [0, 1].map(|side| made[side].as_ref().map_or(sides[side], Slice::of));
         match self.dtype {
             DType::F32 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f32>, sum: |a, b| a + b }),
             DType::F64 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f64>, sum: |a, b| a + b }),
@@ -241,7 +259,7 @@ impl Contraction {
     /// Whether a product is cut up by `gemm` itself: a few large ones, whose operands are packed once, if at all.
     fn is_cut_by_gemm(&self) -> bool {
         let is_large = self.m * self.n * self.k > parallel::PRODUCTS;
-        let is_packed = self.operands.iter().any(|operand| operand.packing.is_some());
+        let is_packed = self.operands.iter().any(|operand| matches!(operand.made, Made::Packed(_)));
         let is_one_panel = self.epilogue.is_none() || self.panel_rows() == self.m;
         is_large && self.batch.numel() < SECTIONS && (is_one_panel || !is_packed)
     }
@@ -332,14 +350,14 @@ impl Contraction {
                 self.operands[side].pack::<T>(operands, place, rows * self.k, &mut packed[side])?;
             }
             let matrix = |side: usize, rows: usize| {
-                let Operand { packing, matrices, .. } = &self.operands[side];
+                let Operand { made, matrices, .. } = &self.operands[side];
                 let Matrices { row, column, .. } = *matrices;
-                match packing {
-                    Some(_) => {
+                match made {
+                    Made::Packed(_) => {
                         let source = Slice::of(&packed[side]).typed();
                         Matrix { source, offset: 0, rows, columns: self.k, row, column }
                     }
-                    None => {
+                    _ => {
                         let offset = matrices.offset_at(&self.batch, &self.outer, place);
                         Matrix { source: sides[side].typed(), offset, rows, columns: self.k, row, column }
                     }
@@ -412,6 +430,14 @@ fn is_widened(expression: &Expression) -> bool {
     matches!(expression.instructions[..], [(Instruction::Load(_), DType::F16), (Instruction::Cast(0), DType::F32)])
 }
 
+/// Whether what is made of an operand is the same for all batch indices, and no larger than what it is made of.
+fn is_shared(view: &View, batch: usize) -> bool {
+    let (batch, rest) = view.axes.split_at(batch);
+    let count = |axes: &[ViewAxis]| axes.iter().map(|axis| axis.extent).product::<usize>();
+    let is_plain = view.axes.iter().all(|axis| axis.guard.is_none());
+    is_plain && count(batch) > 1 && batch.iter().all(|axis| axis.stride == 0) && count(rest) <= reach(view).len()
+}
+
 /// Where the elements lie that a view without padding shows.
 fn reach(view: &View) -> Range<usize> {
     if view.shape().numel() == 0 {
@@ -436,8 +462,8 @@ impl Operand {
         let load = Operand::load(expression);
         let view = &sources[load].view;
         if let Some(matrices) = Matrices::new(view, batch, contracted, outer).filter(|_| is_load(expression)) {
-            let widened = is_widened(expression).then(|| reach(view));
-            return Operand { load, packing: None, matrices, widened };
+            let made = if is_widened(expression) { Made::Widened(reach(view)) } else { Made::Nothing };
+            return Operand { load, made, matrices };
         }
         // Matrix after matrix; in each, neighbours in memory stay neighbours.
         let (free, inner) =
@@ -457,36 +483,63 @@ impl Operand {
         let (row, column) = if by_columns { (1, rows) } else { (columns, 1) };
         let space = sources[load].view.shape();
         let last = expression.instructions.len() - 1;
-        let packing = Some(Program::new(&space, sources, expression, &[last], &[]));
-        let matrices = Matrices { strides: Vec::new(), row, column, offset: 0 };
-        Operand { load, packing, matrices, widened: None }
+        let program = Program::new(&space, sources, expression, &[last], &[]);
+        if !is_shared(view, batch) {
+            let matrices = Matrices { strides: Vec::new(), row, column, offset: 0 };
+            return Operand { load, made: Made::Packed(program), matrices };
+        }
+        // One after the other along the outer axes, the same for each batch index.
+        let outer = &space[batch..batch + outer];
+        let strides =
+            (0..outer.len()).map(|axis| rows * columns * outer[axis + 1..].iter().product::<usize>() as isize);
+        let strides = std::iter::repeat_n(0, batch).chain(strides).collect();
+        let len = space[batch..].iter().product();
+        Operand { load, made: Made::Shared(program, len), matrices: Matrices { strides, row, column, offset: 0 } }
     }
 
-    /// The load as f32, where it is f16 and not packed: as long as what is read of it, from the beginning of the array.
-    fn widen(&self, source: Slice<'_>) -> Result<Option<Vec<f32>>> {
-        let Some(Range { start, end }) = self.widened.clone() else { return Ok(None) };
-        let source: &[f16] = source.typed();
-        let mut wide = vec![0.0; end];
-        let piece = |(number, out): (usize, &mut [f32])| {
-            let from = &source[start + number * PANEL..][..out.len()];
-            loops::copy(Slice::F16(from), SliceMut::F32(out));
-            Ok(())
-        };
-        parallel::each_chunk(&mut wide[start..], PANEL, end - start, piece)?;
-        Ok(Some(wide))
+    /// The array that takes the load's place in a run, if one is made of it.
+    fn make(&self, source: Slice<'_>, operands: &Operands, dtype: DType) -> Result<Option<Data>> {
+        Ok(match &self.made {
+            Made::Nothing | Made::Packed(_) => None,
+            Made::Widened(range) => Some(Data::F32(widened(source, range)?)),
+            Made::Shared(program, len) => {
+                let mut whole = loops::filled(dtype, Number::Int(0), *len);
+                let tasks = SliceMut::of(&mut whole).chunks(TASK).into_iter().enumerate().collect();
+                parallel::map(tasks, *len, |(task, out)| evaluate(program, operands, task * TASK, out))?;
+                Some(whole)
+            }
+        })
     }
 
-    /// Puts the matrix at a place into `packed`, if it cannot be read where it is.
+    /// Puts the matrix at a place into `packed`, if it is made whenever it is multiplied.
     fn pack<T: Typed>(&self, operands: &Operands, place: usize, len: usize, packed: &mut Data) -> Result<()> {
-        let Some(program) = &self.packing else { return Ok(()) };
+        let Made::Packed(program) = &self.made else { return Ok(()) };
         if packed.len() != len {
             *packed = T::wrap(vec![T::default(); len]);
         }
-        let mut scratch = program.scratch(operands.scalars);
-        for (i, out) in SliceMut::of(packed).chunks(BLOCK).into_iter().enumerate() {
-            let block = Block { start: place * len + i * BLOCK, len: out.len(), base: 0 };
-            program.evaluate(operands, &mut scratch, block, &mut [out])?;
-        }
-        Ok(())
+        evaluate(program, operands, place * len, SliceMut::of(packed))
     }
+}
+
+/// Evaluates a program of one output from an element on.
+fn evaluate(program: &Program, operands: &Operands, first: usize, out: SliceMut<'_>) -> Result<()> {
+    let mut scratch = program.scratch(operands.scalars);
+    for (i, out) in out.chunks(BLOCK).into_iter().enumerate() {
+        let block = Block { start: first + i * BLOCK, len: out.len(), base: 0 };
+        program.evaluate(operands, &mut scratch, block, &mut [out])?;
+    }
+    Ok(())
+}
+
+/// Elements of f16 as f32: as long as what is read of them, from the beginning of the array.
+fn widened(source: Slice<'_>, &Range { start, end }: &Range<usize>) -> Result<Vec<f32>> {
+    let source: &[f16] = source.typed();
+    let mut wide = vec![0.0; end];
+    let piece = |(number, out): (usize, &mut [f32])| {
+        let from = &source[start + number * PANEL..][..out.len()];
+        loops::copy(Slice::F16(from), SliceMut::F32(out));
+        Ok(())
+    };
+    parallel::each_chunk(&mut wide[start..], PANEL, end - start, piece)?;
+    Ok(wide)
 }

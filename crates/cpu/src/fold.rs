@@ -12,6 +12,9 @@ use std::marker::PhantomData;
 /// Accumulators that are held in vector registers at a time.
 const LANES: usize = 16;
 
+/// The same for long rows: twice as many do not wait for each other.
+const WIDE: usize = 2 * LANES;
+
 /// Accumulators for several results, whatever their type.
 pub(crate) trait Folding: Send + Sync {
     /// So many results of which nothing has been seen yet.
@@ -133,16 +136,16 @@ trait Fold: Sync + Send {
 
     /// Folds lines, of which the first has this index and every next one an index that is a step larger.
     #[inline(always)]
-    fn fold_lines<'a>(
+    fn fold_lines<'a, const N: usize>(
         &self,
-        lanes: &mut [Self::Acc; LANES],
+        lanes: &mut [Self::Acc; N],
         lines: impl Iterator<Item = &'a [Self::In]> + Clone,
         first: i32,
         step: i32,
     ) {
         let mut index = first;
         for line in lines {
-            for lane in 0..LANES {
+            for lane in 0..N {
                 lanes[lane] = self.fold(lanes[lane], line[lane], index);
             }
             index += step;
@@ -156,21 +159,28 @@ trait Fold: Sync + Send {
     }
 }
 
-/// Folds a row, in [`LANES`] interleaved chains.
+/// Folds a row, of which the first element has this index.
 fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F::Acc {
-    let (lines, rest) = values.as_chunks::<LANES>();
-    if lines.is_empty() {
-        return rest.iter().zip(first as i32..).fold(acc, |acc, (&x, index)| fold.fold(acc, x, index));
+    if values.len() < LANES {
+        return values.iter().zip(first as i32..).fold(acc, |acc, (&x, index)| fold.fold(acc, x, index));
     }
-    let mut lanes = vectorised(
+    let folded = vectorised(
         #[inline(always)]
-        || {
-            // Made here, so that they stay in registers.
-            let mut lanes = [fold.identity(); LANES];
-            fold.fold_lines(&mut lanes, lines.iter().map(|line| line.as_slice()), first as i32, LANES as i32);
-            lanes
+        || match values.len() < 4 * WIDE {
+            true => fold_interleaved::<F, LANES>(fold, values, first),
+            false => fold_interleaved::<F, WIDE>(fold, values, first),
         },
     );
+    fold.combine(acc, folded)
+}
+
+/// Folds a row in so many interleaved chains.
+#[inline(always)]
+fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: usize) -> F::Acc {
+    let (lines, rest) = values.as_chunks::<N>();
+    // Made here, so that they stay in registers.
+    let mut lanes = [fold.identity(); N];
+    fold.fold_lines(&mut lanes, lines.iter().map(|line| line.as_slice()), first as i32, N as i32);
     for (lane, accumulator) in lanes.iter_mut().enumerate() {
         *accumulator = fold.later(*accumulator, lane as i32);
     }
@@ -178,7 +188,14 @@ fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F
     for (lane, &x) in rest.iter().enumerate() {
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
-    lanes.into_iter().fold(acc, |a, b| fold.combine(a, b))
+    let mut left = N;
+    while left > 1 {
+        left /= 2;
+        for lane in 0..left {
+            lanes[lane] = fold.combine(lanes[lane], lanes[lane + left]);
+        }
+    }
+    lanes[0]
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
@@ -335,28 +352,28 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for ArgBest<T, F> {
 
     /// The best elements first and then where they are: a loop that looks for both does not vectorise.
     #[inline(always)]
-    fn fold_lines<'a>(
+    fn fold_lines<'a, const N: usize>(
         &self,
-        lanes: &mut [Self::Acc; LANES],
+        lanes: &mut [Self::Acc; N],
         lines: impl Iterator<Item = &'a [T]> + Clone,
         first: i32,
         step: i32,
     ) {
-        let mut best = [self.worst; LANES];
+        let mut best = [self.worst; N];
         for line in lines.clone() {
-            for lane in 0..LANES {
+            for lane in 0..N {
                 best[lane] = if (self.better)(line[lane], best[lane]) { line[lane] } else { best[lane] };
             }
         }
-        let (mut at, mut index) = ([i32::MAX; LANES], first);
+        let (mut at, mut index) = ([i32::MAX; N], first);
         for line in lines {
-            for lane in 0..LANES {
+            for lane in 0..N {
                 let found = if (self.better)(best[lane], line[lane]) { i32::MAX } else { index };
                 at[lane] = at[lane].min(found);
             }
             index += step;
         }
-        for lane in 0..LANES {
+        for lane in 0..N {
             lanes[lane] = self.combine(lanes[lane], (best[lane], at[lane]));
         }
     }

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 /// Elements per task.
-const TASK: usize = 32 * BLOCK;
+const TASK: usize = 8 * BLOCK;
 
 /// So many parts are tasks enough, if their rows are not much longer than a task.
 const MANY_PARTS: usize = 8;
@@ -293,13 +293,12 @@ impl<'a> Walker<'a> {
             let block = Block { start: base + first * abreast, len: rows * count, base };
             // Where there are outputs with an element for each, no rows lie abreast.
             let offset = first - elements.start;
-            let mut outs: Outs<'_> = outs
-                .iter_mut()
-                .zip(&program.outputs)
-                .filter(|(_, value)| value.is_none())
-                .map(|(out, _)| out.range(offset, block.len))
-                .collect();
-            program.elements.take(steps, &operands, &mut self.elements, block, &mut outs)?;
+            let mut parts = Outs::new();
+            if steps.use_outputs {
+                let elements = outs.iter_mut().zip(&program.outputs).filter(|(_, value)| value.is_none());
+                parts.extend(elements.map(|(out, _)| out.range(offset, block.len)));
+            }
+            program.elements.take(steps, &operands, &mut self.elements, block, &mut parts)?;
             for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
                 let elements = program.elements.register(&operands, &self.elements, reduction.register, block);
                 fold.add(elements, count, abreast.min(rows), first);
