@@ -49,8 +49,8 @@ fn float<T: Typed + Real + Into<f64>>(op: ReduceOp) -> Box<dyn Folding> {
     match op {
         ReduceOp::Sum => boxed(fold_float::<T, _>(0.0, |a, x| a + x)),
         ReduceOp::Prod => boxed(fold_float::<T, _>(1.0, |a, x| a * x)),
-        ReduceOp::Max => boxed(Best { worst: lowest, better: above }),
-        ReduceOp::Min => boxed(Best { worst: highest, better: below }),
+        ReduceOp::Max => boxed(Best { worst: lowest, beats: |new: T, best: T| new > best, is_nan: T::nan }),
+        ReduceOp::Min => boxed(Best { worst: highest, beats: |new: T, best: T| new < best, is_nan: T::nan }),
         ReduceOp::ArgMax => boxed(ArgBest { worst: lowest, better: above }),
         ReduceOp::ArgMin => boxed(ArgBest { worst: highest, better: below }),
     }
@@ -62,8 +62,8 @@ fn int<T: Typed + Int>(op: ReduceOp) -> Box<dyn Folding> {
     match op {
         ReduceOp::Sum => boxed(FoldInt { identity: T::ZERO, fold: T::add }),
         ReduceOp::Prod => boxed(FoldInt { identity: T::ONE, fold: T::mul }),
-        ReduceOp::Max => boxed(Best { worst: T::LOWEST, better: above }),
-        ReduceOp::Min => boxed(Best { worst: T::HIGHEST, better: below }),
+        ReduceOp::Max => boxed(Best { worst: T::LOWEST, beats: above, is_nan: |_| false }),
+        ReduceOp::Min => boxed(Best { worst: T::HIGHEST, beats: below, is_nan: |_| false }),
         ReduceOp::ArgMax => boxed(ArgBest { worst: T::LOWEST, better: above }),
         ReduceOp::ArgMin => boxed(ArgBest { worst: T::HIGHEST, better: below }),
     }
@@ -300,12 +300,13 @@ impl<T: Typed + Int, F: Fn(T, T) -> T + Sync + Send> Fold for FoldInt<T, F> {
     }
 }
 
-/// The best element. `better` says whether a new one replaces the best so far; NaN replaces numbers.
-struct Best<T, F> {
+/// The best element: one that beats all others, or NaN, if there is any.
+struct Best<T, F, N> {
     worst: T,
-    better: F,
+    beats: F,
+    is_nan: N,
 }
-impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for Best<T, F> {
+impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send, N: Fn(T) -> bool + Sync + Send> Fold for Best<T, F, N> {
     type In = T;
     type Acc = T;
     type Out = T;
@@ -314,14 +315,36 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for Best<T, F> {
     }
     #[inline(always)]
     fn fold(&self, best: T, x: T, _: i32) -> T {
-        if (self.better)(x, best) { x } else { best }
+        self.combine(best, x)
     }
     #[inline(always)]
     fn combine(&self, a: T, b: T) -> T {
-        if (self.better)(b, a) { b } else { a }
+        if (self.beats)(b, a) | ((self.is_nan)(b) & !(self.is_nan)(a)) { b } else { a }
     }
     fn finish(&self, best: T) -> T {
         best
+    }
+
+    /// The best numbers and the last NaNs: for one comparison after the other, a processor has an instruction.
+    #[inline(always)]
+    fn fold_lines<'a, const LEN: usize>(
+        &self,
+        lanes: &mut [T; LEN],
+        lines: impl Iterator<Item = &'a [T]> + Clone,
+        _: i32,
+        _: i32,
+    ) {
+        let (mut best, mut last_nan) = (*lanes, [self.worst; LEN]);
+        for line in lines {
+            for lane in 0..LEN {
+                let x = line[lane];
+                best[lane] = if (self.beats)(x, best[lane]) { x } else { best[lane] };
+                last_nan[lane] = if (self.is_nan)(x) { x } else { last_nan[lane] };
+            }
+        }
+        for lane in 0..LEN {
+            lanes[lane] = self.combine(best[lane], last_nan[lane]);
+        }
     }
 }
 
