@@ -24,9 +24,34 @@ pub(crate) enum Shown {
     Stretch(usize),
     /// One element, repeated.
     One,
+    /// Whole rows, each of neighbours or of one element, repeated.
+    Rows(Rows),
     /// Anything else.
     Many,
 }
+
+/// Rows of a buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    /// How many elements they stand for each.
+    pub(crate) len: usize,
+    /// Where the first one begins, and how far it is from one to the next.
+    start: isize,
+    between: isize,
+    /// Whether a row is one element, repeated.
+    is_one: bool,
+}
+
+impl Rows {
+    /// The first element and the number of elements of the row that shows the element at this place.
+    pub(crate) fn row(&self, place: usize) -> (usize, usize) {
+        let start = self.start + self.between * (place / self.len) as isize;
+        (start as usize, if self.is_one { 1 } else { self.len })
+    }
+}
+
+/// Shorter rows are better copied together than used one by one.
+const SHORTEST_ROW: usize = 256;
 
 impl Strided {
     /// Prepares a view.
@@ -67,24 +92,45 @@ impl Strided {
         }
         let (outer, inner) = self.axes.split_at(self.axes.len() - 1);
         let inner = inner[0];
-        let first = start % inner.extent;
-        if self.repeats > 1
-            || first + len > inner.extent
-            || !matches!(inner.stride, 0 | 1)
-            || self.axes.iter().any(|a| a.guard.is_some())
-        {
+        let (first, row) = (start % inner.extent, start / inner.extent);
+        if self.repeats > 1 || !matches!(inner.stride, 0 | 1) || self.axes.iter().any(|a| a.guard.is_some()) {
             return Shown::Many;
         }
-        if inner.stride == 0 {
-            return Shown::One;
+        let is_one = inner.stride == 0;
+        let address = || {
+            let mut rest = row;
+            outer.iter().rev().fold(self.offset, |address, axis| {
+                let index = rest % axis.extent;
+                rest /= axis.extent;
+                address + axis.stride * index as isize
+            })
+        };
+        if first + len <= inner.extent {
+            return if is_one { Shown::One } else { Shown::Stretch(address() as usize + first) };
         }
-        let mut address = self.offset + first as isize;
-        let mut rest = start / inner.extent;
-        for axis in outer.iter().rev() {
-            address += axis.stride * (rest % axis.extent) as isize;
-            rest /= axis.extent;
+        match outer.last() {
+            Some(axis)
+                if inner.extent >= SHORTEST_ROW
+                    && first == 0
+                    && len.is_multiple_of(inner.extent)
+                    && row % axis.extent + len / inner.extent <= axis.extent =>
+            {
+                Shown::Rows(Rows { len: inner.extent, start: address(), between: axis.stride, is_one })
+            }
+            _ => Shown::Many,
         }
-        Shown::Stretch(address as usize)
+    }
+
+    /// The length of its rows, if [`Shown::Rows`] may be of them.
+    pub(crate) fn row(&self) -> Option<usize> {
+        match self.axes[..] {
+            [.., ViewAxis { extent: SHORTEST_ROW.., stride: 0 | 1, guard: None }]
+                if self.repeats == 1 && self.contiguous_from.is_none() && self.axes.len() > 1 =>
+            {
+                self.axes.last().map(|axis| axis.extent)
+            }
+            _ => None,
+        }
     }
 
     /// Fills `out` with the elements at `start`, `start + 1`, … of the view, row-major.
@@ -364,11 +410,37 @@ mod tests {
                                 );
                             }
                             Shown::One => assert!(expected.iter().all(|a| a.is_some() && *a == expected[0])),
+                            Shown::Rows(_) => panic!("short rows"),
                             Shown::Many => {}
                         }
                     }
                 }
             }
+        }
+    }
+    #[test]
+    fn whole_rows_are_shown_where_they_lie() {
+        let axis = |extent, stride| ViewAxis { extent, stride, guard: None };
+        for (between, inner) in [(0, 1), (300, 1), (-300, 1), (1, 0), (-2, 0)] {
+            let view = View {
+                axes: [axis(2, 7), axis(3, between), axis(SHORTEST_ROW, inner)].into_iter().collect(),
+                offset: 600,
+            };
+            let strided = Strided::new(&view);
+            let address = |i: usize| view.address(&[i / SHORTEST_ROW / 3, i / SHORTEST_ROW % 3, i % SHORTEST_ROW]);
+            let rows = |first: usize, count: usize| strided.shown(first * SHORTEST_ROW, count * SHORTEST_ROW);
+            for (first, count) in [(0, 2), (0, 3), (1, 2), (3, 3), (4, 2)] {
+                let Shown::Rows(rows) = rows(first, count) else { panic!("{between} {inner}: {first} {count}") };
+                for place in 0..count * SHORTEST_ROW {
+                    let (start, len) = rows.row(place);
+                    let at = start + if len == 1 { 0 } else { place % SHORTEST_ROW };
+                    assert_eq!(Some(at), address(first * SHORTEST_ROW + place), "{between} {inner}: {first} {count}");
+                }
+            }
+            // Rows of which some are in the next one of an outer axis, or not whole.
+            assert!(matches!(rows(2, 2), Shown::Many));
+            assert!(matches!(strided.shown(1, 2 * SHORTEST_ROW), Shown::Many));
+            assert!(matches!(strided.shown(0, 2 * SHORTEST_ROW - 1), Shown::Many));
         }
     }
 }

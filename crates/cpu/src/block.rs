@@ -3,7 +3,7 @@
 //! A register of f16 is held as f32, always a number that f16 has: loads widen, stores narrow, and every instruction that
 //! computes is followed by a rounding.
 
-use crate::address::{Shown, Strided, runs};
+use crate::address::{Rows, Shown, Strided, runs};
 use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::parallel;
@@ -12,6 +12,7 @@ use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, philox};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Elements per block: a handful of registers of this size stay in the first-level cache. A multiple of 4, so that
 /// blocks of random numbers start at a Philox block.
@@ -32,8 +33,11 @@ pub(crate) struct Program {
     /// The memory that registers need (some are read straight from a buffer, or written straight to one).
     needs: Vec<Need>,
     homes: Homes,
-    /// Registers of which one element stands for a block of equal ones, since all that read them allow it.
+    /// Registers of which one element may stand for a block of equal ones, or rows be used one by one, since all that read
+    /// them allow it.
     may_splat: Vec<bool>,
+    /// The length of rows that are used one by one.
+    row: Option<usize>,
     /// The output that a register is written straight to.
     direct: Vec<Option<usize>>,
     /// Registers that are copied to outputs at the end of a block.
@@ -122,6 +126,8 @@ enum Place {
     Splat(usize),
     /// In the array that it loads, from this element on.
     Array(usize),
+    /// In the array that it loads, row by row.
+    Rows(Rows),
 }
 
 /// A stretch of the space, row-major.
@@ -191,7 +197,9 @@ impl Program {
         let needs = needs.collect();
         let (homes, space, asked) = (Homes::default(), space.clone(), asked.to_vec());
         let whole = Steps::default();
-        let mut program = Program { instructions, space, loads, needs, homes, may_splat, direct, copied, asked, whole };
+        let row = loads.iter().find_map(|load| load.strided.row());
+        let mut program =
+            Program { instructions, space, loads, needs, homes, may_splat, row, direct, copied, asked, whole };
         let whole = program.steps(|_| true);
         program.share_memory([&whole]);
         Program { whole, ..program }
@@ -291,10 +299,10 @@ impl Program {
         block: Block,
     ) -> Slice<'a> {
         let piece = |piece: usize| &scratch.memory[piece];
-        self.read(operands, piece, scratch.places[register], register, block.len)
+        self.read(operands, piece, scratch.places[register], register, 0..block.len)
     }
 
-    /// The elements of a register that are at a place: a single one, if it stands for all.
+    /// Some elements of the block in a register that is at a place: a single one, if it stands for all of them.
     #[inline(always)]
     fn read<'a>(
         &self,
@@ -302,13 +310,22 @@ impl Program {
         memory: impl Fn(usize) -> &'a Data,
         place: Place,
         register: Register,
-        len: usize,
+        elements: Range<usize>,
     ) -> Slice<'a> {
-        if let (Place::Array(at), Instruction::Load(l)) = (place, &self.instructions[register].0) {
-            return operands.load(*l).expect("only a buffer updated in place is missing").range(at, len);
+        let Range { start, end } = elements;
+        if let Instruction::Load(l) = self.instructions[register].0 {
+            let array = || operands.load(l).expect("only a buffer updated in place is missing");
+            match place {
+                Place::Array(at) => return array().range(at + start, end - start),
+                Place::Rows(rows) => {
+                    let (start, len) = rows.row(start);
+                    return array().range(start, len);
+                }
+                Place::Home | Place::Splat(_) => {}
+            }
         }
         let home = self.homes.of(register).expect("what is read is held, or lies in an array");
-        let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (0, len) };
+        let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (start, end - start) };
         Slice::of(memory(home.piece)).range(at, len)
     }
 
@@ -363,19 +380,30 @@ impl Program {
                     places[r] = match shown {
                         Shown::Stretch(at) => Place::Array(at),
                         Shown::One if self.may_splat[r] => Place::Splat(0),
+                        Shown::Rows(rows) if self.may_splat[r] && self.row == Some(rows.len) => Place::Rows(rows),
                         _ => Place::Home,
                     };
                     let len = if let Place::Splat(_) = places[r] { 1 } else { len };
                     // What is updated in place has been read before.
                     if let Some(source) = operands.load(*l)
-                        && !matches!(places[r], Place::Array(_))
+                        && !matches!(places[r], Place::Array(_) | Place::Rows(_))
                     {
                         self.loads[*l].fill(source, block, target.range(0, len));
                     }
                 }
                 _ => {
-                    let previous = |register: Register| self.read(operands, piece, places[register], register, len);
-                    self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
+                    let by_rows = |operand: &Register| matches!(places[*operand], Place::Rows(_));
+                    let piece_len = match self.row {
+                        Some(row) if instruction.operands().iter().any(by_rows) => row,
+                        _ => len,
+                    };
+                    for start in (0..len).step_by(piece_len.max(1)) {
+                        let end = len.min(start + piece_len);
+                        let previous =
+                            |register: Register| self.read(operands, piece, places[register], register, start..end);
+                        let block = Block { start: block.start + start, len: end - start, ..block };
+                        self.compute(instruction, *dtype, operands, block, previous, target.range(start, end - start))?;
+                    }
                 }
             }
             if *dtype == DType::F16 && !is_exact(instruction) {
@@ -450,7 +478,7 @@ impl PreparedLoad {
     fn shown(&self, block: Block, dtype: DType) -> Shown {
         match self.strided.shown(self.first(block), block.len) {
             _ if self.source.output.is_some() => Shown::Many,
-            Shown::Stretch(_) if !self.is_held_as(dtype) => Shown::Many,
+            Shown::Stretch(_) | Shown::Rows(_) if !self.is_held_as(dtype) => Shown::Many,
             shown => shown,
         }
     }

@@ -108,7 +108,7 @@ impl Homes {
 
 #[cfg(test)]
 mod tests {
-    use super::{Homes, Life, Need};
+    use super::{BLOCK, Homes, Life, Need};
     use gradus_ir::plan::Instruction;
     use gradus_ir::{DType, Number};
 
