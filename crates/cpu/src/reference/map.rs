@@ -119,8 +119,7 @@ fn row(f: impl Fn(&[f64]) -> f64, x: &[(f64, f64)], ulps: f64, dtype: DType) -> 
         }
         for point in points {
             let moved = f(&point);
-            let distance =
-                if moved == value || (moved.is_nan() && value.is_nan()) { 0.0 } else { (moved - value).abs() };
+            let distance = distance(moved, value, dtype);
             error = error.max(if distance.is_nan() { f64::INFINITY } else { distance });
         }
         // Second-order terms.
@@ -133,6 +132,16 @@ fn row(f: impl Fn(&[f64]) -> f64, x: &[(f64, f64)], ulps: f64, dtype: DType) -> 
     let unit = if dtype == DType::F16 { rounding(dtype).0 } else { 0.0 };
     let own = (2.0 * ulps * rounding(dtype.computed()).0 + unit) * value.abs() + rounding(dtype).1;
     (value, error + own)
+}
+
+/// How far a result is from where it was. Zeros of either sign are equal, but a later pole may tell them apart.
+fn distance(moved: f64, value: f64, dtype: DType) -> f64 {
+    match moved == value {
+        true if moved == 0.0 && moved.is_sign_negative() != value.is_sign_negative() => rounding(dtype).1,
+        true => 0.0,
+        false if moved.is_nan() && value.is_nan() => 0.0,
+        false => (moved - value).abs(),
+    }
 }
 
 fn cast((value, error): (f64, f64), from: DType, to: DType) -> (f64, f64) {
@@ -150,7 +159,7 @@ fn cast((value, error): (f64, f64), from: DType, to: DType) -> (f64, f64) {
         return (result, error);
     }
     let nearest_to_zero = if error >= value.abs() { 0.0 } else { value };
-    let moved = [value - error, value + error, nearest_to_zero].map(|x| (convert(x) - result).abs());
+    let moved = [value - error, value + error, nearest_to_zero].map(|x| distance(convert(x), result, to));
     let spread = if error == 0.0 { 0.0 } else { moved.into_iter().fold(0.0, f64::max) };
     let narrows = from == DType::F64 && to == DType::F32;
     let own = if narrows && result.is_finite() { rounding(to).0 * result.abs() + rounding(to).1 } else { 0.0 };
