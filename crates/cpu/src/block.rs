@@ -7,7 +7,7 @@ use crate::address::{Rows, Shown, Strided, runs};
 use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
 use crate::parallel;
-use crate::registers;
+use crate::registers::{self, Piece};
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, philox};
@@ -107,7 +107,7 @@ impl<'a> Operands<'a> {
 /// The registers of a block.
 pub(crate) struct Scratch {
     /// The memory that [`Homes`] are in.
-    memory: SmallVec<[Data; 8]>,
+    memory: SmallVec<[Piece; 8]>,
     places: SmallVec<[Place; 32]>,
 }
 
@@ -270,7 +270,7 @@ impl Program {
 
     /// Registers for blocks, with the numbers already in place.
     pub(crate) fn scratch(&self, scalars: &[Number]) -> Scratch {
-        let mut memory: SmallVec<[Data; 8]> = self.homes.pieces.iter().map(|dtype| registers::take(*dtype)).collect();
+        let mut memory: SmallVec<[Piece; 8]> = self.homes.pieces.iter().map(|dtype| registers::take(*dtype)).collect();
         let mut places = SmallVec::from_elem(Place::Home, self.instructions.len());
         for (r, (instruction, dtype)) in self.instructions.iter().enumerate() {
             let number = match instruction {
@@ -285,7 +285,7 @@ impl Program {
             if self.may_splat[r] {
                 places[r] = Place::Splat(at);
             }
-            fill(SliceMut::of(&mut memory[piece]).range(at, len), number);
+            fill(memory[piece].slice_mut().range(at, len), number);
         }
         Scratch { memory, places }
     }
@@ -307,7 +307,7 @@ impl Program {
     fn read<'a>(
         &self,
         operands: &Operands<'a>,
-        memory: impl Fn(usize) -> &'a Data,
+        memory: impl Fn(usize) -> &'a Piece,
         place: Place,
         register: Register,
         elements: Range<usize>,
@@ -326,7 +326,7 @@ impl Program {
         }
         let home = self.homes.of(register).expect("what is read is held, or lies in an array");
         let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (start, end - start) };
-        Slice::of(memory(home.piece)).range(at, len)
+        memory(home.piece).slice().range(at, len)
     }
 
     /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
@@ -354,7 +354,7 @@ impl Program {
         let Scratch { memory, places } = scratch;
         for &(r, output) in &steps.overwritten {
             let home = self.homes.of(r).expect("what is overwritten is held");
-            let mut target = SliceMut::of(&mut memory[home.piece]);
+            let mut target = memory[home.piece].slice_mut();
             let source = outs[output].as_slice();
             loops::copy(source.range(0, len), target.range(0, len));
         }
@@ -370,7 +370,7 @@ impl Program {
             let piece = |piece: usize| if piece < own { &before[piece] } else { &after[piece - own - 1] };
             let mut target = match (self.direct[r], held) {
                 (Some(output), _) => outs[output].range(0, len),
-                (None, Some(held)) => SliceMut::of(held),
+                (None, Some(held)) => held.slice_mut(),
                 (None, None) => SliceMut::empty(),
             };
             match instruction {

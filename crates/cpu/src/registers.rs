@@ -1,14 +1,41 @@
 //! Memory of registers: each thread keeps what it has used, so that a small kernel allocates nothing.
 
 use crate::block::BLOCK;
+use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::{DType, Data, Element, with_dtype};
 use std::cell::RefCell;
 
 /// How many free registers of a dtype a thread keeps.
 const KEPT: usize = 64;
 
+/// Bytes of a line of the cache: vectors that lie across two lines take twice as long to load and to store.
+const LINE: usize = 64;
+
+/// Memory for a block of a register. It begins with a line.
+pub(crate) struct Piece {
+    data: Data,
+    first: usize,
+}
+
+impl Piece {
+    fn new(dtype: DType) -> Piece {
+        let mut data = with_dtype!(held_as(dtype), T => <T as Element>::wrap(vec![T::default(); BLOCK + LINE]));
+        let first = with_slice!(SliceMut, SliceMut::of(&mut data), data => data.as_ptr().align_offset(LINE));
+        // Where a line begins is for speed alone.
+        Piece { data, first: if first < LINE { first } else { 0 } }
+    }
+
+    pub(crate) fn slice(&self) -> Slice<'_> {
+        Slice::of(&self.data).range(self.first, BLOCK)
+    }
+
+    pub(crate) fn slice_mut(&mut self) -> SliceMut<'_> {
+        SliceMut::of(&mut self.data).into_range(self.first, BLOCK)
+    }
+}
+
 /// Free registers, by the dtype that they hold.
-type Free = [Vec<Data>; DTYPES];
+type Free = [Vec<Piece>; DTYPES];
 const DTYPES: usize = 5;
 
 thread_local! {
@@ -31,19 +58,16 @@ fn shelf(dtype: DType) -> usize {
 }
 
 /// Memory for a block of a register; its elements have no meaning.
-pub(crate) fn take(dtype: DType) -> Data {
-    FREE.with_borrow_mut(|free| free[shelf(dtype)].pop())
-        .unwrap_or_else(|| with_dtype!(held_as(dtype), T => <T as Element>::wrap(vec![T::default(); BLOCK])))
+pub(crate) fn take(dtype: DType) -> Piece {
+    FREE.with_borrow_mut(|free| free[shelf(dtype)].pop()).unwrap_or_else(|| Piece::new(dtype))
 }
 
-/// Gives such memory back; anything else is freed.
-pub(crate) fn give_back(register: Data) {
-    if register.len() == BLOCK {
-        FREE.with_borrow_mut(|free| {
-            let shelf = &mut free[shelf(register.dtype())];
-            if shelf.len() < KEPT {
-                shelf.push(register);
-            }
-        });
-    }
+/// Gives such memory back.
+pub(crate) fn give_back(piece: Piece) {
+    FREE.with_borrow_mut(|free| {
+        let shelf = &mut free[shelf(piece.data.dtype())];
+        if shelf.len() < KEPT {
+            shelf.push(piece);
+        }
+    });
 }
