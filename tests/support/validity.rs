@@ -3,7 +3,7 @@
 use gradus_ir::op::attention::{AttentionPart, AttentionShape};
 use gradus_ir::op::{Op, Type};
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
-use gradus_ir::{DType, Graph, Node, NodeId, Plan, Shape, View};
+use gradus_ir::{DType, Graph, NodeId, Plan, Shape, View};
 
 /// What a plan for a graph does wrong, if anything: reading what is not there, writing what must stay or what does not
 /// fit, and not waiting.
@@ -63,17 +63,14 @@ pub(crate) fn addresses(view: &View) -> Option<(isize, isize)> {
 /// What reads a value behind a barrier runs after what the barrier waits for.
 fn barriers(plan: &Plan, graph: &Graph) -> Result<(), String> {
     let nodes = graph.nodes();
-    // What is made of constants alone is a constant.
-    let mut constant: Vec<bool> = Vec::with_capacity(nodes.len());
-    for Node { op, operands, .. } in nodes {
-        let is_map =
-            op.is_view() || matches!(op, Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast);
-        constant.push(matches!(op, Op::Const(_)) || is_map && operands.iter().all(|&operand| constant[operand]));
-    }
     // Kernels that copy what is an output are none that anything waits for.
     let is_computed = |id: NodeId| {
         let op = &nodes[id].op;
-        !constant[id] && !op.is_view() && !matches!(op, Op::Input(_) | Op::Scalar(_) | Op::Iota(_) | Op::Barrier)
+        !op.is_view() && !matches!(op, Op::Input(_) | Op::Scalar(_) | Op::Const(_) | Op::Iota(_) | Op::Barrier)
+    };
+    // What was folded to a constant is there from the beginning.
+    let is_folded = |kernel: &Kernel| {
+        kernel.expression.instructions.iter().all(|(instruction, _)| matches!(instruction, Instruction::Const(_)))
     };
     let first = |id: NodeId| {
         let makes = |kernel: &Kernel| kernel.nodes.contains(&id);
@@ -82,7 +79,8 @@ fn barriers(plan: &Plan, graph: &Graph) -> Result<(), String> {
     for (id, barrier) in nodes.iter().enumerate().filter(|(_, node)| node.op == Op::Barrier) {
         let readers = (id..nodes.len()).filter(|&reader| nodes[reader].operands.contains(&id));
         for reader in readers.filter_map(first) {
-            let waits = barrier.operands[1..].iter().filter_map(|&node| first(node)).all(|earlier| earlier < reader);
+            let mut awaited = barrier.operands[1..].iter().filter_map(|&node| first(node));
+            let waits = awaited.all(|earlier| earlier < reader || is_folded(&plan.kernels[earlier]));
             ensure(waits, || format!("kernel {reader} does not wait for barrier {id}"))?;
         }
     }
