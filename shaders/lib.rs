@@ -13,10 +13,20 @@ macro_rules! files {
 files! {
     /// One element, or four, of each output per invocation.
     ELEMENTWISE = "elementwise.wgsl";
+    /// The same for several kernels of one structure.
+    ELEMENTWISE_TOGETHER = "elementwise_together.wgsl";
     /// Row programs, an invocation per row.
     REDUCE_SERIAL = "reduce_serial.wgsl";
+    /// One of its passes.
+    REDUCE_SERIAL_PASS = "reduce_serial_pass.wgsl";
     /// Row programs, a workgroup per row.
     REDUCE_WORKGROUP = "reduce_workgroup.wgsl";
+    /// What an invocation does in one of its passes.
+    REDUCE_WALK = "reduce_walk.wgsl";
+    /// How the results of a pass meet, in a tree.
+    REDUCE_TREE = "reduce_tree.wgsl";
+    /// The same, by subgroups.
+    REDUCE_SUBGROUP = "reduce_subgroup.wgsl";
     /// Matrix products in registers.
     MATMUL_DIRECT = "matmul_direct.wgsl";
     /// Matrix products through workgroup memory.

@@ -19,6 +19,15 @@ fn reciprocal_root(x: Real) -> Real {
     return select(inverseSqrt(x), -infinity(), is_negative_zero(x));
 }
 
+// 1.5 · 2²³: what is added to it is rounded to a whole number, which is then in the lowest bits of the sum.
+const ROUNDING = 12582912.0;
+const ROUNDING_AS_BITS = 0x4b400000i;
+
+/// A whole number as a float, for |n| < 2²². GPUs convert at a small part of the rate at which they add.
+fn whole(n: Int) -> Real {
+    return bitcast<Real>(n + Int(ROUNDING_AS_BITS)) - ROUNDING;
+}
+
 struct ExponentialParts {
     n: Int,
     rest: Real,
@@ -26,21 +35,24 @@ struct ExponentialParts {
 
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2; gives n and eʳ − 1.
 fn exponential_parts(x: Real) -> ExponentialParts {
-    let n = round(x * LOG2_E);
-    // n LN_2_HIGH, in a form that is not joined with n LN_2_LOW
-    let r = fma(n, Real(-LN_2_LOW), fma(Real(Int(n) * Int(355)), Real(-1.0 / 512.0), x));
+    let n = bitcast<Int>(x * LOG2_E + ROUNDING) - Int(ROUNDING_AS_BITS);
+    // n LN_2_HIGH, in a form that is not joined with n LN_2_LOW; and 2 n, since for n itself a compiler may undo the rounding.
+    let without_high = fma(whole(n * Int(355)), Real(-1.0 / 512.0), x);
+    let r = fma(whole(n * Int(2)), Real(-0.5 * LN_2_LOW), without_high);
     var q = Real(0.0013870696);
     q = q * r + 0.008366272;
     q = q * r + 0.041667435;
     q = q * r + 0.16666546;
     q = q * r + 0.49999997;
-    return ExponentialParts(Int(n), r + r * r * q);
+    return ExponentialParts(n, r + r * r * q);
 }
 
-/// eˣ.
+/// eˣ. Its bits, as a whole number, lie between those of the smallest normal number and of infinity, or beyond.
 fn exponential(x: Real) -> Real {
-    let parts = exponential_parts(clamp(x, Real(-105.0), Real(89.0)));
-    return keep_nan(x, scale(1.0 + parts.rest, parts.n));
+    let parts = exponential_parts(clamp(x, Real(-105.0), Real(88.8)));
+    let bits = bitcast<Int>(1.0 + parts.rest) + (parts.n << Word(23u));
+    let bounded = select(min(bits, bitcast<Int>(Word(INFINITY_AS_BITS))), Int(0), bits < bitcast<Int>(Word(IMPLICIT_BIT)));
+    return keep_nan(x, bitcast<Real>(bounded));
 }
 
 /// eˣ − 1 as 2ⁿ ((eʳ − 1) + (1 − 2⁻ⁿ)), which loses nothing near 0.

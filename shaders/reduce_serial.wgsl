@@ -5,8 +5,7 @@
 // with the length of a block and their number instead of their product.
 //
 // Hooks: `rows()`, `row_size()`, `parts()`, `segment()`; `program(i, row, first, last)`, which calls the passes on the
-// elements from `first` up to `last` of a row, and stores what there is one of for each row at `i`.
-// Constants: BLOCK; STEP, how many elements are folded at once.
+// elements from `first` up to `last` of a row (reduce_serial_pass.wgsl), and stores what there is one of for each row at `i`.
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -16,21 +15,4 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     let first = (i / rows()) * segment();
     program(i, i % rows(), first, min(first + segment(), row_size()));
-}
-
-// Once for each pass, whose number stands in place of N.
-//
-// Hooks: `Partial_N`, `identity_N()`, `fold_N(partial, row, element)`, which may store elements, and `combine_N(a, b)`.
-
-fn pass_N(row: u32, first: u32, last: u32) -> Partial_N {
-    var total = identity_N();
-    for (var block = first; block < last; block += BLOCK) {
-        let end = min(block + BLOCK, last);
-        var partial = identity_N();
-        for (var element = block; element < end; element += STEP) {
-            partial = fold_N(partial, row, element);
-        }
-        total = combine_N(total, partial);
-    }
-    return total;
 }

@@ -1,13 +1,17 @@
 // Row programs, a workgroup for each row, or for a few of them: in a pass the invocations of a row fold every SLICES-th
-// element, or as many neighbours at once as a STEP has, then their results meet in a tree.
+// element, or as many neighbours at once as a STEP has (reduce_walk.wgsl), then their results meet (reduce_tree.wgsl,
+// reduce_subgroup.wgsl).
 //
 // Long rows of a single pass are cut into segments, whose results a second kernel combines.
 //
-// Hooks: as in reduce_serial.wgsl; `program` also takes the invocation's `lane` and whether it `leads` its row. WORKGROUP is
-// a power of two. Constants: ACROSS, how many rows a workgroup has, a power of two; IS_DOWN, whether neighbouring
-// invocations stand at neighbouring rows rather than at neighbouring elements of one.
+// Hooks: `rows()`, `row_size()`, `parts()`, `segment()`; `program(i, row, start, last, lane, leads)`, which makes the passes of
+// an invocation, from the element at `start` on and before `last`, and stores what there is one of for each row at `i` if it
+// `leads` its row. Constants: STEP; ACROSS, how many rows a workgroup has; IS_DOWN, whether neighbouring invocations stand at
+// neighbouring rows rather than at neighbouring elements of one. WORKGROUP and ACROSS are powers of two.
 
 const SLICES = WORKGROUP / ACROSS;
+// From an element that an invocation folds to its next.
+const STRIDE = STEP * SLICES;
 // From an invocation to the one with the next slice of its row.
 const NEXT = select(1u, ACROSS, IS_DOWN);
 
@@ -33,28 +37,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let exists = place == row;
     let first = part * segment();
     let last = select(first, min(first + segment(), row_size()), exists);
-    program(part * rows() + row, row, first, last, lane, exists && slice_of(lane) == 0u);
-}
-
-// Once for each pass, whose number stands in place of N.
-//
-// Hooks: as in reduce_serial.wgsl.
-
-var<workgroup> partials_N: array<Partial_N, WORKGROUP>;
-
-fn pass_N(row: u32, first: u32, last: u32, lane: u32) -> Partial_N {
     let slice = slice_of(lane);
-    var partial = identity_N();
-    for (var element = first + STEP * slice; element < last; element += STEP * SLICES) {
-        partial = fold_N(partial, row, element);
-    }
-    partials_N[lane] = partial;
-    workgroupBarrier();
-    for (var half = SLICES / 2u; half > 0u; half /= 2u) {
-        if slice < half {
-            partials_N[lane] = combine_N(partials_N[lane], partials_N[lane + half * NEXT]);
-        }
-        workgroupBarrier();
-    }
-    return partials_N[lane - slice * NEXT];
+    program(part * rows() + row, row, first + STEP * slice, last, lane, exists && slice == 0u);
 }

@@ -21,7 +21,7 @@ mod support;
 #[path = "support/validity.rs"]
 mod validity;
 
-use devices::{Tested, cpu, tunings};
+use devices::{Tested, cpu, tunings, with_subgroups};
 use generator::Generator;
 use gradus_cpu::reference::Array;
 use gradus_ir::op::Op;
@@ -60,7 +60,8 @@ fn ways() -> Vec<Way> {
             on,
         }
     };
-    tunings().into_iter().flat_map(|on| plans.map(|plan| way(Tested { ..on }, plan))).collect()
+    let ways = tunings().into_iter().flat_map(|on| plans.map(|plan| way(Tested { ..on }, plan)));
+    ways.chain(with_subgroups().map(|on| way(on, plans[0]))).collect()
 }
 
 impl Way {

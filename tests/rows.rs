@@ -30,7 +30,7 @@ mod support;
 #[path = "rows/views.rs"]
 mod views;
 
-use devices::{Tested, backends, tunings};
+use devices::{Tested, backends, tunings, with_subgroups};
 use gradus_ir::{Backend, DType, Data, NodeId, Number, plan};
 use layout::Layout;
 use std::fmt::Debug;

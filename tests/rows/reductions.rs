@@ -2,8 +2,8 @@
 
 use crate::layout::Layout;
 use crate::support::{Case, Rng, tiled};
-use crate::{NUMBERS, check, layout_of_turn, tunings};
-use gradus_ir::op::{Op, ReduceOp};
+use crate::{NUMBERS, check, factors, layout_of_turn, tunings, with_subgroups};
+use gradus_ir::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use gradus_ir::{DType, Data, NodeId, Number};
 
 /// Elements for a reduction: ties among numbers of moderate size, and a few NaN if wanted.
@@ -59,7 +59,7 @@ const REDUCTIONS: [(&[usize], &[usize]); 32] = [
 
 #[test]
 fn reductions() {
-    for on in &tunings() {
+    for on in tunings().iter().chain(&with_subgroups()) {
         for (i, (shape, axes)) in REDUCTIONS.into_iter().enumerate() {
             let small = shape.iter().product::<usize>() < 2000;
             for (j, dtype) in on.of(&NUMBERS).into_iter().enumerate() {
@@ -91,6 +91,57 @@ fn reductions() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Rows that are walked along more than once, with something stored of each element: by one invocation, by a few and by whole
+/// workgroups, which hold a row or come back to it.
+#[test]
+fn row_programs() {
+    const SHAPES: [[usize; 2]; 14] = [
+        [3, 5],
+        [70, 64],
+        [3, 65],
+        [7, 100],
+        [5, 256],
+        [4, 1000],
+        [9, 1024],
+        [2, 1025],
+        [3, 2000],
+        [3, 4096],
+        [2, 4098],
+        [2, 8000],
+        [2, 8192],
+        [1, 70_000],
+    ];
+    for on in tunings().iter().chain(&with_subgroups()) {
+        for (dtype, shape) in on.of(&[DType::F16, DType::F32]).into_iter().flat_map(|d| SHAPES.map(|shape| (d, shape)))
+        {
+            let [rows, columns] = shape;
+            let mut case = Case::default();
+            let x = case.input(shape, factors(dtype, rows * columns, 7));
+            let gain = case.input([1, columns], factors(dtype, columns, 8));
+            let along = |case: &mut Case, id: NodeId| {
+                let column = case.typed(Op::Reshape, &[id], [rows, 1], dtype);
+                case.typed(Op::Expand, &[column], shape, dtype)
+            };
+            let reduced =
+                |case: &mut Case, op: ReduceOp, id: NodeId| case.op(Op::Reduce(op, [1].as_slice().into()), &[id]);
+            let largest = reduced(&mut case, ReduceOp::Max, x);
+            let largest = along(&mut case, largest);
+            let shifted = case.op(Op::Binary(BinaryOp::Sub), &[x, largest]);
+            let exponentials = case.op(Op::Unary(UnaryOp::Exp), &[shifted]);
+            let total = reduced(&mut case, ReduceOp::Sum, exponentials);
+            let totals = along(&mut case, total);
+            let softmax = case.op(Op::Binary(BinaryOp::Div), &[exponentials, totals]);
+            let best = reduced(&mut case, ReduceOp::ArgMax, x);
+            let gain = case.typed(Op::Expand, &[gain], shape, dtype);
+            let scaled = case.op(Op::Binary(BinaryOp::Mul), &[softmax, gain]);
+            let sum = reduced(&mut case, ReduceOp::Sum, scaled);
+            check(on, case.clone(), &[softmax], ("softmax", dtype, shape));
+            check(on, case.clone(), &[shifted, total, scaled], ("with outputs on the way", dtype, shape));
+            check(on, case, &[scaled, sum, best], ("three passes", dtype, shape));
         }
     }
 }

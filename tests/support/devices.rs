@@ -21,25 +21,37 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::{LazyLock, Mutex};
 
-/// Opens a GPU by name: as it is, or `otherwise`, with the kernels that suit the other kind of adapter (hardware or
-/// software), and within the limits that WebGPU has everywhere. Every kernel that it makes is translated for the platforms
-/// that are not here.
+/// What a GPU's kernels are made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernels {
+    /// The adapter.
+    Own,
+    /// The other kind of adapter, hardware or software, within the limits that WebGPU has everywhere.
+    Other,
+    /// The other kind of adapter, with all that this one has: subgroups, say.
+    OtherWithAll,
+}
+
+/// Opens a GPU by name. Every kernel that it makes is translated for the platforms that are not here.
 #[cfg(feature = "gpu")]
-fn open(name: &str, otherwise: bool) -> Result<Box<dyn Backend>> {
+fn open(name: &str, kernels: Kernels) -> Result<Box<dyn Backend>> {
     use gradus::tensor::gpu::device::{Adapter, Options, Selector, select};
     use gradus::tensor::gpu::{Gpu, Tuning, of_device};
     let adapters = Adapter::all();
     let choice = select(&adapters, &Selector::parse(name)).map_err(of_device)?;
-    let gpu = Gpu::open(&adapters[choice.index], &Options { webgpu_limits: otherwise, ..Options::default() })?;
+    let gpu = Gpu::open(
+        &adapters[choice.index],
+        &Options { webgpu_limits: kernels == Kernels::Other, ..Options::default() },
+    )?;
     let other = if gpu.device().is_software() { Tuning::GPU } else { Tuning::SOFTWARE };
     let gpu = gpu.observed(Box::new(|label, text| {
         portability::translate(text).unwrap_or_else(|error| panic!("kernel \"{label}\": {error}\n{text}"));
     }));
-    Ok(Box::new(if otherwise { gpu.with_tuning(other) } else { gpu }))
+    Ok(Box::new(if kernels == Kernels::Own { gpu } else { gpu.with_tuning(other) }))
 }
 
 #[cfg(not(feature = "gpu"))]
-fn open(name: &str, _: bool) -> Result<Box<dyn Backend>> {
+fn open(name: &str, _: Kernels) -> Result<Box<dyn Backend>> {
     let reason = "this build has no GPU backend (feature gpu)".into();
     Err(gradus_ir::Error::NoDevice { asked: name.into(), reason })
 }
@@ -92,7 +104,7 @@ static GPU: LazyLock<Result<Gpu, String>> = LazyLock::new(|| {
     let candidates = named.map_or(vec!["gpu".into(), "software".into()], |name| vec![name]);
     let mut reasons = Vec::new();
     for name in candidates {
-        match open(&name, false) {
+        match open(&name, Kernels::Own) {
             Ok(backend) => return Ok((name, backend)),
             Err(error) => reasons.push(error.to_string()),
         }
@@ -143,7 +155,7 @@ pub(crate) fn backends() -> Vec<Tested> {
 /// The backends to test where kernels differ from one kind of GPU to another: also the GPU with the other kind's.
 pub(crate) fn tunings() -> Vec<Tested> {
     static OTHER: LazyLock<Option<Box<dyn Backend>>> =
-        LazyLock::new(|| gpu().map(|(name, _)| open(name, true).expect("it opened before")));
+        LazyLock::new(|| gpu().map(|(name, _)| open(name, Kernels::Other).expect("it opened before")));
     let mut all = backends();
     if let (Some(gpu), Some(other)) = (all.get(1), &*OTHER) {
         all.push(Tested { name: "the GPU, tuned otherwise", backend: &**other, slow: true, ..*gpu });
@@ -151,11 +163,21 @@ pub(crate) fn tunings() -> Vec<Tested> {
     all
 }
 
+/// A GPU's kernels with all that a software adapter has, which are tested by their own name where there is a GPU.
+pub(crate) fn with_subgroups() -> Option<Tested> {
+    static OTHER: LazyLock<Option<Box<dyn Backend>>> = LazyLock::new(|| {
+        let software = gpu().filter(|(name, _)| name.starts_with("software"));
+        software.map(|(name, _)| open(name, Kernels::OtherWithAll).expect("it opened before"))
+    });
+    let (backend, tolerance) = (&**OTHER.as_ref()?, Tolerance::GPU);
+    Some(Tested { name: "the GPU, with subgroups", backend, tolerance, thorough: false, slow: true })
+}
+
 /// New backends of each kind, of which nothing has been asked yet: the CPU, the GPU, and the GPU with the other kind's kernels.
 pub(crate) fn own_backends() -> Vec<Box<dyn Backend>> {
     let cpu: Box<dyn Backend> = Box::new(Cpu::new(Some(1), None).expect("a thread can be started"));
-    let gpu = |otherwise| gpu().map(|(name, _)| open(name, otherwise).expect("it opened before"));
-    [cpu].into_iter().chain(gpu(false)).chain(gpu(true)).collect()
+    let gpu = |kernels| gpu().map(|(name, _)| open(name, kernels).expect("it opened before"));
+    [cpu].into_iter().chain(gpu(Kernels::Own)).chain(gpu(Kernels::Other)).collect()
 }
 
 /// The GPU as a device that all tests of a process share.
@@ -182,7 +204,7 @@ pub(crate) fn own_devices(memory_limit: Option<usize>) -> Vec<Device> {
 
 /// A new device of each kind, and of the GPU with the kernels that suit the other kind of adapter.
 pub(crate) fn own_tunings() -> Vec<Device> {
-    let otherwise = || gpu().map(|(name, _)| open(name, true).expect("it opened before"));
+    let otherwise = || gpu().map(|(name, _)| open(name, Kernels::Other).expect("it opened before"));
     let otherwise = otherwise().map(|backend| Device::from_backend("the GPU, tuned otherwise", backend));
     own_devices(None).into_iter().chain(otherwise).collect()
 }

@@ -26,8 +26,9 @@ pub(crate) struct GpuExecutable {
     needs_ranges: bool,
 }
 
-/// A kernel of the plan.
+/// A kernel of the plan, or some that are launched together.
 struct Step {
+    kernels: Span<usize>,
     checks: Vec<Check>,
     launches: Span<usize>,
     /// The inputs that it overwrites.
@@ -50,19 +51,26 @@ impl GpuExecutable {
         let mut compiler = Compiler::new(gpu, plan.buffers.clone());
         let mut steps = Vec::with_capacity(plan.kernels.len());
         let mut checks = 0;
-        for kernel in &plan.kernels {
+        let mut next = 0;
+        while next < plan.kernels.len() {
+            let kernels = next..next + kernels::together(&compiler, &plan.kernels[next..]);
             let mut found = Vec::new();
-            for (kernel, register, axis, extent) in indices(kernel) {
+            for (kernel, register, axis, extent) in plan.kernels[kernels.clone()].iter().flat_map(indices) {
                 let launch = compiler.launches.len();
                 kernels::check(&mut compiler, &kernel, register, extent, checks)?;
                 found.push(Check { kernel, register, axis, extent, launch, word: checks });
                 checks += 1;
             }
             let first = compiler.launches.len();
-            kernels::compile(&mut compiler, kernel)?;
-            let is_input = |id: &BufferId| plan.buffers[*id].input.is_some();
-            let overwrites = kernel.outputs.iter().map(|store| store.buffer).filter(is_input).collect();
-            steps.push(Step { checks: found, launches: first..compiler.launches.len(), overwrites });
+            match &plan.kernels[kernels.clone()] {
+                [kernel] => kernels::compile(&mut compiler, kernel)?,
+                several => kernels::compile_together(&mut compiler, several)?,
+            }
+            let written =
+                plan.kernels[kernels.clone()].iter().flat_map(|kernel| &kernel.outputs).map(|store| store.buffer);
+            let overwrites = written.filter(|&id| plan.buffers[id].input.is_some()).collect();
+            next = kernels.end;
+            steps.push(Step { kernels, checks: found, launches: first..compiler.launches.len(), overwrites });
         }
         let Compiler { buffers, launches, .. } = compiler;
         let slots = Slots::new(&buffers, &launches, &plan.outputs);
@@ -144,7 +152,7 @@ impl Executable for GpuExecutable {
             }
         }
         let mut unchecked = false;
-        for (kernel, step) in self.plan.kernels.iter().zip(&self.steps) {
+        for step in &self.steps {
             for check in &step.checks {
                 unchecked |= run.check(check, &ranges)?;
             }
@@ -162,7 +170,9 @@ impl Executable for GpuExecutable {
             }
             // Only now: the kernel may have written over an index that it, or one before it, has used.
             if self.needs_ranges {
-                ranges::propagate(&self.plan, kernel, scalars, &mut ranges);
+                for kernel in &self.plan.kernels[step.kernels.clone()] {
+                    ranges::propagate(&self.plan, kernel, scalars, &mut ranges);
+                }
             }
         }
         if unchecked {

@@ -39,15 +39,18 @@ fn skeletons_with_identity_hooks() {
         fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 20u; }
         fn identity_N() -> Partial_N { return Partial_N(0.0); }
         fn combine_N(a: Partial_N, b: Partial_N) -> Partial_N { return Partial_N(a.sum + b.sum); }
+        alias Total_N = Partial_N;
+        fn combine_totals_N(a: Total_N, b: Total_N) -> Total_N { return combine_N(a, b); }
         fn fold_N(partial: Partial_N, row: u32, element: u32) -> Partial_N {
             return Partial_N(partial.sum + data[row * 20u + element]);
         }\n";
     let serial = "fn program(i: u32, row: u32, first: u32, last: u32) { data[i] = pass_N(row, first, last).sum; }\n";
-    let shared = "fn program(i: u32, row: u32, first: u32, last: u32, lane: u32, leads: bool) {
-        let sum = pass_N(row, first, last, lane).sum;
+    let shared = "fn program(i: u32, row: u32, start: u32, last: u32, lane: u32, leads: bool) {
+        let sum = meet_N(walk_N(row, start, last), lane).sum;
         if leads { data[i] = sum; }
     }
-    const ACROSS = 4u; const IS_DOWN = true;\n";
+    const ACROSS = 4u; const IS_DOWN = false; const SUBGROUP = 8u;
+    fn exchanged_N(total: Total_N, apart: u32) -> Total_N { return Total_N(subgroupShuffleXor(total.sum, apart)); }\n";
     let product = "alias Element = f32;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
@@ -125,10 +128,18 @@ fn skeletons_with_identity_hooks() {
     check("pairs", &[shaders::PAIRS]);
     let enable = "enable f16;\nenable wgpu_cooperative_matrix;\n";
     check("matmul_cooperative", &[enable, SCALAR, SIZES, best, &libraries(), shaders::MATMUL_COOPERATIVE, quads]);
-    let skeletons: [(&str, &str, &[&str]); 15] = [
+    let together = "fn member_of(group: u32) -> Member { return Member(0u, 0u, 100u); }
+        fn element(member: u32, i: u32) { data[i] = f32(member); }\n";
+    let skeletons: [(&str, &str, &[&str]); 17] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
-        ("reduce_serial", shaders::REDUCE_SERIAL, &[reduction, serial]),
-        ("reduce_workgroup", shaders::REDUCE_WORKGROUP, &[reduction, shared]),
+        ("elementwise_together", shaders::ELEMENTWISE_TOGETHER, &[together]),
+        ("reduce_serial", shaders::REDUCE_SERIAL, &[shaders::REDUCE_SERIAL_PASS, reduction, serial]),
+        ("reduce_tree", shaders::REDUCE_WORKGROUP, &[shaders::REDUCE_WALK, shaders::REDUCE_TREE, reduction, shared]),
+        (
+            "reduce_subgroup",
+            shaders::REDUCE_WORKGROUP,
+            &[shaders::REDUCE_WALK, shaders::REDUCE_SUBGROUP, reduction, shared],
+        ),
         ("matmul_direct", shaders::MATMUL_DIRECT, &[product]),
         ("matmul_tiled", shaders::MATMUL_TILED, &[quads]),
         ("matmul_subgroup", shaders::MATMUL_SUBGROUP, &[quads]),

@@ -65,16 +65,25 @@ impl Accumulator {
         self.combined(partial, &one)
     }
 
-    /// The result; of four neighbours of a row, their common one.
-    pub(super) fn settled(&self, total: &str, are_four: bool) -> String {
+    /// One of another invocation of the subgroup, whose number differs by a bit.
+    pub(super) fn exchanged(&self, partial: &str, bit: &str) -> String {
+        let exchanged = |value: &str| format!("subgroupShuffleXor({value}, {bit})");
         if self.op.gives_index() {
-            return format!("i32({total}.index)");
+            let [value, index] = ["value", "index"].map(|field| exchanged(&format!("{partial}.{field}")));
+            return format!("Best({value}, {index})");
         }
-        if !are_four {
-            return total.into();
-        }
-        let [x, y, z, w] = ["x", "y", "z", "w"].map(|lane| format!("{}({total}.{lane})", self.ty));
+        exchanged(partial)
+    }
+
+    /// What four neighbours of a row have in common, four times.
+    pub(super) fn of_four(&self, partial: &str) -> String {
+        let [x, y, z, w] = ["x", "y", "z", "w"].map(|lane| format!("{}({partial}.{lane})", self.ty));
         let [low, high] = [self.combined(&x, &y), self.combined(&z, &w)];
         self.combined(&format!("({low})"), &format!("({high})"))
+    }
+
+    /// The result in the type of a register.
+    pub(super) fn settled(&self, total: &str) -> String {
+        if self.op.gives_index() { format!("i32({total}.index)") } else { format!("{}({total})", self.ty) }
     }
 }

@@ -10,11 +10,8 @@ use gradus_ir::{DType, Result};
 use std::fmt::Write;
 
 pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()> {
-    let mut maps = expression::maps(kernel, &kernel.space);
-    let space = Space::simplified(&[&kernel.space], &mut maps);
-    let width = width(kernel, &space, &maps);
-    let elements = kernel.space.numel();
-    let invocations = if width == Width::Vector { elements.div_ceil(4) } else { elements };
+    let Mapped { space, maps, width } = Mapped::of(kernel);
+    let invocations = invocations(kernel, width);
     let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
         let mut module = shader.module(width, baked);
         let outputs: Vec<(String, DType, usize)> = kernel
@@ -45,6 +42,28 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         shader.finish(module, gradus_shaders::ELEMENTWISE)
     };
     compiler.launch(kernel.family_name(), linear(invocations, compiler.tuning.workgroup), generate)
+}
+
+/// A kernel's space, how it finds what it reads, and how much at once.
+pub(super) struct Mapped {
+    pub(super) space: Space,
+    pub(super) maps: Vec<Affine>,
+    pub(super) width: Width,
+}
+
+impl Mapped {
+    pub(super) fn of(kernel: &Kernel) -> Mapped {
+        let mut maps = expression::maps(kernel, &kernel.space);
+        let space = Space::simplified(&[&kernel.space], &mut maps);
+        let width = width(kernel, &space, &maps);
+        Mapped { space, maps, width }
+    }
+}
+
+/// How many invocations have work.
+pub(super) fn invocations(kernel: &Kernel, width: Width) -> usize {
+    let elements = kernel.space.numel();
+    if width == Width::Vector { elements.div_ceil(4) } else { elements }
 }
 
 /// Vectors where every access along the last axis is one, or stands still, or is worth four accesses because others are.

@@ -12,6 +12,7 @@ mod reduce;
 mod scan;
 mod scatter;
 mod sort;
+mod together;
 mod unpack;
 
 use crate::compiler::Compiler;
@@ -20,6 +21,7 @@ use gradus_ir::{Error, Result};
 
 pub(crate) use check::check;
 pub use custom::check_wgsl;
+pub(crate) use together::{compile as compile_together, together};
 pub(crate) use unpack::unpack;
 
 /// Adds the launches of a kernel.

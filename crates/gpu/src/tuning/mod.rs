@@ -88,7 +88,7 @@ impl Tuning {
         loads_pairs: false,
         row_workgroup: 128,
         long_row: 64,
-        row_share: 8,
+        row_share: 16,
         abreast: 8,
         row_segment: 4096,
         segment: 256,
