@@ -7,6 +7,7 @@ use gradus_ir::real::{Int, Real};
 use gradus_ir::{DType, Error, Result};
 use smallvec::SmallVec;
 use std::any::Any;
+use std::hint::black_box;
 use std::marker::PhantomData;
 
 /// Accumulators that are held in vector registers at a time.
@@ -181,6 +182,11 @@ fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: 
     // Made here, so that they stay in registers.
     let mut lanes = [fold.identity(); N];
     fold.fold_lines(&mut lanes, lines.iter().map(|line| line.as_slice()), first as i32, N as i32);
+    if N > LANES {
+        // The compiler would look ahead to how lanes are joined, and for that permute what it adds to them in every step,
+        // which takes three times as long.
+        lanes = black_box(lanes);
+    }
     for (lane, accumulator) in lanes.iter_mut().enumerate() {
         *accumulator = fold.later(*accumulator, lane as i32);
     }
