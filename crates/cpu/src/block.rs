@@ -426,17 +426,19 @@ impl Program {
         operands: &Operands,
         block: Block,
         previous: impl Fn(Register) -> Slice<'a>,
-        out: SliceMut<'_>,
+        mut out: SliceMut<'a>,
     ) -> Result<()> {
         match instruction {
             Instruction::Scalar(slot) => fill(out, operands.scalars[*slot]),
             Instruction::Const(number) => fill(out, *number),
             Instruction::Iota(axis) => iota(&self.space, *axis, block.start, out),
             Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, block.start, out),
-            Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: previous(*x), out }),
-            Instruction::Binary(op, a, b) => op.dispatch(BinaryLoop { a: previous(*a), b: previous(*b), out }),
+            Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: &previous(*x), out: &mut out }),
+            Instruction::Binary(op, a, b) => {
+                op.dispatch(BinaryLoop { a: &previous(*a), b: &previous(*b), out: &mut out });
+            }
             Instruction::Compare(op, a, b) => {
-                op.dispatch(CompareLoop { a: previous(*a), b: previous(*b), out: out.typed() });
+                op.dispatch(CompareLoop { a: &previous(*a), b: &previous(*b), out: out.typed() });
             }
             Instruction::Select(c, t, o) => loops::select(previous(*c).typed(), previous(*t), previous(*o), out),
             Instruction::Cast(x) if dtype == DType::F16 => loops::cast_to_f16(previous(*x), out),

@@ -64,58 +64,59 @@ fn map2<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B
     }
 }
 
-/// `out = row(x)`.
-pub(crate) struct UnaryLoop<'a> {
-    pub(crate) x: Slice<'a>,
-    pub(crate) out: SliceMut<'a>,
+/// `out = row(x)`. Slices are told of by reference: moved ones are read by other widths than they were just written by, for which
+/// a processor waits until all that is written before, the whole block of the last loop, is in the cache.
+pub(crate) struct UnaryLoop<'l, 'a> {
+    pub(crate) x: &'l Slice<'a>,
+    pub(crate) out: &'l mut SliceMut<'a>,
 }
 
-impl UnaryVisitor for UnaryLoop<'_> {
+impl UnaryVisitor for UnaryLoop<'_, '_> {
     type Output = ();
     fn visit<R: Unary>(self) {
-        match self.x {
-            Slice::Bool(x) => map1(x, self.out.typed(), R::on_bool),
-            Slice::I32(x) => map1(x, self.out.typed(), R::fast_int::<i32>),
-            Slice::U32(x) => map1(x, self.out.typed(), R::fast_int::<u32>),
-            Slice::F32(x) => map1(x, self.out.typed(), R::fast::<f32>),
-            Slice::F64(x) => map1(x, self.out.typed(), R::fast::<f64>),
-            Slice::F16(_) => unreachable!("a register of f16 is held as f32"),
+        match (self.x, self.out) {
+            (Slice::Bool(x), SliceMut::Bool(out)) => map1(x, out, R::on_bool),
+            (Slice::I32(x), SliceMut::I32(out)) => map1(x, out, R::fast_int::<i32>),
+            (Slice::U32(x), SliceMut::U32(out)) => map1(x, out, R::fast_int::<u32>),
+            (Slice::F32(x), SliceMut::F32(out)) => map1(x, out, R::fast::<f32>),
+            (Slice::F64(x), SliceMut::F64(out)) => map1(x, out, R::fast::<f64>),
+            _ => unreachable!("operand and result have one dtype, and a register of f16 is held as f32"),
         }
     }
 }
 
 /// `out = row(a, b)`.
-pub(crate) struct BinaryLoop<'a> {
-    pub(crate) a: Slice<'a>,
-    pub(crate) b: Slice<'a>,
-    pub(crate) out: SliceMut<'a>,
+pub(crate) struct BinaryLoop<'l, 'a> {
+    pub(crate) a: &'l Slice<'a>,
+    pub(crate) b: &'l Slice<'a>,
+    pub(crate) out: &'l mut SliceMut<'a>,
 }
 
-impl BinaryVisitor for BinaryLoop<'_> {
+impl BinaryVisitor for BinaryLoop<'_, '_> {
     type Output = ();
     fn visit<R: Binary>(self) {
-        match self.a {
-            Slice::Bool(a) => map2(a, self.b.typed(), self.out.typed(), R::on_bool),
-            Slice::I32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast_int::<i32>),
-            Slice::U32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast_int::<u32>),
-            Slice::F32(a) => map2(a, self.b.typed(), self.out.typed(), R::fast::<f32>),
-            Slice::F64(a) => map2(a, self.b.typed(), self.out.typed(), R::fast::<f64>),
-            Slice::F16(_) => unreachable!("a register of f16 is held as f32"),
+        match (self.a, self.b, self.out) {
+            (Slice::Bool(a), Slice::Bool(b), SliceMut::Bool(out)) => map2(a, b, out, R::on_bool),
+            (Slice::I32(a), Slice::I32(b), SliceMut::I32(out)) => map2(a, b, out, R::fast_int::<i32>),
+            (Slice::U32(a), Slice::U32(b), SliceMut::U32(out)) => map2(a, b, out, R::fast_int::<u32>),
+            (Slice::F32(a), Slice::F32(b), SliceMut::F32(out)) => map2(a, b, out, R::fast::<f32>),
+            (Slice::F64(a), Slice::F64(b), SliceMut::F64(out)) => map2(a, b, out, R::fast::<f64>),
+            _ => unreachable!("operands and result have one dtype, and a register of f16 is held as f32"),
         }
     }
 }
 
 /// `out = a OP b`.
-pub(crate) struct CompareLoop<'a> {
-    pub(crate) a: Slice<'a>,
-    pub(crate) b: Slice<'a>,
-    pub(crate) out: &'a mut [bool],
+pub(crate) struct CompareLoop<'l, 'a> {
+    pub(crate) a: &'l Slice<'a>,
+    pub(crate) b: &'l Slice<'a>,
+    pub(crate) out: &'l mut [bool],
 }
 
-impl CompareVisitor for CompareLoop<'_> {
+impl CompareVisitor for CompareLoop<'_, '_> {
     type Output = ();
     fn visit<R: Compare>(self) {
-        with_register!(Slice, self.a, a => map2(a, self.b.typed(), self.out, |a, b| R::fast(a, b)));
+        with_register!(Slice, *self.a, a => map2(a, self.b.typed(), self.out, |a, b| R::fast(a, b)));
     }
 }
 

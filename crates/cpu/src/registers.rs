@@ -25,10 +25,12 @@ impl Piece {
         Piece { data, first: if first < LINE { first } else { 0 } }
     }
 
+    #[inline(always)]
     pub(crate) fn slice(&self) -> Slice<'_> {
         Slice::of(&self.data).range(self.first, BLOCK)
     }
 
+    #[inline(always)]
     pub(crate) fn slice_mut(&mut self) -> SliceMut<'_> {
         SliceMut::of(&mut self.data).into_range(self.first, BLOCK)
     }

@@ -17,6 +17,7 @@ macro_rules! slices {
 
         impl<'a> Slice<'a> {
             /// The whole of an array.
+            #[inline(always)]
             pub(crate) fn of(data: &'a Data) -> Slice<'a> {
                 match data {
                     $(Data::$variant(v) => Slice::$variant(v)),*
@@ -24,6 +25,7 @@ macro_rules! slices {
             }
 
             /// Elements `start..start + len`.
+            #[inline(always)]
             pub(crate) fn range(self, start: usize, len: usize) -> Slice<'a> {
                 match self {
                     $(Slice::$variant(v) => Slice::$variant(&v[start..start + len])),*
@@ -38,6 +40,7 @@ macro_rules! slices {
 
         impl<'a> SliceMut<'a> {
             /// The whole of an array.
+            #[inline(always)]
             pub(crate) fn of(data: &'a mut Data) -> SliceMut<'a> {
                 match data {
                     $(Data::$variant(v) => SliceMut::$variant(v)),*
@@ -57,6 +60,7 @@ macro_rules! slices {
             }
 
             /// Elements `start..start + len`.
+            #[inline(always)]
             pub(crate) fn range(&mut self, start: usize, len: usize) -> SliceMut<'_> {
                 match self {
                     $(SliceMut::$variant(v) => SliceMut::$variant(&mut v[start..start + len])),*
@@ -64,6 +68,7 @@ macro_rules! slices {
             }
 
             /// The same, for as long as the whole is borrowed.
+            #[inline(always)]
             pub(crate) fn into_range(self, start: usize, len: usize) -> SliceMut<'a> {
                 match self {
                     $(SliceMut::$variant(v) => SliceMut::$variant(&mut v[start..start + len])),*
