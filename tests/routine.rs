@@ -4,7 +4,7 @@
 #[path = "support/devices.rs"]
 mod devices;
 
-use devices::{devices, own_devices};
+use devices::{devices, is_cpu, own_devices, own_tunings};
 use gradus::prelude::*;
 use gradus::tensor::graph::{NodeRef, Routine};
 use gradus::{Cell, Error, ErrorKind, Result, Rng, checkpoint, custom_gradient};
@@ -143,6 +143,50 @@ fn known_steps_record_their_forward_pass_alone() -> Result<()> {
     Ok(())
 }
 
+/// Gradients that are there already, still to be computed, or given to two parameters; on GPUs, updates of many tensors are
+/// launched together, but not while a profile is made.
+#[test]
+fn steps_with_given_gradients_have_the_bits_of_recorded_ones() -> Result<()> {
+    const SIZES: [usize; 12] = [4, 4, 1, 3, 100, 1025, 64, 4, 4096, 7, 100, 12];
+    let _alone = alone();
+    for device in own_tunings() {
+        let random = |size: usize, seed: u64| Tensor::randn([size], Key::new(seed), &device);
+        let new = || -> Result<(Vec<Param>, Optimiser)> {
+            let parameters: Vec<Param> = SIZES.iter().map(|&size| Param::new(random(size, size as u64))).collect();
+            let optimiser = AdamW::new(1e-2).schedule(Schedule::cosine(30, 0.1)).of(&parameters);
+            Ok((parameters, optimiser))
+        };
+        let ((weights, mut run), (expected, mut recorded)) = (new()?, new()?);
+        let (mut known, mut launches) = (Vec::new(), Vec::new());
+        for step in 0..16 {
+            let sizes = SIZES.iter().enumerate();
+            let mut given: Vec<Tensor> = sizes.map(|(i, &size)| random(size, (100 * step + i) as u64)).collect();
+            eval(&given)?;
+            match step % 4 {
+                2 => given.iter_mut().for_each(|gradient| *gradient = &*gradient * 2.0),
+                3 => given[1] = given[0].clone(),
+                _ => {}
+            }
+            let before = device.stats().launches;
+            let nodes = recorded_by(&device, || run.apply(given.clone()))?;
+            launches.push(device.stats().launches - before);
+            let all = recorded_by(&device, || device.profile(|| recorded.apply(given)).map(drop))?;
+            for (i, (weight, expected)) in weights.iter().zip(&expected).enumerate() {
+                let [got, expected] = [weight, expected].map(|param| param.tensor().to_vec::<f32>());
+                assert!(got? == expected?, "parameter {i} after step {step} on {device}");
+            }
+            if nodes < all / 2 {
+                known.push(step);
+            }
+        }
+        // Of each kind two are recorded first, and so is the very first step, before which parameters have no values.
+        assert_eq!(known, [5, 8, 9, 10, 11, 12, 13, 14, 15], "{device}");
+        let most = if is_cpu(&device) { SIZES.len() } else { SIZES.len() - 3 };
+        assert!(launches[12] <= most as u64, "{launches:?} launches on {device}");
+    }
+    Ok(())
+}
+
 #[test]
 fn what_a_rule_captures_is_looked_at_each_time() -> Result<()> {
     let _alone = alone();
@@ -168,7 +212,7 @@ fn numbers_of_checkpoints_are_those_of_their_step() -> Result<()> {
     for step in 1..6 {
         let rate = 0.01 * step as f64;
         let y = checkpoint(|w| (&w[0] * rate).square().sum(..), &[weight.tensor()]);
-        routine.assign(&y, &[], |_| {
+        routine.assign(std::slice::from_ref(&y), &[], |_| {
             let gradient = grad(&y, [&weight.tensor()])?.remove(0);
             Ok(vec![(weight.clone(), weight.tensor() - gradient)])
         })?;
@@ -191,7 +235,7 @@ fn keys_are_drawn_anew_and_captured_tensors_stay() -> Result<()> {
     let other = Rng::new(5);
     for step in 0..5 {
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(&loss, &[step as f64], |numbers| {
+        routine.assign(std::slice::from_ref(&loss), &[step as f64], |numbers| {
             calls += 1;
             let noise = Tensor::rand([4], rng.key().fold_in(7), &device);
             Ok(vec![(cell.clone(), cell.tensor() + noise + &shift * numbers[0])])
@@ -214,7 +258,7 @@ fn what_reads_a_value_is_recorded_each_time() -> Result<()> {
     let mut routine = Routine::default();
     for _ in 0..5 {
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(&loss, &[], |_| {
+        routine.assign(std::slice::from_ref(&loss), &[], |_| {
             let value = cell.tensor().item::<f32>()?;
             Ok(vec![(cell.clone(), &cell.tensor() * 0.0 + value + 1.0)])
         })?;
@@ -233,7 +277,7 @@ fn cells_of_one_shape_are_not_taken_for_each_other() -> Result<()> {
         // The same graph, of one cell or of the other.
         let cell = &cells[step % 2];
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(&loss, &[], |_| {
+        routine.assign(std::slice::from_ref(&loss), &[], |_| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
             Ok(vec![(cell.clone(), cell.tensor() + gradient)])
         })?;
@@ -256,7 +300,7 @@ fn a_stopped_gradient_is_another_graph() -> Result<()> {
         let other = if stops { no_grad(|| &w * 1.0) } else { &w * 1.0 };
         let loss = (&w * other).sum(..);
         drop(w);
-        routine.assign(&loss, &[], |_| {
+        routine.assign(std::slice::from_ref(&loss), &[], |_| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
             Ok(vec![(cell.clone(), cell.tensor() - gradient * 0.125)])
         })?;
@@ -277,7 +321,7 @@ fn a_step_without_memory_changes_nothing() -> Result<()> {
     let mut routine = Routine::default();
     let step = |routine: &mut Routine| {
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(&loss, &[], |_| {
+        routine.assign(std::slice::from_ref(&loss), &[], |_| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
             let new = state.tensor() + gradient + Tensor::rand([n], rng.key(), &device) * 0.0;
             Ok(vec![(cell.clone(), cell.tensor() - new.sort(0, false)), (state.clone(), new)])
@@ -332,7 +376,7 @@ fn readers_see_whole_steps() -> Result<()> {
             let steps = 200;
             for step in 0..steps {
                 let loss = cells.iter().map(|cell| cell.tensor().sum(..)).reduce(|a, b| a + b).expect("three");
-                routine.assign(&loss, &[f64::from(step)], |numbers| {
+                routine.assign(std::slice::from_ref(&loss), &[f64::from(step)], |numbers| {
                     Ok(cells.iter().map(|cell| (cell.clone(), cell.tensor() + numbers[0])).collect())
                 })?;
             }

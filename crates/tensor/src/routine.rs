@@ -20,12 +20,12 @@ use std::sync::Arc;
 /// The most graphs that a program is kept for, and whose hashes are known: those met last.
 const KEPT: usize = 8;
 
-/// Assigns cells what is computed from a tensor, as [`assign`](crate::assign) does, and remembers how: where the graph behind
-/// the tensor has the structure of an earlier one, nothing is recorded but its numbers are put into the earlier plan. For steps
+/// Assigns cells what is computed from some tensors, as [`assign`](crate::assign) does, and remembers how: where the graph behind
+/// the tensors has the structure of an earlier one, nothing is recorded but its numbers are put into the earlier plan. For steps
 /// of training, of which recording the backward pass and the update would take the larger part of the host's time.
 ///
-/// What is given to [`assign`](Routine::assign) should be a function of the graph behind the tensor, of cells, which it reads
-/// anew each time, and of numbers that are given as [`Live`] ones; other tensors that it captures must be the same each time.
+/// What is given to [`assign`](Routine::assign) should be a function of the tensors and the graph behind them, of cells, which it
+/// reads anew each time, and of numbers that are given as [`Live`] ones; other tensors that it captures must be the same each time.
 /// Keys that it draws from an [`Rng`] are drawn anew. Where it reads a value, it is recorded each time; so it is
 /// where a [`GradientRule`](crate::GradientRule) is on the way, which may hold anything.
 ///
@@ -38,10 +38,10 @@ const KEPT: usize = 8;
 /// let mut routine = Routine::default();
 /// let mut recorded = 0;
 /// for step in 0..5 {
-///     let loss = (weight.tensor() * 3.0).sum(..);
+///     let loss = [(weight.tensor() * 3.0).sum(..)];
 ///     routine.assign(&loss, &[f64::from(step)], |numbers| {
 ///         recorded += 1;
-///         Ok(vec![(weight.clone(), weight.tensor() + &loss * numbers[0])])
+///         Ok(vec![(weight.clone(), weight.tensor() + &loss[0] * numbers[0])])
 ///     })?;
 /// }
 /// // The first time and the second: from then on the graph is known.
@@ -58,25 +58,25 @@ pub struct Routine {
 }
 
 impl Routine {
-    /// Assigns the cells that `body` lists what it lists for them, computed from `source` and `numbers`.
+    /// Assigns the cells that `body` lists what it lists for them, computed from `sources` and `numbers`.
     ///
     /// # Errors
     /// As [`assign`](crate::assign); or as `body`.
     #[track_caller]
     pub fn assign(
         &mut self,
-        source: &Tensor,
+        sources: &[Tensor],
         numbers: &[f64],
         body: impl FnOnce(&[Live]) -> Result<Vec<(Cell, Tensor)>>,
     ) -> Result<()> {
         let location = Location::caller();
         let live: Vec<Live> = numbers.iter().enumerate().map(|(index, &value)| Live { index, value }).collect();
-        if is_recording() || DEBUG.eager || looks_for_nan() {
+        if sources.is_empty() || is_recording() || DEBUG.eager || looks_for_nan() {
             return assign(body(&live)?);
         }
-        let source = source.node()?;
+        let sources = sources.iter().map(|source| source.node().cloned()).collect::<Result<Sources>>()?;
         for at in 0..self.programs.len() {
-            if self.programs[at].run(source, numbers, location)? {
+            if self.programs[at].run(&sources, numbers, location)? {
                 self.programs[..=at].rotate_right(1);
                 return Ok(());
             }
@@ -90,7 +90,7 @@ impl Routine {
             match met.iter().position(|&earlier| earlier == hash) {
                 Some(at) => {
                     met.remove(at);
-                    made = Program::new(source, since, &notes, assigned, extraction, executable);
+                    made = Program::new(&sources, since, &notes, assigned, extraction, executable);
                 }
                 None => {
                     met.insert(0, hash);
@@ -111,10 +111,14 @@ impl Routine {
     }
 }
 
+/// What an assignment is computed from.
+type Sources = SmallVec<[Arc<Node>; 1]>;
+
 /// What is known of a graph and of what follows it.
 struct Program {
     device: Device,
-    /// The graph behind the source and what else is computed with it, up to where the recording began.
+    sources: Vec<Source>,
+    /// The graph behind the sources and what else is computed with it, up to where the recording began.
     beginning: Vec<Known>,
     /// The cells that the rest reads or assigns, in the order of their ids.
     cells: Vec<Cell>,
@@ -147,8 +151,33 @@ struct Known {
     cell: Option<(u64, bool)>,
 }
 
+/// What a source must be again.
+#[derive(PartialEq)]
+struct Source {
+    /// The place of the first source that is the same tensor.
+    first: usize,
+    /// Of one whose value is there: its type, whether gradients stop at it, and whether they reach a parameter through it.
+    given: Option<(Type, bool, bool)>,
+}
+
+impl Source {
+    /// `None` where a value is there that still has a graph, or one that is gone.
+    fn of(sources: &[Arc<Node>], at: usize) -> Option<Source> {
+        let node = &sources[at];
+        let first = sources[..at].iter().position(|earlier| Arc::ptr_eq(earlier, node)).unwrap_or(at);
+        let given = match &node.state().value {
+            Value::Pending => None,
+            Value::Ready(_) => Some((node.ty.clone(), node.stops, node.is_tracked())),
+            Value::Gone => return None,
+        };
+        (given.is_none() || !node.has_edges()).then_some(Source { first, given })
+    }
+}
+
 /// Where a value that the rest reads comes from.
 enum Leaf {
+    /// A source, by its place, whose value is there.
+    Source { place: usize, donated: bool },
     /// The present value of a cell, which may be overwritten.
     Cell { place: usize, donated: bool },
     /// A tensor that was captured.
@@ -158,7 +187,7 @@ enum Leaf {
 impl Program {
     /// `None` if what was recorded could not be done again by its graph alone.
     fn new(
-        source: &Arc<Node>,
+        sources: &[Arc<Node>],
         since: u64,
         notes: &Notes,
         assigned: &[(Cell, Awaited)],
@@ -167,11 +196,19 @@ impl Program {
     ) -> Option<Program> {
         let entries = &extraction.entries;
         let is_before = |entry: &Entry| !entry.role.is_leaf() && entry.node.id < since;
-        let length = entries.iter().rposition(is_before)? + 1;
+        let length = entries.iter().rposition(is_before).map_or(0, |last| last + 1);
         let (before, rest) = entries.split_at(length);
-        let device = &source.device;
+        let first = sources.first()?;
+        let device = &first.device;
+        let known = (0..sources.len()).map(|at| Source::of(sources, at)).collect::<Option<Vec<_>>>()?;
+        let is_computed =
+            |source: &Arc<Node>| before.iter().any(|entry| !entry.role.is_leaf() && Arc::ptr_eq(&entry.node, source));
+        let fits = |(source, known): (&Arc<Node>, &Source)| match known.given {
+            Some(_) => !notes.cells.contains_key(&source.id),
+            None => is_computed(source),
+        };
         if notes.is_unrepeatable
-            || !before.iter().any(|entry| Arc::ptr_eq(&entry.node, source))
+            || !sources.iter().zip(&known).all(fits)
             || before.iter().any(|entry| !is_plain(entry))
             || assigned.iter().any(|(_, awaited)| awaited.old.device != *device)
         {
@@ -185,6 +222,9 @@ impl Program {
         let places = assigned.iter().map(|(cell, _)| place(cell)).collect::<Option<Vec<_>>>()?;
         let leaf = |(node, donated): (&Arc<Node>, bool)| match notes.cells.get(&node.id) {
             Some(cell) => Some(Leaf::Cell { place: place(cell)?, donated }),
+            None if let Some(place) = sources.iter().position(|source| Arc::ptr_eq(source, node)) => {
+                Some(Leaf::Source { place, donated })
+            }
             None => (node.cell.is_none() && !node.has_edges() && !donated).then(|| Leaf::Captured(node.clone())),
         };
         let output = |entry: &Entry| assigned.iter().position(|(_, awaited)| Arc::ptr_eq(&awaited.new, &entry.node));
@@ -198,17 +238,18 @@ impl Program {
         }
         // By now the cells stand for their new values.
         let is_present = |node: &Arc<Node>| assigned.iter().any(|(_, awaited)| Arc::ptr_eq(&awaited.old, node));
-        let known = |(entry, operands): (&Entry, &[NodeId])| {
+        let of_entry = |(entry, operands): (&Entry, &[NodeId])| {
             let cell = entry.node.cell.as_ref();
             let cell = cell.map(|tag| (tag.cell_id(), tag.is_stale() && !is_present(&entry.node)));
             Known::of(entry, operands, cell)
         };
         let mut gone =
-            Node::new(Op::Input(0), Edges::new(), Value::Gone, source.ty.clone(), device.clone(), source.location);
+            Node::new(Op::Input(0), Edges::new(), Value::Gone, first.ty.clone(), device.clone(), first.location);
         gone.stops = true;
         Some(Program {
             device: device.clone(),
-            beginning: extraction.with_operands().take(length).map(known).collect(),
+            sources: known,
+            beginning: extraction.with_operands().take(length).map(of_entry).collect(),
             leaves: leaves.collect::<Option<Vec<_>>>()?,
             slots: computed().filter_map(|entry| notes.slot(&entry.node)).collect(),
             draws: notes.draws.clone(),
@@ -220,10 +261,14 @@ impl Program {
         })
     }
 
-    /// Runs it, if the graph behind `source` is the one that it is for. If the run fails, all is as before, and recording it
+    /// Runs it, if the graph behind `sources` is the one that it is for. If the run fails, all is as before, and recording it
     /// anew will tell why.
-    fn run(&self, source: &Arc<Node>, numbers: &[f64], location: &'static Location<'static>) -> Result<bool> {
-        if source.device != self.device || !source.is_pending() {
+    fn run(&self, sources: &[Arc<Node>], numbers: &[f64], location: &'static Location<'static>) -> Result<bool> {
+        let is_like = |(at, known): (usize, &Source)| Source::of(sources, at).as_ref() == Some(known);
+        if sources.len() != self.sources.len()
+            || sources.iter().any(|source| source.device != self.device)
+            || !self.sources.iter().enumerate().all(is_like)
+        {
             return Ok(false);
         }
         // Locked until they stand for their new values, so that nobody gets to hold a value that is being overwritten.
@@ -245,7 +290,7 @@ impl Program {
             }
             replaced.push(node.clone());
         }
-        let mut nodes = marks.collect(std::slice::from_ref(source));
+        let mut nodes = marks.collect(sources);
         let readers = held_readers(marks, &self.device, &replaced);
         if !readers.is_empty() {
             readers.iter().for_each(|reader| marks.set(reader, Flag::Asked));
@@ -265,6 +310,7 @@ impl Program {
         let mut rest = Vec::with_capacity(self.leaves.len());
         for leaf in &self.leaves {
             let (node, donated) = match leaf {
+                Leaf::Source { place, donated } => (&sources[*place], *donated),
                 Leaf::Captured(node) => (node, false),
                 Leaf::Cell { place, donated } => (present[*place].node()?, *donated),
             };

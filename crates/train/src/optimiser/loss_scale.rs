@@ -174,7 +174,7 @@ impl Optimiser {
         let skipping = self.skipping.get_or_insert_with(|| Skipping::new(device));
         let (first, good) = (number(scale.initial, DType::F32, device), number(0.0, DType::I32, device));
         skipping.scaling = Some(Scaling { settings: scale, scale: first, good });
-        self.routine.forget();
+        self.routines.forget();
     }
 
     /// Whether steps with a gradient that is not finite (an infinite loss, an overflow in f16) leave parameters and the state's
@@ -187,7 +187,7 @@ impl Optimiser {
             (None, Some((_, parameter))) if skip => Some(Skipping::new(parameter.master().device())),
             (skipping, _) => skipping.filter(|_| skip),
         };
-        self.routine.forget();
+        self.routines.forget();
     }
 
     /// How many steps were skipped since their gradients were not finite, read from the device; 0 where none would be.

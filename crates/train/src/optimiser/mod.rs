@@ -66,8 +66,21 @@ pub struct Optimiser {
     skipping: Option<Skipping>,
     accumulated: Option<Accumulated>,
     steps: u64,
-    /// Steps by a loss.
-    routine: Routine,
+    routines: Routines,
+}
+
+/// What is known of earlier steps.
+#[derive(Default)]
+struct Routines {
+    of_loss: Routine,
+    of_gradients: Routine,
+}
+
+impl Routines {
+    fn forget(&mut self) {
+        self.of_loss.forget();
+        self.of_gradients.forget();
+    }
 }
 
 /// Sums of gradients, and of how many losses.
@@ -144,7 +157,7 @@ impl Optimiser {
             skipping: None,
             accumulated: None,
             steps: 0,
-            routine: Routine::default(),
+            routines: Routines::default(),
         }
     }
 
@@ -178,13 +191,10 @@ impl Optimiser {
     /// parameters and the optimiser's state are then as before.
     #[track_caller]
     pub fn step(&mut self, loss: &Tensor) -> Result<()> {
-        let numbers = self.next_numbers();
-        let mut routine = std::mem::take(&mut self.routine);
-        let taken = routine.assign(loss, &numbers.values, |live| self.updates(self.gradients(loss)?, &numbers, live));
-        self.routine = routine;
-        taken?;
-        self.took_step(numbers);
-        Ok(())
+        let mut routine = std::mem::take(&mut self.routines.of_loss);
+        let taken = self.take(&mut routine, std::slice::from_ref(loss), |optimiser| optimiser.gradients(loss));
+        self.routines.of_loss = routine;
+        taken
     }
 
     /// One step with given gradients, one per parameter in the order of [`parameters`](Optimiser::parameters).
@@ -198,10 +208,22 @@ impl Optimiser {
             let kind = ErrorKind::Argument { argument: "gradients", expected: "one per parameter", found };
             return Err(Error::new("step", kind));
         }
+        let mut routine = std::mem::take(&mut self.routines.of_gradients);
+        let taken = self.take(&mut routine, &gradients, |_| Ok(gradients.clone()));
+        self.routines.of_gradients = routine;
+        taken
+    }
+
+    /// One step with gradients that are computed from `sources`, always in the same way with the same routine.
+    #[track_caller]
+    fn take(
+        &mut self,
+        routine: &mut Routine,
+        sources: &[Tensor],
+        gradients: impl FnOnce(&Optimiser) -> Result<Vec<Tensor>>,
+    ) -> Result<()> {
         let numbers = self.next_numbers();
-        let live: Vec<Live> =
-            numbers.values.iter().enumerate().map(|(index, &value)| Live::new(index, value)).collect();
-        assign(self.updates(gradients, &numbers, &live)?)?;
+        routine.assign(sources, &numbers.values, |live| self.updates(gradients(self)?, &numbers, live))?;
         self.took_step(numbers);
         Ok(())
     }
@@ -375,7 +397,7 @@ impl Optimiser {
     /// Leaves elements that are not kept at zero from now on.
     pub(crate) fn set_kept(&mut self, kept: Vec<Option<Tensor>>) {
         self.kept = kept;
-        self.routine.forget();
+        self.routines.forget();
     }
 
     /// The schedules of all groups, which then have none.
