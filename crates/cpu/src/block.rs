@@ -14,9 +14,13 @@ use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, p
 use smallvec::SmallVec;
 use std::ops::Range;
 
-/// Elements per block: a handful of registers of this size stay in the first-level cache. A multiple of 4, so that
-/// blocks of random numbers start at a Philox block.
+/// Elements per block: registers of this size stay in the caches next to a core. A multiple of 4, so that blocks of random
+/// numbers start at a Philox block.
 pub(crate) const BLOCK: usize = 4096;
+
+/// Elements per block of whole rows, and of a register: each instruction takes some time before the first element of a row, and
+/// goes through the rows of a block one by one.
+pub(crate) const BLOCK_OF_ROWS: usize = 2 * BLOCK;
 
 /// Elements per task.
 const TASK: usize = 4 * BLOCK;
@@ -281,7 +285,7 @@ impl Program {
             let Some(Home { piece, at }) = self.homes.of(r) else { continue };
             // As the dtype has it, f16 too.
             let number = if *dtype == DType::F16 { Number::Float(f16::from_number(number).into()) } else { number };
-            let len = if self.may_splat[r] { 1 } else { BLOCK.min(self.space.numel()) };
+            let len = if self.may_splat[r] { 1 } else { BLOCK_OF_ROWS.min(self.space.numel()) };
             if self.may_splat[r] {
                 places[r] = Place::Splat(at);
             }
@@ -507,7 +511,7 @@ fn is_exact(instruction: &Instruction) -> bool {
 fn from_memory<R>(source: Slice<'_>, target: SliceMut<'_>, fill: impl FnOnce(SliceMut<'_>) -> R) -> R {
     match (source, target) {
         (Slice::F16(_), SliceMut::F32(wide)) => {
-            let mut narrow = [f16::ZERO; BLOCK];
+            let mut narrow = [f16::ZERO; BLOCK_OF_ROWS];
             let narrow = &mut narrow[..wide.len()];
             let filled = fill(SliceMut::F16(narrow));
             loops::copy(Slice::F16(narrow), SliceMut::F32(wide));

@@ -1,7 +1,7 @@
 //! Where the registers of a program are held: as little memory as they need at once, so that it stays in the first-level
 //! cache.
 
-use crate::block::BLOCK;
+use crate::block::BLOCK_OF_ROWS;
 use crate::registers::held_as;
 use gradus_ir::DType;
 use gradus_ir::plan::{Instruction, Register};
@@ -56,7 +56,7 @@ impl Homes {
                 Need::Nothing | Need::Shared => None,
                 Need::Block => Some(Home { piece: homes.piece(dtype(r)), at: 0 }),
                 Need::Element => {
-                    let known = singles.iter_mut().find(|(other, next)| *other == dtype(r) && next.at < BLOCK);
+                    let known = singles.iter_mut().find(|(other, next)| *other == dtype(r) && next.at < BLOCK_OF_ROWS);
                     let home = match known {
                         Some((_, next)) => *next,
                         None => Home { piece: homes.piece(dtype(r)), at: 0 },
@@ -108,7 +108,7 @@ impl Homes {
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, Homes, Life, Need};
+    use super::{BLOCK_OF_ROWS, Homes, Life, Need};
     use gradus_ir::plan::Instruction;
     use gradus_ir::{DType, Number};
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn numbers_lie_side_by_side_for_good() {
-        let numbers = BLOCK * 3 / 2;
+        let numbers = BLOCK_OF_ROWS * 3 / 2;
         let mut registers = vec![(DType::F32, Need::Element, 0, 0); numbers];
         registers.extend([(DType::F32, Need::Block, 0, 0), (DType::F32, Need::Shared, 1, 2)]);
         let homes = homes(&registers);

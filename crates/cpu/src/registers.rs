@@ -1,6 +1,6 @@
 //! Memory of registers: each thread keeps what it has used, so that a small kernel allocates nothing.
 
-use crate::block::BLOCK;
+use crate::block::BLOCK_OF_ROWS;
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::{DType, Data, Element, with_dtype};
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ pub(crate) struct Piece {
 
 impl Piece {
     fn new(dtype: DType) -> Piece {
-        let mut data = with_dtype!(held_as(dtype), T => <T as Element>::wrap(vec![T::default(); BLOCK + LINE]));
+        let mut data = with_dtype!(held_as(dtype), T => <T as Element>::wrap(vec![T::default(); BLOCK_OF_ROWS + LINE]));
         let first = with_slice!(SliceMut, SliceMut::of(&mut data), data => data.as_ptr().align_offset(LINE));
         // Where a line begins is for speed alone.
         Piece { data, first: if first < LINE { first } else { 0 } }
@@ -27,12 +27,12 @@ impl Piece {
 
     #[inline(always)]
     pub(crate) fn slice(&self) -> Slice<'_> {
-        Slice::of(&self.data).range(self.first, BLOCK)
+        Slice::of(&self.data).range(self.first, BLOCK_OF_ROWS)
     }
 
     #[inline(always)]
     pub(crate) fn slice_mut(&mut self) -> SliceMut<'_> {
-        SliceMut::of(&mut self.data).into_range(self.first, BLOCK)
+        SliceMut::of(&mut self.data).into_range(self.first, BLOCK_OF_ROWS)
     }
 }
 

@@ -4,7 +4,7 @@
 //! A kernel's expression is taken apart: what differs along a row is evaluated for blocks of elements (`elements`), what
 //! does not once for each row (`per_row`). A pass walks along the rows once; what it reduces is known to the next one.
 
-use crate::block::{BLOCK, Block, Operands, Outs, Program, Scratch, Source, Steps};
+use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Operands, Outs, Program, Scratch, Source, Steps};
 use crate::fold::{Folding, folding};
 use crate::loops;
 use crate::parallel;
@@ -125,7 +125,8 @@ impl RowProgram {
 
     /// How many rows are taken at once: all that lie abreast, or a fair share of them, or several times so many.
     fn rows_at_once(&self) -> usize {
-        let whole = BLOCK / (self.abreast * self.row_len).max(1);
+        let block = if self.abreast == 1 { BLOCK_OF_ROWS } else { BLOCK };
+        let whole = block / (self.abreast * self.row_len).max(1);
         match whole {
             0 => self.abreast.div_ceil(self.abreast.div_ceil(BLOCK)),
             _ => (whole * self.abreast).min(self.rows),
@@ -144,7 +145,12 @@ impl RowProgram {
 
     /// Elements of each row in a block.
     fn depth(&self, rows: usize) -> usize {
-        if rows < self.abreast { 1 } else { (BLOCK / rows).max(1) }
+        let are_whole = self.abreast == 1 && rows * self.row_len <= BLOCK_OF_ROWS;
+        match rows {
+            _ if rows < self.abreast => 1,
+            _ if are_whole => self.row_len.max(1),
+            _ => (BLOCK / rows).max(1),
+        }
     }
 
     /// A few long rows: each walk is cut into tasks.
