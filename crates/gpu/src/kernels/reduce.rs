@@ -147,7 +147,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     let (parts, segment) = match walkers {
         _ if !may_be_cut(kernel, &reductions) => (1, row_len.max(1)),
         Walkers::Several { workgroup, across, .. } => {
-            let workgroups = compiler.tuning.busy / workgroup;
+            // Twice as many as keep the adapter busy: they do little but wait for what they load.
+            let workgroups = 2 * compiler.tuning.busy / workgroup;
             parts(workgroups, rows.div_ceil(across), row_len, compiler.tuning.row_segment)
         }
         Walkers::One => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, compiler.tuning.segment),
