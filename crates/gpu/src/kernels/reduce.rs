@@ -84,7 +84,7 @@ impl Walkers {
         }
         let workgroup = (row_workgroup as usize).min(most);
         if reads_rows(kernel, split) {
-            let slices = (row_len / row_share).next_power_of_two().min(workgroup);
+            let slices = row_len.div_ceil(row_share).next_power_of_two().min(workgroup);
             return Walkers::Several { workgroup, across: workgroup / slices, down: false };
         }
         // Many rows are enough to do anyway; and what is stored along columns would be scattered.

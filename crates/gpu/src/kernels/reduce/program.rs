@@ -59,11 +59,13 @@ impl RowProgram<'_> {
         compiler.launch("reduce", grid, generate)
     }
 
-    /// In how many steps an invocation walks along its part of a row, where these are few.
+    /// In how many steps an invocation walks along its part of a row, where these are few. A power of two, so that rows of many
+    /// lengths share a kernel.
     fn steps(&self) -> Option<usize> {
         let Walkers::Several { workgroup, across, .. } = self.walkers else { return None };
-        let elements = self.kernel.row_len().div_ceil(workgroup / across).next_multiple_of(self.lanes.step());
-        (self.parts == 1 && self.candidates.is_none() && elements <= MOST_HELD).then(|| elements / self.lanes.step())
+        let elements = self.kernel.row_len().div_ceil(workgroup / across);
+        let steps = elements.div_ceil(self.lanes.step()).next_power_of_two();
+        (self.parts == 1 && self.candidates.is_none() && steps * self.lanes.step() <= MOST_HELD).then_some(steps)
     }
 
     fn reduced(&self, registers: &Registers, pass: usize) -> Vec<Reduction> {
