@@ -128,7 +128,7 @@ fn skeletons_with_identity_hooks() {
     check("pairs", &[shaders::PAIRS]);
     let enable = "enable f16;\nenable wgpu_cooperative_matrix;\n";
     check("matmul_cooperative", &[enable, SCALAR, SIZES, best, &libraries(), shaders::MATMUL_COOPERATIVE, quads]);
-    let together = "fn member_of(group: u32) -> Member { return Member(0u, 0u, 100u); }
+    let together = "alias Element = f32; fn member_of(group: u32) -> Member { return Member(0u, 0u, 100u); }
         fn element(member: u32, i: u32) { data[i] = f32(member); }\n";
     let skeletons: [(&str, &str, &[&str]); 17] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
