@@ -212,7 +212,7 @@ fn numbers_of_checkpoints_are_those_of_their_step() -> Result<()> {
     for step in 1..6 {
         let rate = 0.01 * step as f64;
         let y = checkpoint(|w| (&w[0] * rate).square().sum(..), &[weight.tensor()]);
-        routine.assign(std::slice::from_ref(&y), &[], |_| {
+        routine.assign(vec![y.clone()], &[], |_, _| {
             let gradient = grad(&y, [&weight.tensor()])?.remove(0);
             Ok(vec![(weight.clone(), weight.tensor() - gradient)])
         })?;
@@ -235,7 +235,7 @@ fn keys_are_drawn_anew_and_captured_tensors_stay() -> Result<()> {
     let other = Rng::new(5);
     for step in 0..5 {
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(std::slice::from_ref(&loss), &[step as f64], |numbers| {
+        routine.assign(vec![loss.clone()], &[step as f64], |_, numbers| {
             calls += 1;
             let noise = Tensor::rand([4], rng.key().fold_in(7), &device);
             Ok(vec![(cell.clone(), cell.tensor() + noise + &shift * numbers[0])])
@@ -258,7 +258,7 @@ fn what_reads_a_value_is_recorded_each_time() -> Result<()> {
     let mut routine = Routine::default();
     for _ in 0..5 {
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(std::slice::from_ref(&loss), &[], |_| {
+        routine.assign(vec![loss.clone()], &[], |_, _| {
             let value = cell.tensor().item::<f32>()?;
             Ok(vec![(cell.clone(), &cell.tensor() * 0.0 + value + 1.0)])
         })?;
@@ -277,7 +277,7 @@ fn cells_of_one_shape_are_not_taken_for_each_other() -> Result<()> {
         // The same graph, of one cell or of the other.
         let cell = &cells[step % 2];
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(std::slice::from_ref(&loss), &[], |_| {
+        routine.assign(vec![loss.clone()], &[], |_, _| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
             Ok(vec![(cell.clone(), cell.tensor() + gradient)])
         })?;
@@ -300,7 +300,7 @@ fn a_stopped_gradient_is_another_graph() -> Result<()> {
         let other = if stops { no_grad(|| &w * 1.0) } else { &w * 1.0 };
         let loss = (&w * other).sum(..);
         drop(w);
-        routine.assign(std::slice::from_ref(&loss), &[], |_| {
+        routine.assign(vec![loss.clone()], &[], |_, _| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
             Ok(vec![(cell.clone(), cell.tensor() - gradient * 0.125)])
         })?;
@@ -321,7 +321,7 @@ fn a_step_without_memory_changes_nothing() -> Result<()> {
     let mut routine = Routine::default();
     let step = |routine: &mut Routine| {
         let loss = (cell.tensor() * 2.0).sum(..);
-        routine.assign(std::slice::from_ref(&loss), &[], |_| {
+        routine.assign(vec![loss.clone()], &[], |_, _| {
             let gradient = grad(&loss, [&cell.tensor()])?.remove(0);
             let new = state.tensor() + gradient + Tensor::rand([n], rng.key(), &device) * 0.0;
             Ok(vec![(cell.clone(), cell.tensor() - new.sort(0, false)), (state.clone(), new)])
@@ -376,7 +376,7 @@ fn readers_see_whole_steps() -> Result<()> {
             let steps = 200;
             for step in 0..steps {
                 let loss = cells.iter().map(|cell| cell.tensor().sum(..)).reduce(|a, b| a + b).expect("three");
-                routine.assign(std::slice::from_ref(&loss), &[f64::from(step)], |numbers| {
+                routine.assign(vec![loss.clone()], &[f64::from(step)], |_, numbers| {
                     Ok(cells.iter().map(|cell| (cell.clone(), cell.tensor() + numbers[0])).collect())
                 })?;
             }

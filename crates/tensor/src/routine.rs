@@ -38,8 +38,8 @@ const KEPT: usize = 8;
 /// let mut routine = Routine::default();
 /// let mut recorded = 0;
 /// for step in 0..5 {
-///     let loss = [(weight.tensor() * 3.0).sum(..)];
-///     routine.assign(&loss, &[f64::from(step)], |numbers| {
+///     let loss = (weight.tensor() * 3.0).sum(..);
+///     routine.assign(vec![loss], &[f64::from(step)], |loss, numbers| {
 ///         recorded += 1;
 ///         Ok(vec![(weight.clone(), weight.tensor() + &loss[0] * numbers[0])])
 ///     })?;
@@ -58,23 +58,26 @@ pub struct Routine {
 }
 
 impl Routine {
-    /// Assigns the cells that `body` lists what it lists for them, computed from `sources` and `numbers`.
+    /// Assigns the cells that `body` lists what it lists for them, computed from `sources` and `numbers`. Sources that nobody else
+    /// holds need not be stored.
     ///
     /// # Errors
     /// As [`assign`](crate::assign); or as `body`.
     #[track_caller]
     pub fn assign(
         &mut self,
-        sources: &[Tensor],
+        sources: Vec<Tensor>,
         numbers: &[f64],
-        body: impl FnOnce(&[Live]) -> Result<Vec<(Cell, Tensor)>>,
+        body: impl FnOnce(Vec<Tensor>, &[Live]) -> Result<Vec<(Cell, Tensor)>>,
     ) -> Result<()> {
         let location = Location::caller();
         let live: Vec<Live> = numbers.iter().enumerate().map(|(index, &value)| Live { index, value }).collect();
         if sources.is_empty() || is_recording() || DEBUG.eager || looks_for_nan() {
-            return assign(body(&live)?);
+            return assign(body(sources, &live)?);
         }
-        let sources = sources.iter().map(|source| source.node().cloned()).collect::<Result<Sources>>()?;
+        let handles = sources;
+        let sources = handles.iter().map(|source| source.node().cloned()).collect::<Result<Sources>>()?;
+        drop(handles);
         for at in 0..self.programs.len() {
             if self.programs[at].run(&sources, numbers, location)? {
                 self.programs[..=at].rotate_right(1);
@@ -82,7 +85,7 @@ impl Routine {
             }
         }
         let since = Node::next_id();
-        let (updates, notes) = noted(|| body(&live));
+        let (updates, notes) = noted(|| body(sources.iter().cloned().map(Tensor::of).collect(), &live));
         let mut made = None;
         let met = &mut self.met;
         assign_seen(updates?, location, &mut |assigned, extraction, executable| {

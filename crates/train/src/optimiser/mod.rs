@@ -192,7 +192,7 @@ impl Optimiser {
     #[track_caller]
     pub fn step(&mut self, loss: &Tensor) -> Result<()> {
         let mut routine = std::mem::take(&mut self.routines.of_loss);
-        let taken = self.take(&mut routine, std::slice::from_ref(loss), |optimiser| optimiser.gradients(loss));
+        let taken = self.take(&mut routine, vec![loss.clone()], |optimiser, _| optimiser.gradients(loss));
         self.routines.of_loss = routine;
         taken
     }
@@ -209,7 +209,7 @@ impl Optimiser {
             return Err(Error::new("step", kind));
         }
         let mut routine = std::mem::take(&mut self.routines.of_gradients);
-        let taken = self.take(&mut routine, &gradients, |_| Ok(gradients.clone()));
+        let taken = self.take(&mut routine, gradients, |_, gradients| Ok(gradients));
         self.routines.of_gradients = routine;
         taken
     }
@@ -219,11 +219,13 @@ impl Optimiser {
     fn take(
         &mut self,
         routine: &mut Routine,
-        sources: &[Tensor],
-        gradients: impl FnOnce(&Optimiser) -> Result<Vec<Tensor>>,
+        sources: Vec<Tensor>,
+        gradients: impl FnOnce(&Optimiser, Vec<Tensor>) -> Result<Vec<Tensor>>,
     ) -> Result<()> {
         let numbers = self.next_numbers();
-        routine.assign(sources, &numbers.values, |live| self.updates(gradients(self)?, &numbers, live))?;
+        routine.assign(sources, &numbers.values, |sources, live| {
+            self.updates(gradients(self, sources)?, &numbers, live)
+        })?;
         self.took_step(numbers);
         Ok(())
     }
