@@ -1,7 +1,7 @@
 //! Attention, some rows of the logits at a time: products on the `gemm` crate, with exponentials between them while they are in
 //! the cache. The memory that it takes for itself grows with the number of keys, or of queries.
 
-use crate::loops::vectorised;
+use crate::loops::{exp, vectorised, vectorised_reals};
 use crate::matrix::{Matrices, Matrix, Mode, gemm_product};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
@@ -235,9 +235,9 @@ impl Attention {
         let mask = mask.map(|(mask, m)| (mask, m, m.offset_at(&self.heads(), &Shape::default(), head)));
         for (i, key) in keys.enumerate() {
             let row = &mut weights[i * columns..][..columns];
-            vectorised(
+            vectorised_reals(
                 #[inline(always)]
-                || row.iter_mut().zip(&sums).for_each(|(x, &sum)| *x = (*x - sum).exp()),
+                |fuses| row.iter_mut().zip(&sums).for_each(|(x, &sum)| *x = exp(*x - sum, fuses)),
             );
             if slopes {
                 let of_values = &of_values[i * columns..][..columns];
@@ -352,10 +352,10 @@ fn exponentials<T: Number>(row: &mut [T]) -> (T, f64) {
     );
     let largest = best.iter().chain(&row[whole..]).fold(lowest, |a, &b| greater(a, b));
     let largest = if largest == lowest { T::of(0.0) } else { largest };
-    vectorised(
+    vectorised_reals(
         #[inline(always)]
-        || {
-            row.iter_mut().for_each(|x| *x = (*x - largest).exp());
+        |fuses| {
+            row.iter_mut().for_each(|x| *x = exp(*x - largest, fuses));
             for chunk in row[..whole].chunks_exact(LANES) {
                 sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += x.into());
             }

@@ -2,66 +2,110 @@
 
 use crate::slice::{Slice, SliceMut, with_register, with_slice};
 use gradus_ir::op::row::{Binary, BinaryVisitor, Compare, CompareVisitor, Unary, UnaryVisitor};
+use gradus_ir::real::Real;
 use gradus_ir::{DType, Data, Element, Number, f16, math, with_dtype};
 use std::sync::LazyLock;
 
 /// What the machine can do, found once.
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Runs a loop compiled for the machine's vector instructions. No code path fuses multiply and add, so every
-/// instruction set gives the same bits.
+/// Runs a loop compiled for the machine's vector instructions.
 #[inline(always)]
 pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     ARCH.dispatch(body)
 }
 
+/// The same, where the loop is told whether these instructions have fused multiply-adds. All that have give the same bits.
+#[inline(always)]
+pub(crate) fn vectorised_reals<R>(body: impl FnOnce(bool) -> R) -> R {
+    struct Body<F>(F);
+    impl<R, F: FnOnce(bool) -> R> pulp::WithSimd for Body<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> R {
+            (self.0)(!S::IS_SCALAR && cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))
+        }
+    }
+    ARCH.dispatch(Body(body))
+}
+
 #[inline(always)]
 fn map1<A: Copy, B>(x: &[A], out: &mut [B], f: impl Fn(A) -> B) {
+    map1_reals(x, out, |x, _| f(x));
+}
+
+/// Maps an operand by a function that is told whether it may use fused multiply-adds.
+#[inline(always)]
+fn map1_reals<A: Copy, B>(x: &[A], out: &mut [B], f: impl Fn(A, bool) -> B) {
     debug_assert_eq!(x.len(), out.len());
-    vectorised(
+    vectorised_reals(
         #[inline(always)]
-        || {
+        |fuses| {
             for (out, &x) in out.iter_mut().zip(x) {
-                *out = f(x);
+                *out = f(x, fuses);
             }
         },
     );
 }
 
-/// Maps two operands, one of which may be a single element that stands for all.
 #[inline(always)]
 fn map2<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
+    map2_reals(a, b, out, |a, b, _| f(a, b));
+}
+
+/// Maps two operands, one of which may be a single element that stands for all.
+#[inline(always)]
+fn map2_reals<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A, bool) -> B) {
     match (a, b) {
-        (a, b) if a.len() == out.len() && b.len() == out.len() => vectorised(
+        (a, b) if a.len() == out.len() && b.len() == out.len() => vectorised_reals(
             #[inline(always)]
-            || {
+            |fuses| {
                 for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                    *out = f(a, b);
+                    *out = f(a, b, fuses);
                 }
             },
         ),
-        (&[a], &[b]) => out.fill(f(a, b)),
-        // A copy inside of the loop's function is known to stay what it is, whatever `out` overwrites.
-        (a, &[b]) => vectorised(
+        (&[a], &[b]) => vectorised_reals(
             #[inline(always)]
-            move || {
+            |fuses| out.fill(f(a, b, fuses)),
+        ),
+        // A copy inside of the loop's function is known to stay what it is, whatever `out` overwrites.
+        (a, &[b]) => vectorised_reals(
+            #[inline(always)]
+            move |fuses| {
                 let b = b;
                 for (out, &a) in out.iter_mut().zip(a) {
-                    *out = f(a, b);
+                    *out = f(a, b, fuses);
                 }
             },
         ),
-        (&[a], b) => vectorised(
+        (&[a], b) => vectorised_reals(
             #[inline(always)]
-            move || {
+            move |fuses| {
                 let a = a;
                 for (out, &b) in out.iter_mut().zip(b) {
-                    *out = f(a, b);
+                    *out = f(a, b, fuses);
                 }
             },
         ),
         _ => unreachable!("operands of {} and {} elements", a.len(), b.len()),
     }
+}
+
+#[inline(always)]
+fn unary<R: Unary, T: Real>(x: T, fuses: bool) -> T {
+    if fuses { R::fast(T::Fused::from(x)).into() } else { R::fast(x) }
+}
+
+#[inline(always)]
+fn binary<R: Binary, T: Real>(a: T, b: T, fuses: bool) -> T {
+    if fuses { R::fast(T::Fused::from(a), T::Fused::from(b)).into() } else { R::fast(a, b) }
+}
+
+/// eˣ.
+#[inline(always)]
+pub(crate) fn exp<T: Real>(x: T, fuses: bool) -> T {
+    if fuses { T::Fused::from(x).exp().into() } else { x.exp() }
 }
 
 /// `out = row(x)`. Slices are told of by reference: moved ones are read by other widths than they were just written by, for which
@@ -78,8 +122,8 @@ impl UnaryVisitor for UnaryLoop<'_, '_> {
             (Slice::Bool(x), SliceMut::Bool(out)) => map1(x, out, R::on_bool),
             (Slice::I32(x), SliceMut::I32(out)) => map1(x, out, R::fast_int::<i32>),
             (Slice::U32(x), SliceMut::U32(out)) => map1(x, out, R::fast_int::<u32>),
-            (Slice::F32(x), SliceMut::F32(out)) => map1(x, out, R::fast::<f32>),
-            (Slice::F64(x), SliceMut::F64(out)) => map1(x, out, R::fast::<f64>),
+            (Slice::F32(x), SliceMut::F32(out)) => map1_reals(x, out, unary::<R, f32>),
+            (Slice::F64(x), SliceMut::F64(out)) => map1_reals(x, out, unary::<R, f64>),
             _ => unreachable!("operand and result have one dtype, and a register of f16 is held as f32"),
         }
     }
@@ -99,8 +143,8 @@ impl BinaryVisitor for BinaryLoop<'_, '_> {
             (Slice::Bool(a), Slice::Bool(b), SliceMut::Bool(out)) => map2(a, b, out, R::on_bool),
             (Slice::I32(a), Slice::I32(b), SliceMut::I32(out)) => map2(a, b, out, R::fast_int::<i32>),
             (Slice::U32(a), Slice::U32(b), SliceMut::U32(out)) => map2(a, b, out, R::fast_int::<u32>),
-            (Slice::F32(a), Slice::F32(b), SliceMut::F32(out)) => map2(a, b, out, R::fast::<f32>),
-            (Slice::F64(a), Slice::F64(b), SliceMut::F64(out)) => map2(a, b, out, R::fast::<f64>),
+            (Slice::F32(a), Slice::F32(b), SliceMut::F32(out)) => map2_reals(a, b, out, binary::<R, f32>),
+            (Slice::F64(a), Slice::F64(b), SliceMut::F64(out)) => map2_reals(a, b, out, binary::<R, f64>),
             _ => unreachable!("operands and result have one dtype, and a register of f16 is held as f32"),
         }
     }

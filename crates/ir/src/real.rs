@@ -1,9 +1,9 @@
 //! The arithmetic that rows of the op table are written in: one trait for floats, one for integers.
 
-use crate::math;
+use crate::math::{self, Once, Twice};
 
-/// A floating-point element. For `f32` the functions are the branch-free ones of [`math`]; for `f64` the standard
-/// library's and `libm`'s.
+/// A floating-point element. For `f32` the functions are the branch-free ones of [`math`], for [`Fused`] with fused
+/// multiply-adds; for `f64` they are the standard library's and `libm`'s.
 pub trait Real:
     Copy
     + PartialOrd
@@ -13,6 +13,8 @@ pub trait Real:
     + std::ops::Div<Output = Self>
     + std::ops::Neg<Output = Self>
 {
+    /// The same number with functions for machines that have fused multiply-adds.
+    type Fused: Real + From<Self> + Into<Self>;
     /// Converts, rounding to nearest.
     fn of(x: f64) -> Self;
     /// Whether the number is NaN.
@@ -61,61 +63,100 @@ pub trait Real:
     fn fmod(self, y: Self) -> Self;
 }
 
+/// An `f32` whose functions use fused multiply-adds: for code that is compiled for processors that have them.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Fused(f32);
+
+impl From<f32> for Fused {
+    #[inline(always)]
+    fn from(x: f32) -> Fused {
+        Fused(x)
+    }
+}
+
+impl From<Fused> for f32 {
+    #[inline(always)]
+    fn from(x: Fused) -> f32 {
+        x.0
+    }
+}
+
+macro_rules! operators {
+    ($($trait:ident $operator:ident),*) => {
+        $(impl std::ops::$trait for Fused {
+            type Output = Fused;
+            #[inline(always)]
+            fn $operator(self, other: Fused) -> Fused {
+                Fused(std::ops::$trait::$operator(self.0, other.0))
+            }
+        })*
+    };
+}
+operators!(Add add, Sub sub, Mul mul, Div div);
+
+impl std::ops::Neg for Fused {
+    type Output = Fused;
+    #[inline(always)]
+    fn neg(self) -> Fused {
+        Fused(-self.0)
+    }
+}
+
+/// Functions of `$t`, which is a `$number`: `$name` is `$function` of that.
 macro_rules! real {
-    ($t:ident { $($name:ident => $path:path),* $(,)? }) => {
+    ($t:ident($number:ident), fused as $fused:ident { $($name:ident => $function:path),* $(,)? }, pow => $pow:path) => {
         impl Real for $t {
+            type Fused = $fused;
             #[inline(always)]
             fn of(x: f64) -> Self {
-                x as $t
+                Self::from(x as $number)
             }
             #[inline(always)]
             fn nan(self) -> bool {
-                self.is_nan()
+                $number::from(self).is_nan()
             }
             #[inline(always)]
             fn copysign(self, sign: Self) -> Self {
-                $t::copysign(self, sign)
+                Self::from($number::from(self).copysign($number::from(sign)))
             }
             #[inline(always)]
             fn fmod(self, y: Self) -> Self {
-                self % y
+                Self::from($number::from(self) % $number::from(y))
             }
             #[inline(always)]
             fn pow(self, y: Self) -> Self {
-                powf::$t(self, y)
+                Self::from($pow($number::from(self), $number::from(y)))
             }
             $(#[inline(always)]
             fn $name(self) -> Self {
-                $path(self)
+                Self::from($function($number::from(self)))
             })*
         }
     };
 }
 
-mod powf {
-    #[inline(always)]
-    pub(super) fn f32(x: f32, y: f32) -> f32 {
-        crate::math::powf(x, y)
-    }
-    #[inline(always)]
-    pub(super) fn f64(x: f64, y: f64) -> f64 {
-        x.powf(y)
-    }
+/// The same, with the functions of [`math`].
+macro_rules! real_f32 {
+    ($t:ident, $rounding:ident) => {
+        real!($t(f32), fused as Fused {
+            abs => f32::abs, sqrt => f32::sqrt, floor => f32::floor, ceil => f32::ceil, round => f32::round_ties_even,
+            trunc => f32::trunc, exp => math::exp::<$rounding>, exp_m1 => math::exp_m1::<$rounding>,
+            ln => math::ln::<$rounding>, ln_1p => math::ln_1p::<$rounding>, sin => math::sin::<$rounding>,
+            cos => math::cos::<$rounding>, tan => math::tan::<$rounding>, atan => math::atan::<$rounding>,
+            tanh => math::tanh::<$rounding>, sigmoid => math::sigmoid::<$rounding>,
+            softplus => math::softplus::<$rounding>, erf => math::erf::<$rounding>,
+        }, pow => math::powf::<$rounding>);
+    };
 }
+real_f32!(f32, Twice);
+real_f32!(Fused, Once);
 
-real!(f32 {
-    abs => f32::abs, sqrt => f32::sqrt, floor => f32::floor, ceil => f32::ceil, round => f32::round_ties_even,
-    trunc => f32::trunc, exp => math::exp, exp_m1 => math::exp_m1, ln => math::ln, ln_1p => math::ln_1p,
-    sin => math::sin, cos => math::cos, tan => math::tan, atan => math::atan, tanh => math::tanh,
-    sigmoid => math::sigmoid, softplus => math::softplus, erf => math::erf,
-});
-
-real!(f64 {
+real!(f64(f64), fused as f64 {
     abs => f64::abs, sqrt => f64::sqrt, floor => f64::floor, ceil => f64::ceil, round => f64::round_ties_even,
     trunc => f64::trunc, exp => f64::exp, exp_m1 => f64::exp_m1, ln => f64::ln, ln_1p => f64::ln_1p,
     sin => f64::sin, cos => f64::cos, tan => f64::tan, atan => f64::atan, tanh => f64::tanh,
     sigmoid => sigmoid_f64, softplus => softplus_f64, erf => libm::erf,
-});
+}, pow => f64::powf);
 
 fn sigmoid_f64(x: f64) -> f64 {
     // e⁻|x| never overflows; the branch keeps the relative accuracy of small results.
