@@ -13,6 +13,9 @@ use std::marker::PhantomData;
 /// Accumulators that are held in vector registers at a time.
 const LANES: usize = 16;
 
+/// Accumulators that are joined one by one, what is left of as many as there may be.
+const COLUMNS: usize = 8;
+
 /// The same for long rows: twice as many do not wait for each other.
 const WIDE: usize = 2 * LANES;
 
@@ -195,13 +198,21 @@ fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: 
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
     let mut left = N;
-    while left > 1 {
+    while left > COLUMNS {
         left /= 2;
         for lane in 0..left {
             lanes[lane] = fold.combine(lanes[lane], lanes[lane + left]);
         }
     }
-    lanes[0]
+    // Nor would it join lanes by vectors, were it to see how columns are joined.
+    let mut columns: [F::Acc; COLUMNS] = black_box(std::array::from_fn(|column| lanes[column]));
+    while left > 1 {
+        left /= 2;
+        for column in 0..left {
+            columns[column] = fold.combine(columns[column], columns[column + left]);
+        }
+    }
+    columns[0]
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
