@@ -43,9 +43,10 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// The first element and the number of elements of the row that shows the element at this place.
-    pub(crate) fn row(&self, place: usize) -> (usize, usize) {
-        let start = self.start + self.between * (place / self.len) as isize;
+    /// The first element and the number of elements of a row: one, if it stands for all.
+    #[inline(always)]
+    pub(crate) fn row(&self, number: usize) -> (usize, usize) {
+        let start = self.start + self.between * number as isize;
         (start as usize, if self.is_one { 1 } else { self.len })
     }
 }

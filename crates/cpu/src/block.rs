@@ -5,14 +5,13 @@
 
 use crate::address::{Rows, Shown, Strided, runs};
 use crate::homes::{Home, Homes, Life, Need};
-use crate::loops::{self, BinaryLoop, CompareLoop, UnaryLoop};
+use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
 use crate::parallel;
 use crate::registers::{self, Piece};
 use crate::slice::{Slice, SliceMut, with_slice};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16, philox};
 use smallvec::SmallVec;
-use std::ops::Range;
 
 /// Elements per block: registers of this size stay in the caches next to a core. A multiple of 4, so that blocks of random
 /// numbers start at a Philox block.
@@ -37,10 +36,10 @@ pub(crate) struct Program {
     /// The memory that registers need (some are read straight from a buffer, or written straight to one).
     needs: Vec<Need>,
     homes: Homes,
-    /// Registers of which one element may stand for a block of equal ones, or rows be used one by one, since all that read
-    /// them allow it.
+    /// Registers of which one element may stand for a block of equal ones, or that may be used row by row, since all that
+    /// read them allow it.
     may_splat: Vec<bool>,
-    /// The length of rows that are used one by one.
+    /// The length of rows that may be used so.
     row: Option<usize>,
     /// The output that a register is written straight to.
     direct: Vec<Option<usize>>,
@@ -303,10 +302,10 @@ impl Program {
         block: Block,
     ) -> Slice<'a> {
         let piece = |piece: usize| &scratch.memory[piece];
-        self.read(operands, piece, scratch.places[register], register, 0..block.len)
+        self.read(operands, piece, scratch.places[register], register, block.len).values
     }
 
-    /// Some elements of the block in a register that is at a place: a single one, if it stands for all of them.
+    /// What is in a register that is at a place: the elements of a block, or one that stands for all of them.
     #[inline(always)]
     fn read<'a>(
         &self,
@@ -314,23 +313,19 @@ impl Program {
         memory: impl Fn(usize) -> &'a Piece,
         place: Place,
         register: Register,
-        elements: Range<usize>,
-    ) -> Slice<'a> {
-        let Range { start, end } = elements;
+        len: usize,
+    ) -> Operand<'a> {
         if let Instruction::Load(l) = self.instructions[register].0 {
             let array = || operands.load(l).expect("only a buffer updated in place is missing");
             match place {
-                Place::Array(at) => return array().range(at + start, end - start),
-                Place::Rows(rows) => {
-                    let (start, len) = rows.row(start);
-                    return array().range(start, len);
-                }
+                Place::Array(at) => return Operand { values: array().range(at, len), rows: None },
+                Place::Rows(rows) => return Operand { values: array(), rows: Some(rows) },
                 Place::Home | Place::Splat(_) => {}
             }
         }
         let home = self.homes.of(register).expect("what is read is held, or lies in an array");
-        let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (start, end - start) };
-        memory(home.piece).slice().range(at, len)
+        let (at, len) = if let Place::Splat(at) = place { (at, 1) } else { (0, len) };
+        Operand { values: memory(home.piece).slice().range(at, len), rows: None }
     }
 
     /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
@@ -396,18 +391,8 @@ impl Program {
                     }
                 }
                 _ => {
-                    let by_rows = |operand: &Register| matches!(places[*operand], Place::Rows(_));
-                    let piece_len = match self.row {
-                        Some(row) if instruction.operands().iter().any(by_rows) => row,
-                        _ => len,
-                    };
-                    for start in (0..len).step_by(piece_len.max(1)) {
-                        let end = len.min(start + piece_len);
-                        let previous =
-                            |register: Register| self.read(operands, piece, places[register], register, start..end);
-                        let block = Block { start: block.start + start, len: end - start, ..block };
-                        self.compute(instruction, *dtype, operands, block, previous, target.range(start, end - start))?;
-                    }
+                    let previous = |register: Register| self.read(operands, piece, places[register], register, len);
+                    self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
                 }
             }
             if *dtype == DType::F16 && !is_exact(instruction) {
@@ -429,7 +414,7 @@ impl Program {
         dtype: DType,
         operands: &Operands,
         block: Block,
-        previous: impl Fn(Register) -> Slice<'a>,
+        previous: impl Fn(Register) -> Operand<'a>,
         mut out: SliceMut<'a>,
     ) -> Result<()> {
         match instruction {
@@ -437,25 +422,27 @@ impl Program {
             Instruction::Const(number) => fill(out, *number),
             Instruction::Iota(axis) => iota(&self.space, *axis, block.start, out),
             Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, block.start, out),
-            Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: &previous(*x), out: &mut out }),
+            Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: &previous(*x).values, out: &mut out }),
             Instruction::Binary(op, a, b) => {
                 op.dispatch(BinaryLoop { a: &previous(*a), b: &previous(*b), out: &mut out });
             }
             Instruction::Compare(op, a, b) => {
                 op.dispatch(CompareLoop { a: &previous(*a), b: &previous(*b), out: out.typed() });
             }
-            Instruction::Select(c, t, o) => loops::select(previous(*c).typed(), previous(*t), previous(*o), out),
-            Instruction::Cast(x) if dtype == DType::F16 => loops::cast_to_f16(previous(*x), out),
-            Instruction::Cast(x) => loops::cast(previous(*x), out),
+            Instruction::Select(c, t, o) => {
+                loops::select(previous(*c).values.typed(), previous(*t).values, previous(*o).values, out)
+            }
+            Instruction::Cast(x) if dtype == DType::F16 => loops::cast_to_f16(previous(*x).values, out),
+            Instruction::Cast(x) => loops::cast(previous(*x).values, out),
             Instruction::Gather { load, axis, index } => {
                 let source = operands.load(*load).expect("a gathered buffer is never updated in place");
                 let view = &self.loads[*load].source.view;
                 return from_memory(source, out, |out| {
-                    gather(source, view, *axis, previous(*index), &self.space, block.start, out)
+                    gather(source, view, *axis, previous(*index).values, &self.space, block.start, out)
                 });
             }
             Instruction::Index { index, axis, extent } => {
-                let values = previous(*index);
+                let values = previous(*index).values;
                 for index in indices(values) {
                     position(index, *axis, *extent)?;
                 }

@@ -93,15 +93,15 @@ impl<F: Fold + 'static> Folding for Accumulators<F> {
     fn add(&mut self, values: Slice<'_>, per_row: usize, abreast: usize, first: usize) {
         let Accumulators { fold, accumulators } = self;
         let values: &[F::In] = values.typed();
-        if abreast == 1 {
-            for (row, values) in accumulators.iter_mut().zip(values.chunks(per_row)) {
-                *row = fold_row(fold, *row, values, first);
-            }
-            return;
-        }
         vectorised(
             #[inline(always)]
             || {
+                if abreast == 1 {
+                    for (row, values) in accumulators.iter_mut().zip(values.chunks(per_row)) {
+                        *row = fold_row(fold, *row, values, first);
+                    }
+                    return;
+                }
                 for (rows, values) in accumulators.chunks_mut(abreast).zip(values.chunks(per_row * abreast)) {
                     fold_abreast(fold, rows, values, first);
                 }
@@ -164,17 +164,15 @@ trait Fold: Sync + Send {
 }
 
 /// Folds a row, of which the first element has this index.
+#[inline(always)]
 fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F::Acc {
     if values.len() < LANES {
         return values.iter().zip(first as i32..).fold(acc, |acc, (&x, index)| fold.fold(acc, x, index));
     }
-    let folded = vectorised(
-        #[inline(always)]
-        || match values.len() < 4 * WIDE {
-            true => fold_interleaved::<F, LANES>(fold, values, first),
-            false => fold_interleaved::<F, WIDE>(fold, values, first),
-        },
-    );
+    let folded = match values.len() < 4 * WIDE {
+        true => fold_interleaved::<F, LANES>(fold, values, first),
+        false => fold_interleaved::<F, WIDE>(fold, values, first),
+    };
     fold.combine(acc, folded)
 }
 

@@ -1,5 +1,6 @@
 //! The innermost loops: one row over one block, compiled for the best instructions that the machine has.
 
+use crate::address::Rows;
 use crate::slice::{Slice, SliceMut, with_register, with_slice};
 use gradus_ir::op::row::{Binary, BinaryVisitor, Compare, CompareVisitor, Unary, UnaryVisitor};
 use gradus_ir::real::Real;
@@ -48,48 +49,62 @@ fn map1_reals<A: Copy, B>(x: &[A], out: &mut [B], f: impl Fn(A, bool) -> B) {
     );
 }
 
-#[inline(always)]
-fn map2<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
-    map2_reals(a, b, out, |a, b, _| f(a, b));
+/// What a loop of two operands reads.
+pub(crate) struct Operand<'a> {
+    /// As many elements as the loop has, or one that stands for all, or the array that rows lie in.
+    pub(crate) values: Slice<'a>,
+    /// Which rows of it are read.
+    pub(crate) rows: Option<Rows>,
 }
 
-/// Maps two operands, one of which may be a single element that stands for all.
-#[inline(always)]
-fn map2_reals<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A, bool) -> B) {
-    match (a, b) {
-        (a, b) if a.len() == out.len() && b.len() == out.len() => vectorised_reals(
-            #[inline(always)]
-            |fuses| {
-                for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                    *out = f(a, b, fuses);
-                }
-            },
-        ),
-        (&[a], &[b]) => vectorised_reals(
-            #[inline(always)]
-            |fuses| out.fill(f(a, b, fuses)),
-        ),
-        // A copy inside of the loop's function is known to stay what it is, whatever `out` overwrites.
-        (a, &[b]) => vectorised_reals(
-            #[inline(always)]
-            move |fuses| {
-                let b = b;
-                for (out, &a) in out.iter_mut().zip(a) {
-                    *out = f(a, b, fuses);
-                }
-            },
-        ),
-        (&[a], b) => vectorised_reals(
-            #[inline(always)]
-            move |fuses| {
-                let a = a;
-                for (out, &b) in out.iter_mut().zip(b) {
-                    *out = f(a, b, fuses);
-                }
-            },
-        ),
-        _ => unreachable!("operands of {} and {} elements", a.len(), b.len()),
+/// The same, of a type.
+struct Typed<'l, T> {
+    values: &'l [T],
+    rows: &'l Option<Rows>,
+}
+
+impl<'l, T> Typed<'l, T> {
+    fn new(values: &'l [T], operand: &'l Operand<'_>) -> Typed<'l, T> {
+        Typed { values, rows: &operand.rows }
     }
+
+    /// What is read for a row of so many elements: these, or one that stands for all.
+    #[inline(always)]
+    fn row(&self, number: usize, len: usize) -> &'l [T] {
+        let (start, len) = match self.rows {
+            Some(rows) => rows.row(number),
+            None if self.values.len() == 1 => (0, 1),
+            None => (number * len, len),
+        };
+        &self.values[start..start + len]
+    }
+}
+
+/// Maps two operands row by row, by a function that is told whether it may use fused multiply-adds.
+#[inline(always)]
+fn map2<A: Copy, B: Copy>(a: Typed<'_, A>, b: Typed<'_, A>, out: &mut [B], f: impl Fn(A, A, bool) -> B) {
+    /// Of whole slices, the compiler knows that they do not overlap.
+    #[inline(always)]
+    fn map<A: Copy, B: Copy>(a: &[A], b: &[A], out: &mut [B], f: impl Fn(A, A) -> B) {
+        match (a, b) {
+            (a, b) if a.len() == out.len() && b.len() == out.len() => {
+                out.iter_mut().zip(a).zip(b).for_each(|((out, &a), &b)| *out = f(a, b));
+            }
+            (&[a], &[b]) => out.fill(f(a, b)),
+            (a, &[b]) => out.iter_mut().zip(a).for_each(|(out, &a)| *out = f(a, b)),
+            (&[a], b) => out.iter_mut().zip(b).for_each(|(out, &b)| *out = f(a, b)),
+            _ => unreachable!("operands of {} and {} elements", a.len(), b.len()),
+        }
+    }
+    let row = a.rows.or(*b.rows).map_or(out.len(), |rows| rows.len);
+    vectorised_reals(
+        #[inline(always)]
+        |fuses| {
+            for (number, out) in out.chunks_mut(row.max(1)).enumerate() {
+                map(a.row(number, row), b.row(number, row), out, |a, b| f(a, b, fuses));
+            }
+        },
+    );
 }
 
 #[inline(always)]
@@ -131,20 +146,31 @@ impl UnaryVisitor for UnaryLoop<'_, '_> {
 
 /// `out = row(a, b)`.
 pub(crate) struct BinaryLoop<'l, 'a> {
-    pub(crate) a: &'l Slice<'a>,
-    pub(crate) b: &'l Slice<'a>,
+    pub(crate) a: &'l Operand<'a>,
+    pub(crate) b: &'l Operand<'a>,
     pub(crate) out: &'l mut SliceMut<'a>,
 }
 
 impl BinaryVisitor for BinaryLoop<'_, '_> {
     type Output = ();
     fn visit<R: Binary>(self) {
-        match (self.a, self.b, self.out) {
-            (Slice::Bool(a), Slice::Bool(b), SliceMut::Bool(out)) => map2(a, b, out, R::on_bool),
-            (Slice::I32(a), Slice::I32(b), SliceMut::I32(out)) => map2(a, b, out, R::fast_int::<i32>),
-            (Slice::U32(a), Slice::U32(b), SliceMut::U32(out)) => map2(a, b, out, R::fast_int::<u32>),
-            (Slice::F32(a), Slice::F32(b), SliceMut::F32(out)) => map2_reals(a, b, out, binary::<R, f32>),
-            (Slice::F64(a), Slice::F64(b), SliceMut::F64(out)) => map2_reals(a, b, out, binary::<R, f64>),
+        let BinaryLoop { a, b, out } = self;
+        match (&a.values, &b.values, out) {
+            (Slice::Bool(x), Slice::Bool(y), SliceMut::Bool(out)) => {
+                map2(Typed::new(x, a), Typed::new(y, b), out, |a, b, _| R::on_bool(a, b));
+            }
+            (Slice::I32(x), Slice::I32(y), SliceMut::I32(out)) => {
+                map2(Typed::new(x, a), Typed::new(y, b), out, |a, b, _| R::fast_int(a, b));
+            }
+            (Slice::U32(x), Slice::U32(y), SliceMut::U32(out)) => {
+                map2(Typed::new(x, a), Typed::new(y, b), out, |a, b, _| R::fast_int(a, b));
+            }
+            (Slice::F32(x), Slice::F32(y), SliceMut::F32(out)) => {
+                map2(Typed::new(x, a), Typed::new(y, b), out, binary::<R, f32>);
+            }
+            (Slice::F64(x), Slice::F64(y), SliceMut::F64(out)) => {
+                map2(Typed::new(x, a), Typed::new(y, b), out, binary::<R, f64>);
+            }
             _ => unreachable!("operands and result have one dtype, and a register of f16 is held as f32"),
         }
     }
@@ -152,15 +178,18 @@ impl BinaryVisitor for BinaryLoop<'_, '_> {
 
 /// `out = a OP b`.
 pub(crate) struct CompareLoop<'l, 'a> {
-    pub(crate) a: &'l Slice<'a>,
-    pub(crate) b: &'l Slice<'a>,
+    pub(crate) a: &'l Operand<'a>,
+    pub(crate) b: &'l Operand<'a>,
     pub(crate) out: &'l mut [bool],
 }
 
 impl CompareVisitor for CompareLoop<'_, '_> {
     type Output = ();
     fn visit<R: Compare>(self) {
-        with_register!(Slice, *self.a, a => map2(a, self.b.typed(), self.out, |a, b| R::fast(a, b)));
+        let CompareLoop { a, b, out } = self;
+        with_register!(Slice, a.values, x => {
+            map2(Typed::new(x, a), Typed::new(b.values.typed(), b), out, |a, b, _| R::fast(a, b));
+        });
     }
 }
 
