@@ -328,6 +328,17 @@ impl Program {
         Operand { values: memory(home.piece).slice().range(at, len), rows: None }
     }
 
+    /// Whether a register is a load that has the same element all along the space's last axis.
+    fn is_same_along_rows(&self, register: Register) -> bool {
+        match self.instructions[register].0 {
+            Instruction::Load(load) => {
+                let view = &self.loads[load].source.view;
+                view.axes.last().is_some_and(|axis| axis.stride == 0 && axis.guard.is_none())
+            }
+            _ => false,
+        }
+    }
+
     /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
     /// place holds what it replaces.
     pub(crate) fn evaluate(
@@ -437,8 +448,9 @@ impl Program {
             Instruction::Gather { load, axis, index } => {
                 let source = operands.load(*load).expect("a gathered buffer is never updated in place");
                 let view = &self.loads[*load].source.view;
+                let index = Index { values: previous(*index).values, is_of_rows: self.is_same_along_rows(*index) };
                 return from_memory(source, out, |out| {
-                    gather(source, view, *axis, previous(*index).values, &self.space, block.start, out)
+                    gather(source, view, *axis, index, &self.space, block.start, out)
                 });
             }
             Instruction::Index { index, axis, extent } => {
@@ -582,7 +594,7 @@ fn random(key: u64, start: usize, target: SliceMut<'_>) {
 
 /// An index as a position on its axis.
 pub(crate) fn position(index: i64, axis: usize, extent: usize) -> Result<usize> {
-    usize::try_from(index).ok().filter(|&i| i < extent).ok_or(Error::Index { index, axis, extent })
+    usize::try_from(index).ok().filter(|&i| i < extent).ok_or_else(|| Error::Index { index, axis, extent })
 }
 
 /// An index slice (i32 or u32) as i64.
@@ -594,11 +606,12 @@ pub(crate) fn indices(index: Slice<'_>) -> Vec<i64> {
     }
 }
 
+/// Fills `target` from the places of an array that indices tell, and the space from `start` on.
 fn gather(
     source: Slice<'_>,
     view: &View,
     axis: usize,
-    index: Slice<'_>,
+    index: Index<'_>,
     space: &Shape,
     start: usize,
     target: SliceMut<'_>,
@@ -607,31 +620,31 @@ fn gather(
         source: &[T],
         view: &View,
         axis: usize,
-        index: &[i64],
+        index: Index<'_>,
         runs: impl Iterator<Item = crate::address::Run>,
         target: &mut [T],
     ) -> Result<()> {
         let last = view.axes.len() - 1;
         let plain = view.axes.iter().all(|a| a.guard.is_none());
+        let mut rest = target;
         let mut filled = 0;
         for run in runs {
-            let range = filled..filled + run.len;
-            filled += run.len;
             let mut at = run.index;
             let first = at[last];
             let row: isize = view.offset
                 + (0..last).filter(|&a| a != axis).map(|a| view.axes[a].stride * at[a] as isize).sum::<isize>();
-            let (target, index) = (&mut target[range.clone()], &index[range]);
-            let is_one = index.iter().fold(true, |one, &i| one & (i == index[0]));
-            if plain && is_one && axis != last && view.axes[last].stride == 1 && !index.is_empty() {
+            let (target, later) = rest.split_at_mut(run.len);
+            rest = later;
+            if plain && index.is_of_rows && axis != last && view.axes[last].stride == 1 {
                 // A piece of a row, as an embedding looks up.
-                let position = position(index[0], axis, view.axes[axis].extent)?;
+                let position = position(index.at(filled), axis, view.axes[axis].extent)?;
                 let start = (row + view.axes[axis].stride * position as isize) as usize + first;
-                target.copy_from_slice(&source[start..start + index.len()]);
+                target.copy_from_slice(&source[start..start + run.len]);
+                filled += run.len;
                 continue;
             }
-            for (k, (out, &index)) in target.iter_mut().zip(index).enumerate() {
-                let position = position(index, axis, view.axes[axis].extent)?;
+            for (k, out) in target.iter_mut().enumerate() {
+                let position = position(index.at(filled + k), axis, view.axes[axis].extent)?;
                 *out = if plain {
                     let along = if axis == last { 0 } else { view.axes[last].stride * (first + k) as isize };
                     source[(row + along + view.axes[axis].stride * position as isize) as usize]
@@ -644,10 +657,29 @@ fn gather(
                     value
                 };
             }
+            filled += run.len;
         }
         Ok(())
     }
-    let index = indices(index);
     let runs = runs(space.clone(), start, target.len());
-    with_slice!(SliceMut, target, t => typed(source.typed(), view, axis, &index, runs, t))
+    with_slice!(SliceMut, target, t => typed(source.typed(), view, axis, index, runs, t))
+}
+
+/// Indices of a gather.
+#[derive(Clone, Copy)]
+struct Index<'a> {
+    values: Slice<'a>,
+    /// Whether they are the same along the space's last axis.
+    is_of_rows: bool,
+}
+
+impl Index<'_> {
+    #[inline(always)]
+    fn at(&self, place: usize) -> i64 {
+        match self.values {
+            Slice::I32(values) => values[place].into(),
+            Slice::U32(values) => values[place].into(),
+            _ => unreachable!("an index is i32 or u32"),
+        }
+    }
 }
