@@ -433,7 +433,7 @@ mod tests {
             for (first, count) in [(0, 2), (0, 3), (1, 2), (3, 3), (4, 2)] {
                 let Shown::Rows(rows) = rows(first, count) else { panic!("{between} {inner}: {first} {count}") };
                 for place in 0..count * SHORTEST_ROW {
-                    let (start, len) = rows.row(place);
+                    let (start, len) = rows.row(place / SHORTEST_ROW);
                     let at = start + if len == 1 { 0 } else { place % SHORTEST_ROW };
                     assert_eq!(Some(at), address(first * SHORTEST_ROW + place), "{between} {inner}: {first} {count}");
                 }
