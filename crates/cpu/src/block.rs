@@ -6,6 +6,7 @@
 use crate::address::{Rows, Shown, Strided, runs};
 use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
+use crate::pairs::{Pair, pairs};
 use crate::parallel;
 use crate::registers::{self, Piece};
 use crate::slice::{Slice, SliceMut, with_slice};
@@ -41,6 +42,8 @@ pub(crate) struct Program {
     may_splat: Vec<bool>,
     /// The length of rows that may be used so.
     row: Option<usize>,
+    /// The pair of instructions that a register is computed by, itself and one that it alone reads.
+    pairs: Vec<Option<Pair>>,
     /// The output that a register is written straight to.
     direct: Vec<Option<usize>>,
     /// Registers that are copied to outputs at the end of a block.
@@ -185,6 +188,14 @@ impl Program {
                     || !instruction.operands().contains(&r)
             })
         };
+        let readers = |r: Register| {
+            instructions
+                .iter()
+                .flat_map(|(instruction, _)| instruction.operands())
+                .filter(|&operand| operand == r)
+                .count()
+        };
+        let pairs = pairs(&instructions, |r| readers(r) == 1 && !asked.contains(&r) && !outputs.contains(&r));
         let may_splat = (0..instructions.len())
             .map(|r| direct[r].is_none() && !asked.contains(&r) && !is_copied(r) && takes_splats(r));
         let may_splat: Vec<bool> = may_splat.collect();
@@ -202,7 +213,7 @@ impl Program {
         let whole = Steps::default();
         let row = loads.iter().find_map(|load| load.strided.row());
         let mut program =
-            Program { instructions, space, loads, needs, homes, may_splat, row, direct, copied, asked, whole };
+            Program { instructions, space, loads, needs, homes, may_splat, row, pairs, direct, copied, asked, whole };
         let whole = program.steps(|_| true);
         program.share_memory([&whole]);
         Program { whole, ..program }
@@ -220,7 +231,7 @@ impl Program {
             for r in steps.overwritten.iter().map(|&(r, _)| r).chain(steps.registers.iter().copied()) {
                 now += 1;
                 needed(r, now, &mut lives);
-                self.instructions[r].0.operands().iter().for_each(|&operand| needed(operand, now, &mut lives));
+                self.operands(r).iter().for_each(|&operand| needed(operand, now, &mut lives));
             }
             now += 1;
             let asked = self.asked.iter().filter(|r| steps.registers.contains(r));
@@ -234,7 +245,8 @@ impl Program {
         let wanted = |&r: &Register| is_wanted(r);
         // Registers of numbers are filled when they are made.
         let is_number = |r: Register| matches!(self.instructions[r].0, Instruction::Scalar(_) | Instruction::Const(_));
-        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !is_number(r);
+        let is_between = |r: Register| self.pairs.iter().flatten().any(|pair| pair.between == r);
+        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !(is_number(r) || is_between(r));
         let overwritten = |r: Register| match self.instructions[r].0 {
             Instruction::Load(load) => self.loads[load].source.output.map(|output| (r, output)),
             _ => None,
@@ -245,6 +257,14 @@ impl Program {
         let copied: Vec<_> = self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect();
         let writes = !copied.is_empty() || registers.iter().any(|&r| self.direct[r].is_some());
         Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied }
+    }
+
+    /// The registers that a register is computed from.
+    fn operands(&self, register: Register) -> SmallVec<[Register; 3]> {
+        match &self.pairs[register] {
+            Some(pair) => pair.operands.into(),
+            None => self.instructions[register].0.operands(),
+        }
     }
 
     /// Evaluates the whole space into `outs`.
@@ -403,6 +423,11 @@ impl Program {
                 }
                 _ => {
                     let previous = |register: Register| self.read(operands, piece, places[register], register, len);
+                    if let Some(pair) = &self.pairs[r] {
+                        let [a, b, c] = pair.operands;
+                        pair.run([&previous(a), &previous(b), &previous(c)], target.range(0, len).typed());
+                        continue;
+                    }
                     self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
                 }
             }

@@ -7,14 +7,10 @@ use gradus_ir::real::{Int, Real};
 use gradus_ir::{DType, Error, Result};
 use smallvec::SmallVec;
 use std::any::Any;
-use std::hint::black_box;
 use std::marker::PhantomData;
 
 /// Accumulators that are held in vector registers at a time.
 const LANES: usize = 16;
-
-/// Accumulators that are joined one by one, what is left of as many as there may be.
-const COLUMNS: usize = 8;
 
 /// The same for long rows: twice as many do not wait for each other.
 const WIDE: usize = 2 * LANES;
@@ -183,11 +179,6 @@ fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: 
     // Made here, so that they stay in registers.
     let mut lanes = [fold.identity(); N];
     fold.fold_lines(&mut lanes, lines.iter().map(|line| line.as_slice()), first as i32, N as i32);
-    if N > LANES {
-        // The compiler would look ahead to how lanes are joined, and for that permute what it adds to them in every step,
-        // which takes three times as long.
-        lanes = black_box(lanes);
-    }
     for (lane, accumulator) in lanes.iter_mut().enumerate() {
         *accumulator = fold.later(*accumulator, lane as i32);
     }
@@ -195,22 +186,20 @@ fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: 
     for (lane, &x) in rest.iter().enumerate() {
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
+    join(fold, &mut lanes)
+}
+
+/// Joins lanes by halves. Not inlined: the compiler would look ahead to this, and permute what it adds to the lanes in every
+/// step of the loop before, which takes three times as long.
+#[inline(never)]
+fn join<F: Fold, const N: usize>(fold: &F, lanes: &mut [F::Acc; N]) -> F::Acc {
     let mut left = N;
-    while left > COLUMNS {
-        left /= 2;
-        for lane in 0..left {
-            lanes[lane] = fold.combine(lanes[lane], lanes[lane + left]);
-        }
-    }
-    // Nor would it join lanes by vectors, were it to see how columns are joined.
-    let mut columns: [F::Acc; COLUMNS] = black_box(std::array::from_fn(|column| lanes[column]));
     while left > 1 {
         left /= 2;
-        for column in 0..left {
-            columns[column] = fold.combine(columns[column], columns[column + left]);
-        }
+        let (earlier, later) = lanes[..2 * left].split_at_mut(left);
+        earlier.iter_mut().zip(later).for_each(|(a, b)| *a = fold.combine(*a, *b));
     }
-    columns[0]
+    lanes[0]
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.

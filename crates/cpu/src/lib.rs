@@ -16,6 +16,7 @@ mod homes;
 mod loops;
 mod matrix;
 mod memory;
+mod pairs;
 mod parallel;
 pub mod reference;
 mod registers;

@@ -58,19 +58,19 @@ pub(crate) struct Operand<'a> {
 }
 
 /// The same, of a type.
-struct Typed<'l, T> {
+pub(crate) struct Typed<'l, T> {
     values: &'l [T],
     rows: &'l Option<Rows>,
 }
 
 impl<'l, T> Typed<'l, T> {
-    fn new(values: &'l [T], operand: &'l Operand<'_>) -> Typed<'l, T> {
+    pub(crate) fn new(values: &'l [T], operand: &'l Operand<'_>) -> Typed<'l, T> {
         Typed { values, rows: &operand.rows }
     }
 
     /// What is read for a row of so many elements: these, or one that stands for all.
     #[inline(always)]
-    fn row(&self, number: usize, len: usize) -> &'l [T] {
+    pub(crate) fn row(&self, number: usize, len: usize) -> &'l [T] {
         let (start, len) = match self.rows {
             Some(rows) => rows.row(number),
             None if self.values.len() == 1 => (0, 1),
