@@ -20,7 +20,7 @@ pub(crate) const BLOCK: usize = 4096;
 
 /// Elements per block of whole rows, and of a register: each instruction takes some time before the first element of a row, and
 /// goes through the rows of a block one by one.
-pub(crate) const BLOCK_OF_ROWS: usize = 2 * BLOCK;
+pub(crate) const BLOCK_OF_ROWS: usize = 4 * BLOCK;
 
 /// Elements per task.
 const TASK: usize = 4 * BLOCK;

@@ -15,6 +15,12 @@ const LANES: usize = 16;
 /// The same for long rows: twice as many do not wait for each other.
 const WIDE: usize = 2 * LANES;
 
+/// Longer rows are long: what they save is more than it takes to join twice as many.
+const SHORT: usize = 16 * WIDE;
+
+/// Results that lanes are joined to, before these are joined one by one.
+const COLUMNS: usize = 8;
+
 /// Accumulators for several results, whatever their type.
 pub(crate) trait Folding: Send + Sync {
     /// So many results of which nothing has been seen yet.
@@ -165,7 +171,7 @@ fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F
     if values.len() < LANES {
         return values.iter().zip(first as i32..).fold(acc, |acc, (&x, index)| fold.fold(acc, x, index));
     }
-    let folded = match values.len() < 4 * WIDE {
+    let folded = match values.len() <= SHORT {
         true => fold_interleaved::<F, LANES>(fold, values, first),
         false => fold_interleaved::<F, WIDE>(fold, values, first),
     };
@@ -186,20 +192,21 @@ fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: 
     for (lane, &x) in rest.iter().enumerate() {
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
-    join(fold, &mut lanes)
+    join(fold, &lanes)
 }
 
-/// Joins lanes by halves. Not inlined: the compiler would look ahead to this, and permute what it adds to the lanes in every
-/// step of the loop before, which takes three times as long.
+/// Joins lanes. Not inlined: the compiler would look ahead to this, and permute what it adds to the lanes in every step of the
+/// loop before, which takes three times as long.
 #[inline(never)]
-fn join<F: Fold, const N: usize>(fold: &F, lanes: &mut [F::Acc; N]) -> F::Acc {
-    let mut left = N;
-    while left > 1 {
-        left /= 2;
-        let (earlier, later) = lanes[..2 * left].split_at_mut(left);
-        earlier.iter_mut().zip(later).for_each(|(a, b)| *a = fold.combine(*a, *b));
+fn join<F: Fold, const N: usize>(fold: &F, lanes: &[F::Acc; N]) -> F::Acc {
+    let (lines, _) = lanes.as_chunks::<COLUMNS>();
+    let mut columns = lines[0];
+    for line in &lines[1..] {
+        columns.iter_mut().zip(line).for_each(|(column, &lane)| *column = fold.combine(*column, lane));
     }
-    lanes[0]
+    let [a, b, c, d, e, f, g, h] = columns;
+    let join = |a, b| fold.combine(a, b);
+    join(join(join(a, b), join(c, d)), join(join(e, f), join(g, h)))
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
