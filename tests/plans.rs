@@ -11,7 +11,7 @@ use devices::own_backends;
 use gradus::ir::plan::Family;
 use gradus::ir::{Plan, Target, plan, plan_in_order};
 use gradus::tensor::graph::trace;
-use gradus::{Device, Key, Tensor, grad};
+use gradus::{Conv, Device, Key, Tensor, grad};
 use steps::{cross_entropy, layer_norm, steps};
 use support::Rng;
 
@@ -107,6 +107,25 @@ fn products_take_in_what_is_done_before_and_after() {
     let dropped =
         (&y + &bias).relu() * Tensor::bernoulli([20, 40], 0.5, Key::new(5), &Device::cpu()).to_dtype(y.dtype());
     expect("dropout after it", &[dropped], &["matmul"]);
+}
+
+#[test]
+fn of_a_product_no_more_is_computed_than_is_read() {
+    let (x, w) = (normal([20, 30], 1), normal([40, 30], 2));
+    let part = |y: Tensor| y.slice(0, 5..).slice(1, ..8);
+    let y = x.matmul(&w.t());
+    expect("rows and columns", &[part(y.clone()) + 1.0], &["matmul"]);
+    expect("turned, with a new axis", &[part(y.t()).unsqueeze(1)], &["matmul"]);
+    expect("whole too", &[part(y.clone()), y], &["matmul", "elementwise"]);
+    // The padding of an image has a gradient that nobody reads.
+    let (images, weight) = (normal([2, 3, 6, 6], 3), normal([4, 3, 3, 3], 4));
+    let convolved = images.conv2d(&weight, &Conv::new().padding(1));
+    let gradient = grad(&(convolved * normal([2, 4, 6, 6], 5)).sum(..), [&images]).unwrap();
+    expect("a convolution's input", &gradient, &["elementwise", "matmul"]);
+    for target in targets() {
+        let plan = planned(&gradient, &target);
+        assert_eq!(plan.kernels[1].space.numel(), images.numel());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::graph::{Graph, Node, NodeId};
 use crate::op::{BinaryOp, CompareOp, Op, PadAxis, ReduceOp, ScatterMode, SliceAxis, Type, UnaryOp};
-use crate::{DType, Element, Number, f16};
+use crate::{DType, Element, Number, Shape, f16};
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
 
@@ -139,6 +139,11 @@ impl Simplifier {
                     return self.node(self.graph.nodes()[product].op.clone(), swapped, ty);
                 }
             }
+            (Op::Slice(slices), &[product]) => {
+                if let Some(smaller) = self.sliced_product(product, slices, &ty) {
+                    return smaller;
+                }
+            }
             (Op::Scatter(mode, axis), &[base, index, updates]) if self.is_one_per_line(base, index, *axis) => {
                 let replaces = match mode {
                     ScatterMode::Add => self.constant(base).is_some_and(|number| number.to_f64() == 0.0),
@@ -263,6 +268,55 @@ impl Simplifier {
         let swapped = (0..*batch).chain(free_a..axes.len()).chain(*batch..free_a);
         let only_reader = self.readers[self.origins[product]] == 1;
         (only_reader && swapped.eq(axes.iter().copied())).then(|| [operands[1], operands[0]].as_slice().into())
+    }
+
+    /// Of a product that nobody else reads, no more than a slice: the product of slices. Axes may have been moved since, or some of
+    /// extent 1 added or dropped. (So the gradient of a padded image is computed without its padding.)
+    fn sliced_product(&mut self, x: NodeId, slices: &[SliceAxis], ty: &Type) -> Option<NodeId> {
+        if self.readers[self.origins[x]] != 1 || ty.shape.numel() == 0 {
+            return None;
+        }
+        let Node { op, operands, ty: Type { shape, dtype } } = self.graph.nodes()[x].clone();
+        let whole = |len: usize| SliceAxis { start: 0, step: 1, len };
+        let sliced = |slices: &[SliceAxis]| Type { shape: slices.iter().map(|slice| slice.len).collect(), dtype };
+        match &op {
+            Op::Reshape => {
+                let within = self.ty(operands[0]).shape.clone();
+                let is_long = |&(_, &extent): &(usize, &usize)| extent != 1;
+                let kept = |shape: &Shape| shape.iter().copied().filter(|&extent| extent != 1).collect::<Vec<_>>();
+                let is_one_whole = shape.iter().zip(slices).all(|(&extent, slice)| extent != 1 || slice.len == 1);
+                if kept(&shape) != kept(&within) || !is_one_whole {
+                    return None;
+                }
+                let mut long = slices.iter().zip(&*shape).filter(|(_, extent)| **extent != 1).map(|(slice, _)| *slice);
+                let mut inner: Vec<SliceAxis> = within.iter().map(|&extent| whole(extent)).collect();
+                for (axis, _) in within.iter().enumerate().filter(is_long) {
+                    inner[axis] = long.next()?;
+                }
+                let smaller = self.sliced_product(operands[0], &inner, &sliced(&inner))?;
+                Some(self.node(op, [smaller].as_slice().into(), ty.clone()))
+            }
+            Op::Permute(axes) => {
+                let mut inner = slices.to_vec();
+                axes.iter().zip(slices).for_each(|(&axis, slice)| inner[axis] = *slice);
+                let smaller = self.sliced_product(operands[0], &inner, &sliced(&inner))?;
+                Some(self.node(op, [smaller].as_slice().into(), ty.clone()))
+            }
+            &Op::Contract { batch, contracted } => {
+                let free = self.ty(operands[0]).shape.len() - contracted;
+                let of_a = slices[..free].to_vec();
+                let of_b = [&slices[..batch], &slices[free..]].concat();
+                let mut smaller = Operands::new();
+                for (operand, mut slices) in operands.into_iter().zip([of_a, of_b]) {
+                    let shape = &self.ty(operand).shape;
+                    slices.extend(shape[shape.len() - contracted..].iter().map(|&len| whole(len)));
+                    let ty = Type { shape: slices.iter().map(|slice| slice.len).collect(), ..*self.ty(operand) };
+                    smaller.push(self.node(Op::Slice(slices.into()), [operand].as_slice().into(), ty));
+                }
+                Some(self.node(op, smaller, ty.clone()))
+            }
+            _ => None,
+        }
     }
 
     /// The sum over batch axes of a product that nobody else reads: of one product, with these axes among the summed ones.
