@@ -25,6 +25,7 @@ mod scan;
 mod scatter;
 mod slice;
 mod sort;
+mod sources;
 
 pub use ceilings::{copy, multiply_add_rate};
 use executable::CpuExecutable;

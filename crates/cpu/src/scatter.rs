@@ -1,8 +1,8 @@
 //! Scatter: a copy of the base with updates added or set, in row-major order of the updates.
 
 use crate::address::{Strided, runs};
-use crate::block::{indices, position};
 use crate::slice::{Slice, SliceMut, Typed, with_slice};
+use crate::sources::{indices, position};
 use gradus_ir::op::ScatterMode;
 use gradus_ir::plan::{Instruction, Kernel};
 use gradus_ir::real::Int;
