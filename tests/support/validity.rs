@@ -276,7 +276,7 @@ impl Check<'_> {
             }
             Family::Reduce { axes } if store.per_row => {
                 let split = space.len() - axes;
-                if self.kernel.row_len() != 1 && !expression.per_row(loads, split)[store.register] {
+                if self.kernel.row_len() != 1 && !expression.per_row(|load| &loads[load].view, split)[store.register] {
                     return wrong("a row has more than one of it");
                 }
                 space[..split].iter().product()

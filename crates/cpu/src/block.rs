@@ -43,6 +43,8 @@ pub(crate) struct Program {
     may_splat: Vec<bool>,
     /// The length of rows that may be used so.
     row: Option<usize>,
+    /// Registers that are the same along the last axis of the space.
+    of_rows: Vec<bool>,
     /// The pair of instructions that a register is computed by, itself and one that it alone reads.
     pairs: Vec<Option<Pair>>,
     /// The output that a register is written straight to.
@@ -212,9 +214,24 @@ impl Program {
         let needs = needs.collect();
         let (homes, space, asked) = (Homes::default(), space.clone(), asked.to_vec());
         let whole = Steps::default();
+        let last = space.len().saturating_sub(1);
+        let of_rows = expression.per_row(|load| &loads[load].source.view, last);
         let row = loads.iter().find_map(|load| load.strided.row());
-        let mut program =
-            Program { instructions, space, loads, needs, homes, may_splat, row, pairs, direct, copied, asked, whole };
+        let mut program = Program {
+            instructions,
+            space,
+            loads,
+            needs,
+            homes,
+            may_splat,
+            row,
+            of_rows,
+            pairs,
+            direct,
+            copied,
+            asked,
+            whole,
+        };
         let whole = program.steps(|_| true);
         program.share_memory([&whole]);
         Program { whole, ..program }
@@ -349,17 +366,6 @@ impl Program {
         Operand { values: memory(home.piece).slice().range(at, len), rows: None }
     }
 
-    /// Whether a register is a load that has the same element all along the space's last axis.
-    fn is_same_along_rows(&self, register: Register) -> bool {
-        match self.instructions[register].0 {
-            Instruction::Load(load) => {
-                let view = &self.loads[load].source.view;
-                view.axes.last().is_some_and(|axis| axis.stride == 0 && axis.guard.is_none())
-            }
-            _ => false,
-        }
-    }
-
     /// Evaluates a block. Outputs are written to `outs`, each as long as the block; on entry an output that is updated in
     /// place holds what it replaces.
     pub(crate) fn evaluate(
@@ -474,7 +480,7 @@ impl Program {
             Instruction::Gather { load, axis, index } => {
                 let source = operands.load(*load).expect("a gathered buffer is never updated in place");
                 let view = &self.loads[*load].source.view;
-                let index = Index { values: previous(*index).values, is_of_rows: self.is_same_along_rows(*index) };
+                let index = Index { values: previous(*index).values, is_of_rows: self.of_rows[*index] };
                 return from_memory(source, out, |out| {
                     gather(source, view, *axis, index, &self.space, block.start, out)
                 });
@@ -536,10 +542,9 @@ fn is_exact(instruction: &Instruction) -> bool {
 fn from_memory<R>(source: Slice<'_>, target: SliceMut<'_>, fill: impl FnOnce(SliceMut<'_>) -> R) -> R {
     match (source, target) {
         (Slice::F16(_), SliceMut::F32(wide)) => {
-            let mut narrow = [f16::ZERO; BLOCK_OF_ROWS];
-            let narrow = &mut narrow[..wide.len()];
-            let filled = fill(SliceMut::F16(narrow));
-            loops::copy(Slice::F16(narrow), SliceMut::F32(wide));
+            let mut narrow = vec![f16::ZERO; wide.len()];
+            let filled = fill(SliceMut::F16(&mut narrow));
+            loops::copy(Slice::F16(&narrow), SliceMut::F32(wide));
             filled
         }
         (_, target) => fill(target),

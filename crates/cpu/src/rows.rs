@@ -347,7 +347,7 @@ impl<'k> Splitter<'k> {
         Splitter {
             kernel,
             split,
-            is_per_row: kernel.expression.per_row(&kernel.loads, split),
+            is_per_row: kernel.expression.per_row(|load| &kernel.loads[load].view, split),
             depth: kernel.expression.passes(),
             elements: Expression::default(),
             per_row: Expression::default(),

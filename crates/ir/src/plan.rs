@@ -270,10 +270,11 @@ impl Expression {
         passes
     }
 
-    /// For each register, whether it is the same along a row of the axes from `split` on, to judge by what it is made of.
-    pub fn per_row(&self, loads: &[Load], split: usize) -> Vec<bool> {
+    /// For each register, whether it is the same along a row of the axes from `split` on, to judge by what it is made of and by
+    /// the loads' views.
+    pub fn per_row<'v>(&self, view: impl Fn(usize) -> &'v View, split: usize) -> Vec<bool> {
         let stands = |load: usize| {
-            let rest = loads[load].view.axes.get(split..).unwrap_or_default();
+            let rest = view(load).axes.get(split..).unwrap_or_default();
             rest.iter().all(|axis| axis.stride == 0 && axis.guard.is_none())
         };
         let mut per_row: Vec<bool> = Vec::with_capacity(self.instructions.len());

@@ -231,7 +231,7 @@ fn combining(kernel: &Kernel, split: usize, reductions: &[Register], partials: &
         loads.push(Load { view, ..*load });
     }
     let mut expression = Expression::default();
-    let per_row = kernel.expression.per_row(&kernel.loads, split);
+    let per_row = kernel.expression.per_row(|load| &kernel.loads[load].view, split);
     let mut places = vec![Register::MAX; per_row.len()];
     for (register, (instruction, dtype)) in kernel.expression.instructions.iter().enumerate() {
         if !per_row[register] {

@@ -98,7 +98,7 @@ impl Registers {
     fn of(program: &RowProgram<'_>, split: usize) -> Registers {
         let kernel = program.kernel;
         let mut registers = Registers {
-            per_row: kernel.expression.per_row(&kernel.loads, split),
+            per_row: kernel.expression.per_row(|load| &kernel.loads[load].view, split),
             passes: kernel.expression.passes(),
             needed: kernel.expression.needed(kernel.outputs.iter().map(|store| store.register)),
             held: vec![None; kernel.expression.instructions.len()],

@@ -199,7 +199,8 @@ impl Fuser<'_> {
             return None;
         }
         let expression = &group.expression;
-        let (passes, per_row) = (expression.passes(), expression.per_row(&group.loads, group.split()));
+        let (passes, per_row) =
+            (expression.passes(), expression.per_row(|load| &group.loads[load].view, group.split()));
         let is_reduced = |r: Register| group.axes.is_some() && per_row[r] && passes[r] > 0;
         let mut needed: HashSet<Register> = HashSet::new();
         let mut open = vec![computed.register];
