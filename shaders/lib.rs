@@ -51,6 +51,16 @@ files! {
     SORT_COUNT = "sort_count.wgsl";
     /// A row put into the order of a digit.
     SORT_MOVE = "sort_move.wgsl";
+    /// A tile put into the order of a few bits, by a workgroup.
+    SORT_TILE = "sort_tile.wgsl";
+    /// The order of rows that are a tile each.
+    SORT_ROW = "sort_row.wgsl";
+    /// How often each digit occurs in each tile of a row.
+    SORT_TILE_COUNT = "sort_tile_count.wgsl";
+    /// How often it occurs in the tiles before, in a group of these.
+    SORT_TILE_GROUP = "sort_tile_group.wgsl";
+    /// Tiles put into the order of a digit.
+    SORT_TILE_MOVE = "sort_tile_move.wgsl";
     /// Attention, an invocation per query.
     ATTENTION = "attention.wgsl";
     /// Cotangents of attention, an invocation per query, key or value.

@@ -1,16 +1,18 @@
 // Matrix products of f16, summed up in f32, by units of GPUs that multiply small matrices: a workgroup of four subgroups of
 // 32 invocations computes 128 rows by 128 columns, 32 places of the summed axis at a time; each subgroup 64 by 64 of these,
-// as cooperative matrices of 16 by 16. While a step is computed, each invocation loads for the next one: of either operand
-// twice four lines at four places.
+// as cooperative matrices of 16 by 16. For each step an invocation loads, of either operand, twice four lines at four places,
+// while the others of its workgroup may still be computing the step before, and other workgroups are: what it would load
+// earlier, it had to hold in registers, which the sums need.
 //
 // What is multiplied passes through workgroup memory as it lies in the buffers: line after line of 32 places, or place after
 // place of 128 lines. Matrices are variables of their own, and what is done with them stands there one by one: loops that
 // drivers do not unroll take a third longer, and so do structs of matrices.
 //
-// The summed axis is cut into segments, whose results a second kernel adds up.
+// The summed axis is cut into segments, whose results a second kernel adds up. A driver that knows how many steps a segment
+// has takes a fifth less.
 //
-// Hooks and types: as in matmul_subgroup.wgsl, but for `mad`; what those of the operands give are numbers of f16. Constants:
-// A_ALONG_K and B_ALONG_K, as in matmul_tiled.wgsl; WHOLE_STEPS, whether every segment ends with a step.
+// Hooks and types: as in matmul_subgroup.wgsl, but for `mad`; those of the operands give `Halves`. Constants:
+// A_ALONG_K, B_ALONG_K, EVEN_SEGMENTS and WHOLE_STEPS, as in matmul_tiled.wgsl.
 
 alias Halves = array<vec4<f16>, 4>;
 alias Left = coop_mat16x16<f16, A>;
@@ -39,10 +41,17 @@ fn chunk(invocation: u32, turn: u32, along_k: bool) -> vec2<u32> {
     );
 }
 
-// Four lines at four places, or the other way round, as they lie in workgroup memory; `k` is the first place.
-fn halves(q: Quad, k: u32, end: u32, step_end: u32, along_k: bool) -> Halves {
-    var h = Halves(vec4<f16>(q[0]), vec4<f16>(q[1]), vec4<f16>(q[2]), vec4<f16>(q[3]));
-    // Zeros where the segment has ended.
+fn transposed_halves(h: Halves) -> Halves {
+    return Halves(
+        vec4(h[0].x, h[1].x, h[2].x, h[3].x), vec4(h[0].y, h[1].y, h[2].y, h[3].y),
+        vec4(h[0].z, h[1].z, h[2].z, h[3].z), vec4(h[0].w, h[1].w, h[2].w, h[3].w),
+    );
+}
+
+// Four lines at four places, or the other way round, as they lie in workgroup memory, with zeros where the segment has
+// ended; `k` is the first place.
+fn halves(loaded: Halves, k: u32, end: u32, step_end: u32, along_k: bool) -> Halves {
+    var h = loaded;
     if !WHOLE_STEPS && step_end > end {
         let zero = vec4<f16>();
         let exists = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(end);
@@ -61,24 +70,29 @@ fn halves(q: Quad, k: u32, end: u32, step_end: u32, along_k: bool) -> Halves {
     return h;
 }
 
+// Four places from this one on, as far as there are so many.
+fn four_places(k: u32) -> vec4<u32> {
+    return select(four_from(k, inner_size()), vec4(k) + vec4(0u, 1u, 2u, 3u), WHOLE_STEPS);
+}
+
 fn fetch_a(lines: Parts, first: u32, four: u32, end: u32) -> Halves {
     let k = first + 4u * four;
-    let p = four_from(k, inner_size());
-    var quad = quad_a(lines, Parts(a_place(p.x), a_place(p.y), a_place(p.z), a_place(p.w)));
+    let p = four_places(k);
+    var h = quad_a(lines, Parts(a_place(p.x), a_place(p.y), a_place(p.z), a_place(p.w)));
     if !A_ALONG_K {
-        quad = transposed(quad);
+        h = transposed_halves(h);
     }
-    return halves(quad, k, end, first + DEPTH, A_ALONG_K);
+    return halves(h, k, end, first + DEPTH, A_ALONG_K);
 }
 
 fn fetch_b(lines: Parts, first: u32, four: u32, end: u32) -> Halves {
     let k = first + 4u * four;
-    let p = four_from(k, inner_size());
-    var quad = quad_b(lines, Parts(b_place(p.x), b_place(p.y), b_place(p.z), b_place(p.w)));
+    let p = four_places(k);
+    var h = quad_b(lines, Parts(b_place(p.x), b_place(p.y), b_place(p.z), b_place(p.w)));
     if !B_ALONG_K {
-        quad = transposed(quad);
+        h = transposed_halves(h);
     }
-    return halves(quad, k, end, first + DEPTH, B_ALONG_K);
+    return halves(h, k, end, first + DEPTH, B_ALONG_K);
 }
 
 fn put_a(at: vec2<u32>, h: Halves) {
@@ -185,28 +199,21 @@ fn main(
     var sums33 = Sums();
     let begin = part * segment();
     let end = min(begin + segment(), inner_size());
-    var next_a_first = Halves();
-    var next_a_second = Halves();
-    var next_b_first = Halves();
-    var next_b_second = Halves();
-    if begin < end {
-        next_a_first = fetch_a(a_first_lines, begin, a_first.y, end);
-        next_a_second = fetch_a(a_second_lines, begin, a_second.y, end);
-        next_b_first = fetch_b(b_first_lines, begin, b_first.y, end);
-        next_b_second = fetch_b(b_second_lines, begin, b_second.y, end);
-    }
-    for (var first = begin; first < end; first += DEPTH) {
-        workgroupBarrier();
-        put_a(a_first, next_a_first);
-        put_a(a_second, next_a_second);
-        put_b(b_first, next_b_first);
-        put_b(b_second, next_b_second);
-        workgroupBarrier();
-        // After the last step, elements that are there are loaded once more: a branch would take longer.
-        if WHOLE_STEPS || first + DEPTH < end {
-            next_a_first = fetch_a(a_first_lines, first + DEPTH, a_first.y, end);
-            next_a_second = fetch_a(a_second_lines, first + DEPTH, a_second.y, end);
+    for (var step = 0u; step < segment(); step += DEPTH) {
+        let first = begin + step;
+        if !EVEN_SEGMENTS && first >= end {
+            break;
         }
+        let a_halves = fetch_a(a_first_lines, first, a_first.y, end);
+        let more_a_halves = fetch_a(a_second_lines, first, a_second.y, end);
+        let b_halves = fetch_b(b_first_lines, first, b_first.y, end);
+        let more_b_halves = fetch_b(b_second_lines, first, b_second.y, end);
+        workgroupBarrier();
+        put_a(a_first, a_halves);
+        put_a(a_second, more_a_halves);
+        put_b(b_first, b_halves);
+        put_b(b_second, more_b_halves);
+        workgroupBarrier();
         {
             let a0 = left(my_row, 0u);
             let a1 = left(my_row + 16u, 0u);
@@ -232,10 +239,6 @@ fn main(
             sums31 = coopMultiplyAdd(a3, b1, sums31);
             sums32 = coopMultiplyAdd(a3, b2, sums32);
             sums33 = coopMultiplyAdd(a3, b3, sums33);
-        }
-        if WHOLE_STEPS || first + DEPTH < end {
-            next_b_first = fetch_b(b_first_lines, first + DEPTH, b_first.y, end);
-            next_b_second = fetch_b(b_second_lines, first + DEPTH, b_second.y, end);
         }
         {
             let a0 = left(my_row, 16u);

@@ -7,7 +7,9 @@
 //
 // Hooks and types: as in matmul_subgroup.wgsl. Constants: SIDE, how many invocations of a team stand along each side of a
 // tile: 8 or 16; QUADS, how many times four results each has along a side: 1 or 2; A_ALONG_K and B_ALONG_K, whether
-// neighbours along the summed axis are neighbours in memory, so that neighbouring invocations load them.
+// neighbours along the summed axis are neighbours in memory, so that neighbouring invocations load them; EVEN_SEGMENTS, whether
+// all segments are equally long, so that drivers know how many steps there are where `segment()` is a number; WHOLE_STEPS,
+// whether each of them ends with a step.
 
 const TILE = 4u * SIDE * QUADS;
 // Vectors of four lines, and places of the summed axis, that a tile of an operand has.
@@ -27,12 +29,15 @@ fn slot(place: u32, chunk: u32) -> u32 {
 
 // Four lines of an operand at four places from k on, by places; zeros from `end` on.
 fn fetch(is_b: bool, lines: Parts, k: u32, end: u32) -> Quad {
-    let places = four_from(k, inner_size());
+    let places = select(four_from(k, inner_size()), vec4(k) + vec4(0u, 1u, 2u, 3u), WHOLE_STEPS);
     var quad: Quad;
     if is_b {
         quad = transposed(quad_b(lines, Parts(b_place(places.x), b_place(places.y), b_place(places.z), b_place(places.w))));
     } else {
         quad = transposed(quad_a(lines, Parts(a_place(places.x), a_place(places.y), a_place(places.z), a_place(places.w))));
+    }
+    if WHOLE_STEPS {
+        return quad;
     }
     let zero = Vector();
     return Quad(
@@ -123,12 +128,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     var sums1 = Quad();
     var sums2 = Quad();
     var sums3 = Quad();
-    let end = min((part + 1u) * segment(), inner_size());
+    let begin = part * segment();
+    let end = min(begin + segment(), inner_size());
     var next = Quad();
-    if part * segment() < end {
-        next = fetch(is_b, lines, part * segment() + place, end);
+    if begin < end {
+        next = fetch(is_b, lines, begin + place, end);
     }
-    for (var first = part * segment(); first < end; first += DEPTH) {
+    for (var step = 0u; step < segment(); step += DEPTH) {
+        let first = begin + step;
+        if !EVEN_SEGMENTS && first >= end {
+            break;
+        }
         workgroupBarrier();
         if is_b {
             b_tile[slot(place, chunk)] = next[0];
@@ -142,7 +152,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             a_tile[slot(place + 3u, chunk)] = next[3];
         }
         workgroupBarrier();
-        if first + DEPTH < end {
+        if select(first + DEPTH < end, step + DEPTH < segment(), EVEN_SEGMENTS) {
             next = fetch(is_b, lines, first + DEPTH + place, end);
         }
         for (var k = 0u; k < DEPTH / TEAMS; k++) {

@@ -22,7 +22,7 @@ fn carriable(dtype: DType, len: usize, seed: u64, nan: bool) -> Data {
 
 /// Shapes and the axis to go along: nothing at all, one element, lengths around blocks and parts, long and short lines, many
 /// and few of them.
-const LINES: [(&[usize], usize); 16] = [
+const LINES: [(&[usize], usize); 18] = [
     (&[0], 0),
     (&[3, 0, 2], 1),
     (&[0, 4], 1),
@@ -35,6 +35,8 @@ const LINES: [(&[usize], usize); 16] = [
     (&[1500], 0),
     (&[3, 700], 1),
     (&[700, 3], 0),
+    (&[2048, 2], 0),
+    (&[2, 2100], 1),
     (&[4, 5, 6], 0),
     (&[4, 5, 6], 1),
     (&[4, 5, 6], 2),

@@ -58,7 +58,7 @@ fn skeletons_with_identity_hooks() {
         fn load_b(batch: u32, column: u32, k: u32) -> f32 { return data[column + k]; }
         fn store(part: u32, batch: u32, row: u32, column: u32, sum: f32) { data[row * 3u + column] = sum; }\n";
     let quads = "alias Element = f32; const ROW_GROUPS = 4u; const A_NEIGHBOURS = true;
-        const SIDE = 8u; const QUADS = 2u; const WHOLE_STEPS = false; const A_ALONG_K = true; const B_ALONG_K = false;
+        const SIDE = 8u; const QUADS = 2u; const EVEN_SEGMENTS = false; const WHOLE_STEPS = false; const A_ALONG_K = true; const B_ALONG_K = false;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
         fn a_line(batch: u32, row: u32) -> Part { return Part(row, 1u); } fn a_place(k: u32) -> Part { return Part(k, 1u); }
@@ -98,6 +98,26 @@ fn skeletons_with_identity_hooks() {
         fn store_count(row: u32, value: u32, part: u32, count: u32) { data[value] = f32(count); }
         fn place_of(row: u32, value: u32, part: u32) -> u32 { return u32(data[value]); }
         fn put(row: u32, k: u32, place: u32) { data[row * 20u + place] = f32(k); }\n";
+    let tiles = "alias Element = f32;
+        fn rows() -> u32 { return 10u; } fn row_size() -> u32 { return 5000u; } fn parts() -> u32 { return 3u; }
+        fn groups() -> u32 { return 2u; } fn group_size() -> u32 { return 2u; } fn bits() -> u32 { return 32u; }
+        fn shift() -> u32 { return 8u; } fn index(row: u32, k: u32) -> u32 { return k; }
+        fn key(row: u32, k: u32) -> u32 { return ordered_f32(data[row * 5000u + k]); }
+        fn digit(row: u32, k: u32) -> u32 { return (key(row, k) >> shift()) & 255u; }
+        fn count(row: u32, tile: u32, digit: u32) -> u32 { return u32(data[digit]); }
+        fn total(row: u32, group: u32, digit: u32) -> u32 { return u32(data[digit]); }
+        fn store(row: u32, place: u32, k: u32) { data[row * 5000u + place] = f32(k); }
+        fn store_count(row: u32, tile: u32, digit: u32, count: u32) { data[digit] = f32(count); }
+        fn store_total(row: u32, group: u32, digit: u32, count: u32) { data[digit] = f32(count); }
+        fn put(row: u32, place: u32, key: u32, index: u32) { data[row * 5000u + place] = f32(index); }\n";
+    for (name, skeleton, library) in [
+        ("sort_row", shaders::SORT_ROW, shaders::SORT_TILE),
+        ("sort_tile_count", shaders::SORT_TILE_COUNT, ""),
+        ("sort_tile_group", shaders::SORT_TILE_GROUP, ""),
+        ("sort_tile_move", shaders::SORT_TILE_MOVE, shaders::SORT_TILE),
+    ] {
+        check(name, &[SCALAR, SIZES, best, &libraries(), library, skeleton, tiles]);
+    }
     let attention = "@compute @workgroup_size(WORKGROUP)
         fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
             attend(invocation(id, lane));
@@ -127,7 +147,10 @@ fn skeletons_with_identity_hooks() {
     );
     check("pairs", &[shaders::PAIRS]);
     let enable = "enable f16;\nenable wgpu_cooperative_matrix;\n";
-    check("matmul_cooperative", &[enable, SCALAR, SIZES, best, &libraries(), shaders::MATMUL_COOPERATIVE, quads]);
+    let halves = quads
+        .replace("Quad { return Quad(); }", "Halves { return Halves(); }")
+        .replace("Quad { return transposed(Quad()); }", "Halves { return transposed_halves(Halves()); }");
+    check("matmul_cooperative", &[enable, SCALAR, SIZES, best, &libraries(), shaders::MATMUL_COOPERATIVE, &halves]);
     let together = "alias Element = f32; fn member_of(group: u32) -> Member { return Member(0u, 0u, 100u); }
         fn element(member: u32, i: u32) { data[i] = f32(member); }\n";
     let skeletons: [(&str, &str, &[&str]); 17] = [

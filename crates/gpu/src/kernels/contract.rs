@@ -15,6 +15,9 @@ use std::fmt::Write;
 /// Places of the summed axis that a step of a product by cooperative matrices takes.
 const COOPERATIVE_DEPTH: usize = 32;
 
+/// Elements of an operand that a step of a tiled product takes.
+const TILE_OF_OPERAND: usize = 2048;
+
 /// Workgroup memory of a product by cooperative matrices.
 const COOPERATIVE_BYTES: u32 = 2 * 1280 * 8 + 256 * 16;
 
@@ -123,6 +126,7 @@ pub(super) fn compile(
     let tiles = batches * rows.div_ceil(high) * columns.div_ceil(wide);
     let shortest = tiling.shortest(compiler.tuning, tiles);
     let (parts, segment) = reduce::parts(compiler.tuning.busy / tiling.invocations(), tiles, inner, shortest);
+    let segment = if parts == 1 { inner } else { segment };
     // Parts are stored as they are; the expression is applied to their sum.
     let partial = (parts > 1).then(|| compiler.add_buffer(dtype, parts * results));
 
@@ -156,20 +160,22 @@ pub(super) fn compile(
                 a.add_element(&mut module, "a", "row");
                 b.add_element(&mut module, "b", "column");
             }
-            Tiling::Tiled { .. } | Tiling::Cooperative => {
-                if let Tiling::Tiled { side, quads } = tiling {
-                    module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
-                } else {
-                    // No buffer need have f16: operands may be rounded to it here.
-                    module.enable("f16");
-                    module.enable("wgpu_cooperative_matrix");
-                    let whole = [inner, segment].iter().all(|size| size.is_multiple_of(COOPERATIVE_DEPTH));
-                    module.add(&format!("const WHOLE_STEPS = {whole};"));
-                }
+            Tiling::Tiled { side, quads } => {
+                module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
+                add_steps(&mut module, [inner, segment], TILE_OF_OPERAND / (4 * side * quads));
                 for (name, operand) in [("a", &a), ("b", &b)] {
-                    let along_k = operand.is_along_k();
-                    module.add(&format!("const {}_ALONG_K = {along_k};", name.to_uppercase()));
+                    add_along_k(&mut module, name, operand);
                     operand.add_quad(&mut module, name, operand.vectors(), 4);
+                }
+            }
+            Tiling::Cooperative => {
+                // No buffer need have f16: operands may be rounded to it here.
+                module.enable("f16");
+                module.enable("wgpu_cooperative_matrix");
+                add_steps(&mut module, [inner, segment], COOPERATIVE_DEPTH);
+                for (name, operand) in [("a", &a), ("b", &b)] {
+                    add_along_k(&mut module, name, operand);
+                    operand.add_halves(&mut module, name);
                 }
             }
             Tiling::Subgroup { row_groups } => {
@@ -211,6 +217,18 @@ pub(super) fn compile(
     let whole = compiler.add_buffer(dtype, results);
     super::compile(compiler, &reduce::sum_of_parts(partial, parts, results, dtype, whole))?;
     super::compile(compiler, &epilogue(kernel, whole))
+}
+
+/// Says whether all segments are equally long, and whether each of them ends with a step.
+fn add_steps(module: &mut Module<'_>, [inner, segment]: [usize; 2], depth: usize) {
+    let are_even = inner.is_multiple_of(segment.max(1));
+    let are_whole = inner.is_multiple_of(depth) && segment.is_multiple_of(depth);
+    module.add(&format!("const EVEN_SEGMENTS = {are_even};\nconst WHOLE_STEPS = {are_whole};"));
+}
+
+/// Says whether neighbours along the summed axis are neighbours in memory.
+fn add_along_k(module: &mut Module<'_>, name: &str, operand: &Operand) {
+    module.add(&format!("const {}_ALONG_K = {};", name.to_uppercase(), operand.is_along_k()));
 }
 
 /// Stores what there is of four columns, one by one.

@@ -69,10 +69,17 @@ impl Operand {
 
     /// Whether what is computed are numbers of f16, widened to f32.
     pub(super) fn is_half(&self) -> bool {
+        self.half().is_some()
+    }
+
+    /// The register of f16 of which the result is widened, if it is.
+    fn half(&self) -> Option<Register> {
         let instructions = &self.kernel.expression.instructions;
         match instructions.last() {
-            Some(&(Instruction::Cast(from), DType::F32)) => instructions[from].1 == DType::F16,
-            _ => false,
+            Some(&(Instruction::Cast(from), DType::F32)) => {
+                Some(from).filter(|from| instructions[*from].1 == DType::F16)
+            }
+            _ => None,
         }
     }
 
@@ -118,10 +125,20 @@ impl Operand {
     /// Adds the hooks that load sixteen elements, as these vectors: of four lines at four places of the contracted axes.
     /// Only the first `lines` of the four are needed.
     pub(super) fn add_quad(&self, module: &mut Module<'_>, name: &str, vectors: Vectors, lines: usize) {
+        self.add_quad_of(module, name, vectors, lines, &Sixteen { register: self.last(), dtype: self.dtype() });
+    }
+
+    /// The same, as the numbers of f16 that are widened ([`Operand::is_half`]).
+    pub(super) fn add_halves(&self, module: &mut Module<'_>, name: &str) {
+        let register = self.half().unwrap_or(self.last());
+        self.add_quad_of(module, name, self.vectors(), 4, &Sixteen { register, dtype: DType::F16 });
+    }
+
+    fn add_quad_of(&self, module: &mut Module<'_>, name: &str, vectors: Vectors, lines: usize, result: &Sixteen) {
         self.add_part(module, &format!("{name}_line"), &[(0, "batch"), (1, "line")], self.maps[0].offset);
         self.add_part(module, &format!("{name}_place"), &[(2, "k")], 0);
         let (register, buffer, dtype) = self.load();
-        self.add_of(module, name, register, dtype);
+        self.add_of(module, name, register, dtype, result);
         let of = |four: String| format!("of_{name}({four})");
         let vector = format!("vec4<{}>", stored(dtype));
         let value = match vectors {
@@ -130,19 +147,19 @@ impl Operand {
                 let at = |line: usize, place: usize| format!("{name}_at(lines[{line}], places[{place}])");
                 let line =
                     |line: usize| of(format!("{vector}({})", [0, 1, 2, 3].map(|place| at(line, place)).join(", ")));
-                quad(lines, line)
+                result.quad(lines, line)
             }
             along => {
                 let element = module.vectors(Slot::Plan(buffer), dtype);
                 let read =
                     |line: usize, place: usize| of(element(&format!("(lines[{line}].x + places[{place}].x) / 4u")));
                 match along {
-                    Vectors::Free => format!("transposed({})", quad(4, |place| read(0, place))),
-                    _ => quad(lines, |line| read(line, 0)),
+                    Vectors::Free => format!("{}({})", result.transposed(), result.quad(4, |place| read(0, place))),
+                    _ => result.quad(lines, |line| read(line, 0)),
                 }
             }
         };
-        module.function(&format!("quad_{name}(lines: Parts, places: Parts) -> Quad"), &value);
+        module.function(&format!("quad_{name}(lines: Parts, places: Parts) -> {}", result.name()), &value);
     }
 
     /// The register of the only load, the buffer that it reads, and their dtype.
@@ -189,36 +206,71 @@ impl Operand {
     }
 
     /// Adds what is computed of four elements.
-    fn add_of(&self, module: &mut Module<'_>, name: &str, load: Register, dtype: DType) {
-        let last = self.kernel.expression.instructions.len() - 1;
+    fn add_of(&self, module: &mut Module<'_>, name: &str, load: Register, dtype: DType, result: &Sixteen) {
+        let raw = stored_at(dtype, Width::Vector);
+        let signature = format!("of_{name}(raw: {raw}) -> {}", result.vector());
+        if result.register == load && result.dtype == dtype && dtype == DType::F16 {
+            return module.function(&signature, "raw");
+        }
         let evaluate = |module: &mut Module<'_>, body: &mut String| {
-            let emit = |r: Register| if r == load { Emit::Given(from_stored("raw", dtype)) } else { Emit::Compute };
+            let emit = |r: Register| match r {
+                _ if r == load => Emit::Given(from_stored("raw", dtype)),
+                _ if r > result.register => Emit::Skip,
+                _ => Emit::Compute,
+            };
             let place = Place { coordinates: &[], flat: None, extents: &[] };
             expression::evaluate(module, body, &self.kernel, emit, &self.maps, &place);
-            let _ = write!(body, "    return {};\n}}", to_stored(&format!("r{last}"), self.dtype()));
+            let _ = write!(body, "    return {};\n}}", to_stored(&format!("r{}", result.register), result.dtype));
         };
         match module.width() {
             Width::Vector => {
-                let mut body = format!("fn of_{name}(raw: {}) -> Vector {{\n", stored_at(dtype, Width::Vector));
+                let mut body = format!("fn {signature} {{\n");
                 evaluate(module, &mut body);
                 module.add(&body);
             }
             Width::Scalar => {
-                let mut body = format!("fn of_one_{name}(raw: {}) -> Element {{\n", stored(dtype));
+                let element = stored(result.dtype);
+                let mut body = format!("fn of_one_{name}(raw: {}) -> {element} {{\n", stored(dtype));
                 evaluate(module, &mut body);
                 module.add(&body);
                 let four = ["x", "y", "z", "w"].map(|lane| format!("of_one_{name}(raw.{lane})")).join(", ");
-                module.function(
-                    &format!("of_{name}(raw: {}) -> Vector", stored_at(dtype, Width::Vector)),
-                    &format!("Vector({four})"),
-                );
+                module.function(&signature, &format!("{}({four})", result.vector()));
             }
         }
     }
+
+    /// The register of the result.
+    fn last(&self) -> Register {
+        self.kernel.expression.instructions.len() - 1
+    }
 }
 
-/// Four vectors, of which those after the first `count` are not needed.
-fn quad(count: usize, vector: impl Fn(usize) -> String) -> String {
-    let one = |i: usize| if i < count { vector(i) } else { "Vector()".into() };
-    format!("Quad({})", [0, 1, 2, 3].map(one).join(", "))
+/// Sixteen elements as four vectors: of a register, as this dtype.
+struct Sixteen {
+    register: Register,
+    dtype: DType,
+}
+
+impl Sixteen {
+    fn is_half(&self) -> bool {
+        self.dtype == DType::F16
+    }
+
+    fn name(&self) -> &'static str {
+        if self.is_half() { "Halves" } else { "Quad" }
+    }
+
+    fn transposed(&self) -> &'static str {
+        if self.is_half() { "transposed_halves" } else { "transposed" }
+    }
+
+    fn vector(&self) -> &'static str {
+        if self.is_half() { "vec4<f16>" } else { "Vector" }
+    }
+
+    /// All four, of which those after the first `count` are not needed.
+    fn quad(&self, count: usize, vector: impl Fn(usize) -> String) -> String {
+        let one = |i: usize| if i < count { vector(i) } else { format!("{}()", self.vector()) };
+        format!("{}({})", self.name(), [0, 1, 2, 3].map(one).join(", "))
+    }
 }

@@ -1,4 +1,7 @@
-//! Sorts: short rows by counting, long ones by one digit after the other (radix sort, from the lowest digit on).
+//! Sorts: short rows by counting, long ones by one digit after the other (radix sort, from the lowest digit on): by tiles in
+//! workgroup memory, or by parts of which an invocation has one.
+
+mod tiles;
 
 use super::lines::Lines;
 use super::{only_output, scan};
@@ -69,7 +72,12 @@ struct Sorted {
 
 impl Sort {
     fn compile(&self, compiler: &mut Compiler<'_>) -> Result<()> {
-        if self.row <= compiler.tuning.counted_row { self.short(compiler) } else { self.by_digits(compiler) }
+        match () {
+            () if self.row <= compiler.tuning.counted_row => self.short(compiler),
+            () if !tiles::fit(compiler) => self.by_digits(compiler),
+            () if self.row <= tiles::TILE => self.in_a_tile(compiler),
+            () => self.by_tiles(compiler),
+        }
     }
 
     /// Adds `key(row, k)`, a word that compares as an element of the operand does.
@@ -84,20 +92,33 @@ impl Sort {
         self.operand.add_hook(module, ("key", "u32"), (0, self.dtype), key);
     }
 
+    /// The same for a pass over what another one has left, if there was one; there is a hook `row_size()`.
+    fn add_keys(&self, module: &mut Module<'_>, from: Option<Sorted>) {
+        let Some(from) = from else { return self.add_key(module) };
+        let keys = module.bind(Slot::Plan(from.keys), "u32", Access::Read);
+        module.function("key(row: u32, k: u32) -> u32", &format!("{keys}[row * row_size() + k]"));
+    }
+
     fn short(&self, compiler: &mut Compiler<'_>) -> Result<()> {
         let elements = self.rows * self.row;
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
             let mut module = shader.module(Width::Scalar, baked);
-            let array = module.bind(Slot::Plan(self.output), stored(DType::I32), Access::ReadWrite);
-            let (size, row) = (module.count(elements), module.size(self.row as i64));
+            let size = module.count(elements);
             module.function("size() -> u32", &size);
-            module.function("row_size() -> u32", &row);
-            self.add_key(&mut module);
-            let store = format!("{array}[row * row_size() + place] = i32(k);");
-            module.add(&format!("fn store(row: u32, place: u32, k: u32) {{\n    {store}\n}}"));
+            self.add_row(&mut module);
             shader.finish(module, gradus_shaders::SORT_SHORT)
         };
         compiler.launch("sort", linear(elements, compiler.tuning.workgroup), generate)
+    }
+
+    /// Adds the hooks of a launch that sorts whole rows.
+    fn add_row(&self, module: &mut Module<'_>) {
+        let array = module.bind(Slot::Plan(self.output), stored(DType::I32), Access::ReadWrite);
+        let row = module.size(self.row as i64);
+        module.function("row_size() -> u32", &row);
+        self.add_key(module);
+        let store = format!("{array}[row * row_size() + place] = i32(k);");
+        module.add(&format!("fn store(row: u32, place: u32, k: u32) {{\n    {store}\n}}"));
     }
 
     fn by_digits(&self, compiler: &mut Compiler<'_>) -> Result<()> {
@@ -207,13 +228,7 @@ impl Pass<'_> {
         }
         let rows = module.count(self.sort.rows);
         module.function("rows() -> u32", &rows);
-        match self.from {
-            None => self.sort.add_key(module),
-            Some(from) => {
-                let keys = module.bind(Slot::Plan(from.keys), "u32", Access::Read);
-                module.function("key(row: u32, k: u32) -> u32", &format!("{keys}[row * row_size() + k]"));
-            }
-        }
+        self.sort.add_keys(module, self.from);
         let shift = module.parameter(Parameter::Word(self.shift as u32));
         module.function("digit(row: u32, k: u32) -> u32", &format!("(key(row, k) >> {shift}) & (DIGITS - 1u)"));
     }

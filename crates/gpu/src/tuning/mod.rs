@@ -59,7 +59,7 @@ pub struct Tuning {
     pub scan_segment: usize,
     /// The longest row that is sorted by counting what comes before each of its elements.
     pub counted_row: usize,
-    /// Elements of a part of a row that is sorted by its digits, at least.
+    /// Elements of a part of a row that is sorted by its digits, at least, where no workgroup sorts a tile.
     pub sort_segment: usize,
     /// Looks at an update of a scatter that are worth putting the updates into order first.
     pub scatter_looks: usize,
