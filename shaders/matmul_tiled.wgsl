@@ -8,8 +8,8 @@
 // Hooks and types: as in matmul_subgroup.wgsl. Constants: SIDE, how many invocations of a team stand along each side of a
 // tile: 8 or 16; QUADS, how many times four results each has along a side: 1 or 2; A_ALONG_K and B_ALONG_K, whether
 // neighbours along the summed axis are neighbours in memory, so that neighbouring invocations load them; EVEN_SEGMENTS, whether
-// all segments are equally long, so that drivers know how many steps there are where `segment()` is a number; WHOLE_STEPS,
-// whether each of them ends with a step.
+// all segments are known to be equally long, so that drivers know how many steps there are where `segment()` is a number;
+// WHOLE_STEPS, whether each of them is known to end with a step.
 
 const TILE = 4u * SIDE * QUADS;
 // Vectors of four lines, and places of the summed axis, that a tile of an operand has.

@@ -147,10 +147,12 @@ pub(super) fn compile(
         let element = stored(dtype);
         module.add(&format!("alias Element = {element};\nalias Vector = vec4<{element}>;"));
         let sizes = [("batches", batches), ("rows", rows), ("columns", columns), ("inner_size", inner)];
-        for (name, size) in sizes.into_iter().chain([("parts", parts), ("segment", segment)]) {
+        for (name, size) in sizes.into_iter().chain([("parts", parts)]) {
             let size = module.size(size as i64);
             module.function(&format!("{name}() -> u32"), &size);
         }
+        let segment_size = module.size(segment as i64);
+        module.function("segment() -> u32", &segment_size);
         if matches!(tiling, Tiling::Tiled { .. } | Tiling::Subgroup { .. }) {
             let product = if dtype.is_float() { "fma(Vector(a), b, c)" } else { "a * b + c" };
             module.function("mad(a: Element, b: Vector, c: Vector) -> Vector", product);
@@ -162,7 +164,9 @@ pub(super) fn compile(
             }
             Tiling::Tiled { side, quads } => {
                 module.add(&format!("const SIDE = {side}u;\nconst QUADS = {quads}u;"));
-                add_steps(&mut module, [inner, segment], TILE_OF_OPERAND / (4 * side * quads));
+                // Where the number of steps is none that the driver knows, masks cost nothing: it was faster with them.
+                let is_known = segment_size.trim_end_matches('u').parse::<u32>().is_ok();
+                add_steps(&mut module, [inner, segment], TILE_OF_OPERAND / (4 * side * quads), is_known);
                 for (name, operand) in [("a", &a), ("b", &b)] {
                     add_along_k(&mut module, name, operand);
                     operand.add_quad(&mut module, name, operand.vectors(), 4);
@@ -172,7 +176,7 @@ pub(super) fn compile(
                 // No buffer need have f16: operands may be rounded to it here.
                 module.enable("f16");
                 module.enable("wgpu_cooperative_matrix");
-                add_steps(&mut module, [inner, segment], COOPERATIVE_DEPTH);
+                add_steps(&mut module, [inner, segment], COOPERATIVE_DEPTH, true);
                 for (name, operand) in [("a", &a), ("b", &b)] {
                     add_along_k(&mut module, name, operand);
                     operand.add_halves(&mut module, name);
@@ -219,10 +223,10 @@ pub(super) fn compile(
     super::compile(compiler, &epilogue(kernel, whole))
 }
 
-/// Says whether all segments are equally long, and whether each of them ends with a step.
-fn add_steps(module: &mut Module<'_>, [inner, segment]: [usize; 2], depth: usize) {
-    let are_even = inner.is_multiple_of(segment.max(1));
-    let are_whole = inner.is_multiple_of(depth) && segment.is_multiple_of(depth);
+/// Says whether all segments are equally long, and whether each of them ends with a step, or nothing of the kind.
+fn add_steps(module: &mut Module<'_>, [inner, segment]: [usize; 2], depth: usize, says: bool) {
+    let are_even = says && inner.is_multiple_of(segment.max(1));
+    let are_whole = says && inner.is_multiple_of(depth) && segment.is_multiple_of(depth);
     module.add(&format!("const EVEN_SEGMENTS = {are_even};\nconst WHOLE_STEPS = {are_whole};"));
 }
 
