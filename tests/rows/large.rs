@@ -41,6 +41,11 @@ fn more_elements_than_a_row_of_workgroups() {
             let x = case.input(n, data((0..n).map(number), dtype));
             let y = case.op(Op::Binary(BinaryOp::Add), &[x, x]);
             gives(on, case, &[("twice", y, (0..n).map(|i| 2 * number(i)).collect())]);
+            let mut case = Case::default();
+            let x = case.input(n, data((0..n).map(number), dtype));
+            let sum = case.op(Op::Binary(BinaryOp::Add), &[x, x]);
+            let product = case.op(Op::Binary(BinaryOp::Mul), &[sum, x]);
+            gives(on, case, &[("a pair", product, (0..n).map(|i| 2 * number(i) * number(i)).collect())]);
         }
         // Read across, so that vectors of four cannot be used.
         let (rows, columns) = (4099, 4096);
@@ -50,6 +55,25 @@ fn more_elements_than_a_row_of_workgroups() {
         let y = case.op(Op::Unary(UnaryOp::Neg), &[turned]);
         let across = |i: usize| i % columns * rows + i / columns;
         gives(on, case, &[("turned", y, (0..rows * columns).map(|i| -number(across(i))).collect())]);
+    }
+}
+
+/// Rows of which the CPU takes more at once where there are many.
+#[test]
+fn many_rows() {
+    let (rows, columns) = (5003, 1000);
+    let number = |i: usize| (i % 1021) as i64 - 500;
+    let of_rows = |f: fn(&[i64]) -> i64| -> Vec<i64> {
+        let numbers: Vec<i64> = (0..rows * columns).map(number).collect();
+        numbers.chunks(columns).map(f).collect()
+    };
+    let [sums, best] = [of_rows(|row| row.iter().sum()), of_rows(|row| row.iter().copied().max().unwrap_or_default())];
+    for on in &backends() {
+        let mut case = Case::default();
+        let x = case.input([rows, columns], data((0..rows * columns).map(number), DType::F32));
+        let reduce = |case: &mut Case, op| case.op(Op::Reduce(op, [1].as_slice().into()), &[x]);
+        let (sum, max) = (reduce(&mut case, ReduceOp::Sum), reduce(&mut case, ReduceOp::Max));
+        gives(on, case, &[("sum", sum, sums.clone()), ("max", max, best.clone())]);
     }
 }
 

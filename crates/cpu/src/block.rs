@@ -26,6 +26,10 @@ pub(crate) const BLOCK_OF_ROWS: usize = 4 * BLOCK;
 /// Elements per task.
 const TASK: usize = 4 * BLOCK;
 
+/// Elements per block, and per task, where no register is held: what is read from memory and written there has no place in the
+/// caches, and every block begins anew to read ahead.
+pub(crate) const LONG_BLOCK: usize = 16 * BLOCK;
+
 /// The outputs of a block, or of a task.
 pub(crate) type Outs<'a> = SmallVec<[SliceMut<'a>; 4]>;
 
@@ -202,8 +206,9 @@ impl Program {
         let may_splat = (0..instructions.len())
             .map(|r| direct[r].is_none() && !asked.contains(&r) && !is_copied(r) && takes_splats(r));
         let may_splat: Vec<bool> = may_splat.collect();
+        let is_between = |r: Register| pairs.iter().flatten().any(|pair: &Pair| pair.between == r);
         let needs = (0..instructions.len()).map(|r| match instructions[r] {
-            _ if direct[r].is_some() => Need::Nothing,
+            _ if direct[r].is_some() || is_between(r) => Need::Nothing,
             (Instruction::Load(l), dtype) if is_stretch(&loads[l], dtype) && loads[l].source.output.is_none() => {
                 Need::Nothing
             }
@@ -211,7 +216,7 @@ impl Program {
             (Instruction::Scalar(_) | Instruction::Const(_), _) => Need::Block,
             _ => Need::Shared,
         });
-        let needs = needs.collect();
+        let needs: Vec<Need> = needs.collect();
         let (homes, space, asked) = (Homes::default(), space.clone(), asked.to_vec());
         let whole = Steps::default();
         let last = space.len().saturating_sub(1);
@@ -285,25 +290,34 @@ impl Program {
         }
     }
 
+    /// Whether everything is read where it lies, and written where it goes.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.needs.iter().all(|need| matches!(need, Need::Nothing | Need::Element))
+    }
+
     /// Evaluates the whole space into `outs`.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         let elements = self.space.numel();
+        let (block_len, task_len) = match self.holds_nothing() && elements >= parallel::tasks() * LONG_BLOCK {
+            true => (LONG_BLOCK, LONG_BLOCK),
+            false => (BLOCK, TASK),
+        };
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let len = outs.first().map_or(0, SliceMut::len);
             let mut scratch = self.scratch(operands.scalars);
-            for at in (0..len).step_by(BLOCK) {
-                let block = Block { start: task * TASK + at, len: BLOCK.min(len - at), base: 0 };
+            for at in (0..len).step_by(block_len) {
+                let block = Block { start: task * task_len + at, len: block_len.min(len - at), base: 0 };
                 let mut outs: Outs<'_> = outs.iter_mut().map(|out| out.range(at, block.len)).collect();
                 self.evaluate(operands, &mut scratch, block, &mut outs)?;
             }
             Ok(())
         };
-        if elements <= TASK {
+        if elements <= task_len {
             return run((0, outs.iter_mut().map(SliceMut::of).collect()));
         }
-        let mut tasks: Vec<Outs<'_>> = (0..elements.div_ceil(TASK)).map(|_| Outs::new()).collect();
+        let mut tasks: Vec<Outs<'_>> = (0..elements.div_ceil(task_len)).map(|_| Outs::new()).collect();
         for out in outs {
-            let chunks = SliceMut::of(out).chunks(TASK);
+            let chunks = SliceMut::of(out).chunks(task_len);
             tasks.iter_mut().zip(chunks).for_each(|(task, chunk)| task.push(chunk));
         }
         parallel::map(tasks.into_iter().enumerate().collect(), elements, run).map(|_| ())

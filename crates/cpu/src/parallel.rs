@@ -10,6 +10,11 @@ pub(crate) const ELEMENTS: usize = 1 << 17;
 /// Multiply-adds above which a matrix product is given to several threads.
 pub(crate) const PRODUCTS: usize = 1 << 22;
 
+/// So many tasks are enough to keep all threads at work to the end.
+pub(crate) fn tasks() -> usize {
+    4 * rayon::current_num_threads()
+}
+
 /// Maps tasks, in parallel if `elements` altogether are enough.
 pub(crate) fn map<T: Send, R: Send>(
     tasks: Vec<T>,

@@ -4,7 +4,7 @@
 //! A kernel's expression is taken apart: what differs along a row is evaluated for blocks of elements (`elements`), what
 //! does not once for each row (`per_row`). A pass walks along the rows once; what it reduces is known to the next one.
 
-use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Operands, Outs, Program, Scratch, Source, Steps};
+use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, LONG_BLOCK, Operands, Outs, Program, Scratch, Source, Steps};
 use crate::fold::{Folding, folding};
 use crate::loops;
 use crate::parallel;
@@ -99,7 +99,8 @@ impl RowProgram {
                 self.run_long(operands, &mut values, first_row, rows, &mut self.part(&mut outs, first_row, rows))
             });
         }
-        let rows_per_task = (TASK / (at_once * self.row_len).max(1)).clamp(1, TASK) * at_once;
+        let task = TASK.max(self.block());
+        let rows_per_task = (task / (at_once * self.row_len).max(1)).clamp(1, TASK) * at_once;
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let first = task * rows_per_task;
             let last = self.rows.min(first + rows_per_task);
@@ -123,13 +124,23 @@ impl RowProgram {
         parallel::map(tasks.into_iter().enumerate().collect(), self.rows * self.row_len, run).map(|_| ())
     }
 
-    /// How many rows are taken at once: all that lie abreast, or a fair share of them, or several times so many.
+    /// Elements of a block of whole rows.
+    fn block(&self) -> usize {
+        let are_many = self.rows * self.row_len >= parallel::tasks() * LONG_BLOCK;
+        match self.abreast {
+            1 if self.row_len <= BLOCK_OF_ROWS && are_many && self.elements.holds_nothing() => LONG_BLOCK,
+            1 => BLOCK_OF_ROWS,
+            _ => BLOCK,
+        }
+    }
+
+    /// How many rows are taken at once: all that lie abreast, or a fair share of them, or several times so many; no more than a
+    /// register has room for what there is one of for each.
     fn rows_at_once(&self) -> usize {
-        let block = if self.abreast == 1 { BLOCK_OF_ROWS } else { BLOCK };
-        let whole = block / (self.abreast * self.row_len).max(1);
+        let whole = self.block() / (self.abreast * self.row_len).max(1);
         match whole {
             0 => self.abreast.div_ceil(self.abreast.div_ceil(BLOCK)),
-            _ => (whole * self.abreast).min(self.rows),
+            _ => (whole * self.abreast).min(self.rows).min(BLOCK_OF_ROWS),
         }
     }
 
@@ -145,7 +156,7 @@ impl RowProgram {
 
     /// Elements of each row in a block.
     fn depth(&self, rows: usize) -> usize {
-        let are_whole = self.abreast == 1 && rows * self.row_len <= BLOCK_OF_ROWS;
+        let are_whole = self.abreast == 1 && rows * self.row_len <= self.block();
         match rows {
             _ if rows < self.abreast => 1,
             _ if are_whole => self.row_len.max(1),
