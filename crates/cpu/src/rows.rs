@@ -93,13 +93,13 @@ impl RowProgram {
         let at_once = self.rows_at_once();
         let mut outs: Outs<'_> = outs.iter_mut().map(SliceMut::of).collect();
         let few = self.rows.div_ceil(at_once) < MANY_PARTS;
-        if at_once * self.row_len > TASK && (few || self.row_len > MANY_PARTS * TASK) {
+        let task = TASK.max(self.block());
+        if at_once * self.row_len > task && (few || self.row_len > MANY_PARTS * TASK) {
             let mut values = self.new_values(at_once);
             return self.parts(0..self.rows, at_once).try_for_each(|(first_row, rows)| {
                 self.run_long(operands, &mut values, first_row, rows, &mut self.part(&mut outs, first_row, rows))
             });
         }
-        let task = TASK.max(self.block());
         let rows_per_task = (task / (at_once * self.row_len).max(1)).clamp(1, TASK) * at_once;
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let first = task * rows_per_task;
