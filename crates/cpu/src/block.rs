@@ -290,18 +290,18 @@ impl Program {
         }
     }
 
-    /// Whether everything is read where it lies, and written where it goes.
-    pub(crate) fn holds_nothing(&self) -> bool {
-        self.needs.iter().all(|need| matches!(need, Need::Nothing | Need::Element))
+    /// Whether so many elements are taken in long blocks: everything is read where it lies and written where it goes, and there
+    /// are blocks enough for all threads.
+    pub(crate) fn takes_long_blocks(&self, elements: usize) -> bool {
+        let holds_nothing = || self.needs.iter().all(|need| matches!(need, Need::Nothing | Need::Element));
+        elements >= LONG_BLOCK && holds_nothing() && elements >= parallel::tasks() * LONG_BLOCK
     }
 
     /// Evaluates the whole space into `outs`.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         let elements = self.space.numel();
-        let (block_len, task_len) = match self.holds_nothing() && elements >= parallel::tasks() * LONG_BLOCK {
-            true => (LONG_BLOCK, LONG_BLOCK),
-            false => (BLOCK, TASK),
-        };
+        let (block_len, task_len) =
+            if self.takes_long_blocks(elements) { (LONG_BLOCK, LONG_BLOCK) } else { (BLOCK, TASK) };
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let len = outs.first().map_or(0, SliceMut::len);
             let mut scratch = self.scratch(operands.scalars);

@@ -126,12 +126,16 @@ impl RowProgram {
 
     /// Elements of a block of whole rows.
     fn block(&self) -> usize {
-        let are_many = self.rows * self.row_len >= parallel::tasks() * LONG_BLOCK;
         match self.abreast {
-            1 if self.row_len <= BLOCK_OF_ROWS && are_many && self.elements.holds_nothing() => LONG_BLOCK,
+            1 if self.has_whole_rows() && self.elements.takes_long_blocks(self.rows * self.row_len) => LONG_BLOCK,
             1 => BLOCK_OF_ROWS,
             _ => BLOCK,
         }
+    }
+
+    /// Whether a block always holds whole rows, one after the other.
+    fn has_whole_rows(&self) -> bool {
+        self.abreast == 1 && self.row_len <= BLOCK_OF_ROWS
     }
 
     /// How many rows are taken at once: all that lie abreast, or a fair share of them, or several times so many; no more than a
@@ -156,10 +160,9 @@ impl RowProgram {
 
     /// Elements of each row in a block.
     fn depth(&self, rows: usize) -> usize {
-        let are_whole = self.abreast == 1 && rows * self.row_len <= self.block();
         match rows {
             _ if rows < self.abreast => 1,
-            _ if are_whole => self.row_len.max(1),
+            _ if self.has_whole_rows() => self.row_len.max(1),
             _ => (BLOCK / rows).max(1),
         }
     }

@@ -130,7 +130,7 @@ impl Operand {
 
     /// The same, as the numbers of f16 that are widened ([`Operand::is_half`]).
     pub(super) fn add_halves(&self, module: &mut Module<'_>, name: &str) {
-        let register = self.half().unwrap_or(self.last());
+        let register = self.half().expect("products by cooperative matrices are of operands that are halves");
         self.add_quad_of(module, name, self.vectors(), 4, &Sixteen { register, dtype: DType::F16 });
     }
 
