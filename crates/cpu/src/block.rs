@@ -4,9 +4,9 @@
 //! computes is followed by a rounding.
 
 use crate::address::{Rows, Shown, Strided};
+use crate::chains::{Chain, Chains};
 use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
-use crate::pairs::{Pair, pairs};
 use crate::parallel;
 use crate::registers::{self, Piece};
 use crate::slice::{Slice, SliceMut, with_slice};
@@ -49,14 +49,16 @@ pub(crate) struct Program {
     row: Option<usize>,
     /// Registers that are the same along the last axis of the space.
     of_rows: Vec<bool>,
-    /// The pair of instructions that a register is computed by, itself and one that it alone reads.
-    pairs: Vec<Option<Pair>>,
+    /// Which registers are computed together with others.
+    chains: Chains,
     /// The output that a register is written straight to.
     direct: Vec<Option<usize>>,
     /// Registers that are copied to outputs at the end of a block.
     copied: Vec<(Register, usize)>,
     /// Registers that are asked for after a block.
     asked: Vec<Register>,
+    /// Registers that are asked for the sums of their rows.
+    summed: Vec<Register>,
     /// All that a block takes.
     whole: Steps,
 }
@@ -70,6 +72,8 @@ pub(crate) struct Steps {
     registers: Vec<Register>,
     /// Registers to copy to outputs.
     copied: Vec<(Register, usize)>,
+    /// Registers that are summed up afterwards.
+    summed: Vec<Register>,
     /// Whether any of these writes to an output, or reads what one holds.
     pub(crate) use_outputs: bool,
 }
@@ -155,19 +159,22 @@ pub(crate) struct Block {
 }
 
 impl Program {
-    /// Prepares an expression, some of whose registers are outputs, and some are asked for after a block.
+    /// Prepares an expression, some of whose registers are outputs, and some are asked for after a block, with all elements or as
+    /// sums.
     pub(crate) fn new(
         space: &Shape,
         loads: Vec<Source>,
         expression: &Expression,
         outputs: &[Register],
         asked: &[Register],
+        summed: &[Register],
     ) -> Program {
         let instructions = expression.instructions.clone();
         let loads: Vec<PreparedLoad> =
             loads.into_iter().map(|source| PreparedLoad { strided: Strided::new(&source.view), source }).collect();
         let is_read = |r: Register| {
-            asked.contains(&r) || instructions.iter().any(|(instruction, _)| instruction.operands().contains(&r))
+            let is_asked = asked.contains(&r) || summed.contains(&r);
+            is_asked || instructions.iter().any(|(instruction, _)| instruction.operands().contains(&r))
         };
         // A load that is one stretch of its array is read where it is, unless it has to be widened. What is local is held
         // as registers are.
@@ -195,20 +202,14 @@ impl Program {
                     || !instruction.operands().contains(&r)
             })
         };
-        let readers = |r: Register| {
-            instructions
-                .iter()
-                .flat_map(|(instruction, _)| instruction.operands())
-                .filter(|&operand| operand == r)
-                .count()
-        };
-        let pairs = pairs(&instructions, |r| readers(r) == 1 && !asked.contains(&r) && !outputs.contains(&r));
+        let of_rows = expression.per_row(|load| &loads[load].source.view, space.len().saturating_sub(1));
+        let is_needed = |r: Register| asked.contains(&r) || outputs.contains(&r);
+        let chains = Chains::new(&instructions, is_needed, |r| of_rows[r], summed);
         let may_splat = (0..instructions.len())
             .map(|r| direct[r].is_none() && !asked.contains(&r) && !is_copied(r) && takes_splats(r));
         let may_splat: Vec<bool> = may_splat.collect();
-        let is_between = |r: Register| pairs.iter().flatten().any(|pair: &Pair| pair.between == r);
         let needs = (0..instructions.len()).map(|r| match instructions[r] {
-            _ if direct[r].is_some() || is_between(r) => Need::Nothing,
+            _ if direct[r].is_some() || chains.is_passed(r) => Need::Nothing,
             (Instruction::Load(l), dtype) if is_stretch(&loads[l], dtype) && loads[l].source.output.is_none() => {
                 Need::Nothing
             }
@@ -217,10 +218,8 @@ impl Program {
             _ => Need::Shared,
         });
         let needs: Vec<Need> = needs.collect();
-        let (homes, space, asked) = (Homes::default(), space.clone(), asked.to_vec());
+        let (homes, space) = (Homes::default(), space.clone());
         let whole = Steps::default();
-        let last = space.len().saturating_sub(1);
-        let of_rows = expression.per_row(|load| &loads[load].source.view, last);
         let row = loads.iter().find_map(|load| load.strided.row());
         let mut program = Program {
             instructions,
@@ -231,10 +230,11 @@ impl Program {
             may_splat,
             row,
             of_rows,
-            pairs,
+            chains,
             direct,
             copied,
-            asked,
+            asked: asked.to_vec(),
+            summed: summed.to_vec(),
             whole,
         };
         let whole = program.steps(|_| true);
@@ -259,6 +259,8 @@ impl Program {
             now += 1;
             let asked = self.asked.iter().filter(|r| steps.registers.contains(r));
             steps.copied.iter().map(|(r, _)| r).chain(asked).for_each(|&r| needed(r, now, &mut lives));
+            let chains = steps.summed.iter().filter_map(|&r| self.chains.sums(r));
+            chains.flat_map(Chain::operands).for_each(|r| needed(r, now, &mut lives));
         }
         self.homes = Homes::new(&self.instructions, &self.needs, &lives);
     }
@@ -268,8 +270,7 @@ impl Program {
         let wanted = |&r: &Register| is_wanted(r);
         // Registers of numbers are filled when they are made.
         let is_number = |r: Register| matches!(self.instructions[r].0, Instruction::Scalar(_) | Instruction::Const(_));
-        let is_between = |r: Register| self.pairs.iter().flatten().any(|pair| pair.between == r);
-        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !(is_number(r) || is_between(r));
+        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !(is_number(r) || self.chains.is_passed(r));
         let overwritten = |r: Register| match self.instructions[r].0 {
             Instruction::Load(load) => self.loads[load].source.output.map(|output| (r, output)),
             _ => None,
@@ -279,13 +280,14 @@ impl Program {
         let registers: Vec<Register> = all.filter(wanted).filter(is_evaluated).collect();
         let copied: Vec<_> = self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect();
         let writes = !copied.is_empty() || registers.iter().any(|&r| self.direct[r].is_some());
-        Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied }
+        let summed = self.summed.iter().copied().filter(wanted).collect();
+        Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied, summed }
     }
 
     /// The registers that a register is computed from.
     fn operands(&self, register: Register) -> SmallVec<[Register; 3]> {
-        match &self.pairs[register] {
-            Some(pair) => pair.operands.into(),
+        match self.chains.of(register) {
+            Some(chain) => chain.operands().collect(),
             None => self.instructions[register].0.operands(),
         }
     }
@@ -355,6 +357,26 @@ impl Program {
     ) -> Slice<'a> {
         let piece = |piece: usize| &scratch.memory[piece];
         self.read(operands, piece, scratch.places[register], register, block.len).values
+    }
+
+    /// Whether a register is asked for the sums of its rows alone.
+    pub(crate) fn is_summed(&self, register: Register) -> bool {
+        self.summed.contains(&register)
+    }
+
+    /// The sums of the rows of the block that was evaluated last, of a register that is asked for them.
+    pub(crate) fn sums(
+        &self,
+        operands: &Operands,
+        scratch: &Scratch,
+        register: Register,
+        block: Block,
+        row: usize,
+    ) -> SmallVec<[f64; 64]> {
+        let chain = self.chains.sums(register).expect("a register that is summed up");
+        let piece = |piece: usize| &scratch.memory[piece];
+        let previous = |r: Register| self.read(operands, piece, scratch.places[r], r, block.len);
+        chain.sums(previous, row, block.len)
     }
 
     /// What is in a register that is at a place: the elements of a block, or one that stands for all of them.
@@ -444,9 +466,8 @@ impl Program {
                 }
                 _ => {
                     let previous = |register: Register| self.read(operands, piece, places[register], register, len);
-                    if let Some(pair) = &self.pairs[r] {
-                        let [a, b, c] = pair.operands;
-                        pair.run([&previous(a), &previous(b), &previous(c)], target.range(0, len).typed());
+                    if let Some(chain) = self.chains.of(r) {
+                        chain.run(previous, target.range(0, len).typed());
                         continue;
                     }
                     self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;

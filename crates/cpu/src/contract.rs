@@ -418,7 +418,7 @@ fn epilogue(kernel: &Kernel, sources: &[Source]) -> Program {
         }
     }
     let outputs: Vec<_> = kernel.outputs.iter().map(|store| store.register).collect();
-    Program::new(&kernel.space, sources, &expression, &outputs, &[])
+    Program::new(&kernel.space, sources, &expression, &outputs, &[], &[])
 }
 
 /// Whether an operand is a load as it is, or a widened one.
@@ -483,7 +483,7 @@ impl Operand {
         let (row, column) = if by_columns { (1, rows) } else { (columns, 1) };
         let space = sources[load].view.shape();
         let last = expression.instructions.len() - 1;
-        let program = Program::new(&space, sources, expression, &[last], &[]);
+        let program = Program::new(&space, sources, expression, &[last], &[], &[]);
         if !is_shared(view, batch) {
             let matrices = Matrices { strides: Vec::new(), row, column, offset: 0 };
             return Operand { load, made: Made::Packed(program), matrices };

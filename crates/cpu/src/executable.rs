@@ -263,9 +263,14 @@ impl Work {
         let sources: Vec<Source> = kernel.loads.iter().map(source).collect();
         let registers: Vec<usize> = kernel.outputs.iter().map(|store| store.register).collect();
         Ok(match &kernel.family {
-            Family::Elementwise => {
-                Work::Elementwise(Box::new(Program::new(&kernel.space, sources, &kernel.expression, &registers, &[])))
-            }
+            Family::Elementwise => Work::Elementwise(Box::new(Program::new(
+                &kernel.space,
+                sources,
+                &kernel.expression,
+                &registers,
+                &[],
+                &[],
+            ))),
             Family::Reduce { axes } => Work::Rows(Box::new(RowProgram::new(kernel, *axes))),
             Family::Contract { batch, contracted, operands } => {
                 Work::Contract(Box::new(Contraction::new(kernel, *batch, *contracted, operands, &sources)))

@@ -18,8 +18,8 @@ const WIDE: usize = 2 * LANES;
 /// Longer rows are long: what they save is more than it takes to join twice as many.
 const SHORT: usize = 16 * WIDE;
 
-/// Results that lanes are joined to, before these are joined one by one.
-const COLUMNS: usize = 8;
+/// So many f32 are summed up as such before their sum becomes an f64.
+const TERMS: usize = 8;
 
 /// Accumulators for several results, whatever their type.
 pub(crate) trait Folding: Send + Sync {
@@ -28,6 +28,8 @@ pub(crate) trait Folding: Send + Sync {
     /// Adds `per_row` elements to each result, of which the first has this index in its row. So many rows lie `abreast`: an
     /// element of each of them, then the next element of each; after all elements come the next rows.
     fn add(&mut self, values: Slice<'_>, per_row: usize, abreast: usize, first: usize);
+    /// Adds to each result the sum of some elements.
+    fn add_sums(&mut self, sums: &[f64]);
     /// Adds what was seen later, by another one of the same type.
     fn merge(&mut self, later: &dyn Folding);
     /// Writes the results.
@@ -53,8 +55,8 @@ fn float<T: Typed + Real + Into<f64>>(op: ReduceOp) -> Box<dyn Folding> {
     let above = |new: T, best: T| (new > best) | (new.nan() & !best.nan());
     let below = |new: T, best: T| (new < best) | (new.nan() & !best.nan());
     match op {
-        ReduceOp::Sum => boxed(fold_float::<T, _>(0.0, |a, x| a + x)),
-        ReduceOp::Prod => boxed(fold_float::<T, _>(1.0, |a, x| a * x)),
+        ReduceOp::Sum => boxed(Sum(PhantomData::<T>)),
+        ReduceOp::Prod => boxed(Product(PhantomData::<T>)),
         ReduceOp::Max => boxed(Best { worst: lowest, beats: |new: T, best: T| new > best, is_nan: T::nan }),
         ReduceOp::Min => boxed(Best { worst: highest, beats: |new: T, best: T| new < best, is_nan: T::nan }),
         ReduceOp::ArgMax => boxed(ArgBest { worst: lowest, better: above }),
@@ -111,6 +113,12 @@ impl<F: Fold + 'static> Folding for Accumulators<F> {
         );
     }
 
+    fn add_sums(&mut self, sums: &[f64]) {
+        for (accumulator, &sum) in self.accumulators.iter_mut().zip(sums) {
+            *accumulator = self.fold.combine(*accumulator, self.fold.of_sum(sum));
+        }
+    }
+
     fn merge(&mut self, later: &dyn Folding) {
         let later: &Self = later.as_any().downcast_ref().expect("parts of one reduction have one type");
         for (accumulator, &later) in self.accumulators.iter_mut().zip(&later.accumulators) {
@@ -140,17 +148,22 @@ trait Fold: Sync + Send {
     fn combine(&self, a: Self::Acc, b: Self::Acc) -> Self::Acc;
     fn finish(&self, acc: Self::Acc) -> Self::Out;
 
+    /// What a result is of which this is the sum.
+    fn of_sum(&self, _: f64) -> Self::Acc {
+        unreachable!("only sums of floats are found so")
+    }
+
     /// Folds lines, of which the first has this index and every next one an index that is a step larger.
     #[inline(always)]
-    fn fold_lines<'a, const N: usize>(
+    fn fold_lines<const N: usize>(
         &self,
         lanes: &mut [Self::Acc; N],
-        lines: impl Iterator<Item = &'a [Self::In]> + Clone,
+        lines: Lines<'_, Self::In>,
         first: i32,
         step: i32,
     ) {
         let mut index = first;
-        for line in lines {
+        for line in lines.each::<N>() {
             for lane in 0..N {
                 lanes[lane] = self.fold(lanes[lane], line[lane], index);
             }
@@ -162,6 +175,23 @@ trait Fold: Sync + Send {
     #[inline(always)]
     fn later(&self, acc: Self::Acc, _: i32) -> Self::Acc {
         acc
+    }
+}
+
+/// Lines of as many elements as there are lanes, in an array of wider ones.
+#[derive(Clone, Copy)]
+struct Lines<'a, T> {
+    values: &'a [T],
+    /// From the beginning of a line to that of the next.
+    width: usize,
+    /// Where the elements begin in a wider line.
+    from: usize,
+}
+
+impl<'a, T> Lines<'a, T> {
+    #[inline(always)]
+    fn each<const N: usize>(self) -> impl Iterator<Item = &'a [T]> {
+        self.values.chunks_exact(self.width).map(move |line| &line[self.from..self.from + N])
     }
 }
 
@@ -181,32 +211,37 @@ fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F
 /// Folds a row in so many interleaved chains.
 #[inline(always)]
 fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: usize) -> F::Acc {
-    let (lines, rest) = values.as_chunks::<N>();
+    let (values, rest) = values.split_at(values.len() / N * N);
     // Made here, so that they stay in registers.
     let mut lanes = [fold.identity(); N];
-    fold.fold_lines(&mut lanes, lines.iter().map(|line| line.as_slice()), first as i32, N as i32);
+    fold.fold_lines(&mut lanes, Lines { values, width: N, from: 0 }, first as i32, N as i32);
     for (lane, accumulator) in lanes.iter_mut().enumerate() {
         *accumulator = fold.later(*accumulator, lane as i32);
     }
-    let first = first + values.len() - rest.len();
+    let first = first + values.len();
     for (lane, &x) in rest.iter().enumerate() {
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
-    join(fold, &lanes)
+    join(fold, &Aligned(lanes))
 }
 
-/// Joins lanes. Not inlined: the compiler would look ahead to this, and permute what it adds to the lanes in every step of the
-/// loop before, which takes three times as long.
+/// Lanes that begin with a line of the cache: what lies in two of them is read again late.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+/// Joins lanes, one half with the other, until one is left. Not inlined: the compiler would look ahead to this, and permute what
+/// it adds to the lanes in every step of the loop before, which takes three times as long.
 #[inline(never)]
-fn join<F: Fold, const N: usize>(fold: &F, lanes: &[F::Acc; N]) -> F::Acc {
-    let (lines, _) = lanes.as_chunks::<COLUMNS>();
-    let mut columns = lines[0];
-    for line in &lines[1..] {
-        columns.iter_mut().zip(line).for_each(|(column, &lane)| *column = fold.combine(*column, lane));
+fn join<F: Fold, const N: usize>(fold: &F, Aligned(lanes): &Aligned<[F::Acc; N]>) -> F::Acc {
+    let mut lanes = *lanes;
+    let mut len = N;
+    while len > 1 {
+        len /= 2;
+        for lane in 0..len {
+            lanes[lane] = fold.combine(lanes[lane], lanes[lane + len]);
+        }
     }
-    let [a, b, c, d, e, f, g, h] = columns;
-    let join = |a, b| fold.combine(a, b);
-    join(join(join(a, b), join(c, d)), join(join(e, f), join(g, h)))
+    lanes[0]
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
@@ -243,47 +278,79 @@ fn fold_each<F: Fold>(fold: &F, rows: &mut [F::Acc], values: &[F::In], first: us
 #[inline(always)]
 fn fold_columns<F: Fold>(fold: &F, columns: &mut [F::Acc], step: usize, values: &[F::In], first: usize) {
     let width = columns.len();
-    let lines = values.chunks_exact(width);
     for begin in (0..width).step_by(LANES) {
         // The last columns are taken together with some that were folded already.
         let from = begin.min(width - LANES);
         let mut lanes = [fold.identity(); LANES];
         lanes.copy_from_slice(&columns[from..from + LANES]);
-        let lines = lines.clone().map(|line| &line[from..from + LANES]);
-        fold.fold_lines(&mut lanes, lines, first as i32, step as i32);
+        fold.fold_lines(&mut lanes, Lines { values, width, from }, first as i32, step as i32);
         columns[begin..from + LANES].copy_from_slice(&lanes[begin - from..]);
     }
-    fold_each(fold, &mut columns[..width / step], lines.remainder(), first + lines.len() * step);
+    let (lines, rest) = (values.len() / width, values.len() % width);
+    fold_each(fold, &mut columns[..width / step], &values[values.len() - rest..], first + lines * step);
 }
 
-/// Sums and products of floats, in f64, so that long sums of f32 keep their digits.
-struct FoldFloat<T, F> {
-    identity: f64,
-    fold: F,
-    dtype: PhantomData<fn() -> T>,
-}
-impl<T: Typed + Real + Into<f64>, F: Fn(f64, f64) -> f64 + Sync + Send> Fold for FoldFloat<T, F> {
+/// Sums of floats, in f64, so that long sums of f32 keep their digits. Some f32 at a time are summed up as such before: what they
+/// lose is some roundings of a sum of eight, and they become an f64 as fast as one does.
+struct Sum<T>(PhantomData<T>);
+impl<T: Typed + Real + Into<f64>> Fold for Sum<T> {
     type In = T;
     type Acc = f64;
     type Out = T;
     fn identity(&self) -> f64 {
-        self.identity
+        0.0
     }
     #[inline(always)]
     fn fold(&self, acc: f64, x: T, _: i32) -> f64 {
-        (self.fold)(acc, x.into())
+        acc + x.into()
     }
     #[inline(always)]
     fn combine(&self, a: f64, b: f64) -> f64 {
-        (self.fold)(a, b)
+        a + b
+    }
+    fn of_sum(&self, sum: f64) -> f64 {
+        sum
     }
     fn finish(&self, acc: f64) -> T {
         T::of(acc)
     }
+
+    #[inline(always)]
+    fn fold_lines<const N: usize>(&self, lanes: &mut [f64; N], lines: Lines<'_, T>, _: i32, _: i32) {
+        for values in lines.values.chunks(TERMS * lines.width) {
+            let mut sums = [T::of(0.0); N];
+            for line in (Lines { values, ..lines }).each::<N>() {
+                for lane in 0..N {
+                    sums[lane] = sums[lane] + line[lane];
+                }
+            }
+            for lane in 0..N {
+                lanes[lane] += sums[lane].into();
+            }
+        }
+    }
 }
 
-fn fold_float<T, F>(identity: f64, fold: F) -> FoldFloat<T, F> {
-    FoldFloat { identity, fold, dtype: PhantomData }
+/// Products of floats, in f64, so that long ones of f32 keep their digits and stay in range.
+struct Product<T>(PhantomData<T>);
+impl<T: Typed + Real + Into<f64>> Fold for Product<T> {
+    type In = T;
+    type Acc = f64;
+    type Out = T;
+    fn identity(&self) -> f64 {
+        1.0
+    }
+    #[inline(always)]
+    fn fold(&self, acc: f64, x: T, _: i32) -> f64 {
+        acc * x.into()
+    }
+    #[inline(always)]
+    fn combine(&self, a: f64, b: f64) -> f64 {
+        a * b
+    }
+    fn finish(&self, acc: f64) -> T {
+        T::of(acc)
+    }
 }
 
 /// Wrapping integer sums and products.
@@ -338,15 +405,9 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send, N: Fn(T) -> bool + Sync + Send
 
     /// The best numbers and the last NaNs: for one comparison after the other, a processor has an instruction.
     #[inline(always)]
-    fn fold_lines<'a, const LEN: usize>(
-        &self,
-        lanes: &mut [T; LEN],
-        lines: impl Iterator<Item = &'a [T]> + Clone,
-        _: i32,
-        _: i32,
-    ) {
+    fn fold_lines<const LEN: usize>(&self, lanes: &mut [T; LEN], lines: Lines<'_, T>, _: i32, _: i32) {
         let (mut best, mut last_nan) = (*lanes, [self.worst; LEN]);
-        for line in lines {
+        for line in lines.each::<LEN>() {
             for lane in 0..LEN {
                 let x = line[lane];
                 best[lane] = if (self.beats)(x, best[lane]) { x } else { best[lane] };
@@ -386,21 +447,15 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send> Fold for ArgBest<T, F> {
 
     /// The best elements first and then where they are: a loop that looks for both does not vectorise.
     #[inline(always)]
-    fn fold_lines<'a, const N: usize>(
-        &self,
-        lanes: &mut [Self::Acc; N],
-        lines: impl Iterator<Item = &'a [T]> + Clone,
-        first: i32,
-        step: i32,
-    ) {
+    fn fold_lines<const N: usize>(&self, lanes: &mut [Self::Acc; N], lines: Lines<'_, T>, first: i32, step: i32) {
         let mut best = [self.worst; N];
-        for line in lines.clone() {
+        for line in lines.each::<N>() {
             for lane in 0..N {
                 best[lane] = if (self.better)(line[lane], best[lane]) { line[lane] } else { best[lane] };
             }
         }
         let (mut at, mut index) = ([i32::MAX; N], first);
-        for line in lines {
+        for line in lines.each::<N>() {
             for lane in 0..N {
                 let found = if (self.better)(best[lane], line[lane]) { i32::MAX } else { index };
                 at[lane] = at[lane].min(found);

@@ -16,7 +16,13 @@ pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
     ARCH.dispatch(body)
 }
 
-/// The same, where the loop is told whether these instructions have fused multiply-adds. All that have give the same bits.
+/// Runs what is written for vectors of any length with those of the machine.
+#[inline(always)]
+pub(crate) fn simd<W: pulp::WithSimd>(body: W) -> W::Output {
+    ARCH.dispatch(body)
+}
+
+/// The same as [`vectorised`], where the loop is told whether these instructions have fused multiply-adds. All that have give the same bits.
 #[inline(always)]
 pub(crate) fn vectorised_reals<R>(body: impl FnOnce(bool) -> R) -> R {
     struct Body<F>(F);

@@ -22,6 +22,9 @@ const TASK: usize = 8 * BLOCK;
 /// So many parts are tasks enough, if their rows are not much longer than a task.
 const MANY_PARTS: usize = 8;
 
+/// Sums of shorter rows are found by folding their elements.
+const SHORTEST_SUM: usize = 64;
+
 /// A row program made ready.
 #[derive(Debug)]
 pub(crate) struct RowProgram {
@@ -320,6 +323,10 @@ impl<'a> Walker<'a> {
             }
             program.elements.take(steps, &operands, &mut self.elements, block, &mut parts)?;
             for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
+                if program.elements.is_summed(reduction.register) {
+                    fold.add_sums(&program.elements.sums(&operands, &self.elements, reduction.register, block, count));
+                    continue;
+                }
                 let elements = program.elements.register(&operands, &self.elements, reduction.register, block);
                 fold.add(elements, count, abreast.min(rows), first);
             }
@@ -339,6 +346,16 @@ impl Pass {
     fn folds(&self) -> Result<Folds> {
         self.reductions.iter().map(|reduction| folding(reduction.op, reduction.dtype)).collect()
     }
+}
+
+/// The registers that are summed up and nothing else, if sums may be found by chains, and the others that are reduced.
+fn asked(reductions: &[Vec<Reduction>], has_sums: bool) -> (Vec<Register>, Vec<Register>) {
+    let is_sum = |reduction: &Reduction| reduction.op == ReduceOp::Sum && reduction.dtype == DType::F32;
+    let of = |r: Register| reductions.iter().flatten().filter(move |reduction| reduction.register == r);
+    let mut registers: Vec<Register> = reductions.iter().flatten().map(|reduction| reduction.register).collect();
+    registers.sort_unstable();
+    registers.dedup();
+    registers.into_iter().partition(|&r| has_sums && of(r).all(is_sum))
 }
 
 /// Takes a kernel's expression apart.
@@ -470,17 +487,19 @@ impl<'k> Splitter<'k> {
         }
         let count = self.depth.iter().copied().max().unwrap_or(0) + 1;
         let reductions: Vec<Vec<Reduction>> = (0..count).map(|pass| self.reductions(pass)).collect();
-        let reduced: Vec<Register> = reductions.iter().flatten().map(|reduction| reduction.register).collect();
-        let mut elements = Program::new(&space, element_loads, &self.elements, &element_outputs, &reduced);
-        let mut per_row = Program::new(&row_space, row_loads, &self.per_row, &[], &row_registers);
+        let row_len: usize = kernel.space[self.split..].iter().product();
+        let abreast: usize = kernel.space[abreast].iter().product();
+        let (summed, reduced) = asked(&reductions, abreast == 1 && row_len >= SHORTEST_SUM);
+        let mut elements = Program::new(&space, element_loads, &self.elements, &element_outputs, &reduced, &summed);
+        let mut per_row = Program::new(&row_space, row_loads, &self.per_row, &[], &row_registers, &[]);
         let passes = self.passes(reductions, &computed, &elements, &per_row);
         // Where one block holds a row, later passes evaluate only some of these.
         elements.share_memory(passes.iter().map(|pass| &pass.elements));
         per_row.share_memory(passes.iter().map(|pass| &pass.per_row));
         RowProgram {
             rows: row_space.numel(),
-            row_len: kernel.space[self.split..].iter().product(),
-            abreast: kernel.space[abreast].iter().product(),
+            row_len,
+            abreast,
             elements,
             per_row,
             passes,

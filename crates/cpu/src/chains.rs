@@ -1,0 +1,375 @@
+//! Chains: sums, differences, products and squares of f32 that read each other. One loop computes them all, and what is between
+//! stays in the processor. Here are the chains of a program; the loops are in `chain_loops.rs`.
+
+use crate::chain_loops::{Links, Run, Sum, piece};
+use crate::loops::{Operand, simd};
+use gradus_ir::DType;
+use gradus_ir::op::{BinaryOp, UnaryOp};
+use gradus_ir::plan::{Instruction, Register};
+use smallvec::SmallVec;
+
+/// The longest chain: there is a loop for each sequence of operations.
+pub(crate) const LONGEST: usize = 4;
+
+/// A register as a chain computes it: it begins with another one, to which operations are applied one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Chain {
+    start: Register,
+    links: SmallVec<[Link<Register>; LONGEST]>,
+}
+
+/// An operation on what a chain has come to, and what else it reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Link<T> {
+    /// A sum, of which one may be subtracted: the chain's, or the other.
+    Add {
+        other: T,
+        minus: bool,
+        minus_other: bool,
+    },
+    Mul(T),
+    /// This one is always the last.
+    Square,
+}
+
+impl<T> Link<T> {
+    /// The same operation on something else.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Link<U> {
+        match self {
+            Link::Add { other, minus, minus_other } => Link::Add { other: f(other), minus, minus_other },
+            Link::Mul(other) => Link::Mul(f(other)),
+            Link::Square => Link::Square,
+        }
+    }
+
+    pub(crate) fn as_ref(&self) -> Link<&T> {
+        match self {
+            Link::Add { other, minus, minus_other } => Link::Add { other, minus: *minus, minus_other: *minus_other },
+            Link::Mul(other) => Link::Mul(other),
+            Link::Square => Link::Square,
+        }
+    }
+
+    pub(crate) fn other(self) -> Option<T> {
+        match self {
+            Link::Add { other, .. } | Link::Mul(other) => Some(other),
+            Link::Square => None,
+        }
+    }
+}
+
+/// The registers that an instruction may extend, and by what.
+fn extensions((instruction, dtype): &(Instruction, DType)) -> SmallVec<[(Register, Link<Register>); 2]> {
+    if *dtype != DType::F32 {
+        return SmallVec::new();
+    }
+    let sum = |other: Register, minus: bool, minus_other: bool| Link::Add { other, minus, minus_other };
+    match *instruction {
+        Instruction::Unary(UnaryOp::Square, x) => [(x, Link::Square)].into_iter().collect(),
+        Instruction::Binary(BinaryOp::Mul, a, b) if a == b => [(a, Link::Square)].into_iter().collect(),
+        Instruction::Binary(_, a, b) if a == b => SmallVec::new(),
+        Instruction::Binary(BinaryOp::Add, a, b) => {
+            [(a, sum(b, false, false)), (b, sum(a, false, false))].into_iter().collect()
+        }
+        Instruction::Binary(BinaryOp::Sub, a, b) => {
+            [(a, sum(b, false, true)), (b, sum(a, true, false))].into_iter().collect()
+        }
+        Instruction::Binary(BinaryOp::Mul, a, b) => [(a, Link::Mul(b)), (b, Link::Mul(a))].into_iter().collect(),
+        _ => SmallVec::new(),
+    }
+}
+
+/// The extension of one that is passed through, if there is one.
+fn extension(instruction: &(Instruction, DType), passed: &[bool]) -> Option<(Register, Link<Register>)> {
+    let extensions = extensions(instruction);
+    extensions.iter().find(|(from, _)| passed[*from]).or(extensions.first()).copied()
+}
+
+/// The chains of a program.
+#[derive(Debug, Default)]
+pub(crate) struct Chains {
+    /// For each register, the chain that it is computed by, if it is.
+    of: Vec<Option<Chain>>,
+    /// Registers that chains pass through. They are not evaluated.
+    passed: Vec<bool>,
+    /// What is summed up, and the chains that end there.
+    sums: Vec<(Register, Chain)>,
+}
+
+impl Chains {
+    /// Finds chains. `is_needed` tells which registers must be evaluated, `is_still` which are one element for a whole row. Of those
+    /// that are `summed` up, each element may be forgotten as soon as it is added.
+    pub(crate) fn new(
+        instructions: &[(Instruction, DType)],
+        is_needed: impl Fn(Register) -> bool,
+        is_still: impl Fn(Register) -> bool,
+        summed: &[Register],
+    ) -> Chains {
+        let all = 0..instructions.len();
+        let mut readers = vec![0; instructions.len()];
+        for (instruction, _) in instructions {
+            let mut operands = instruction.operands();
+            operands.sort_unstable();
+            operands.dedup();
+            operands.iter().for_each(|&operand| readers[operand] += 1);
+        }
+        summed.iter().for_each(|&r| readers[r] += 1);
+        // What takes no longer to compute than to read may be computed by each of its readers.
+        let is_cheap = |r: Register| {
+            let operands = instructions[r].0.operands();
+            let is_load = |r: &Register| matches!(instructions[*r].0, Instruction::Load(_)) || is_still(*r);
+            operands.iter().all(is_load) && operands.iter().filter(|&&operand| !is_still(operand)).count() <= 1
+        };
+        let may_pass =
+            |r: Register| !is_needed(r) && !extensions(&instructions[r]).is_empty() && (readers[r] == 1 || is_cheap(r));
+        let mut passed: Vec<bool> = all.clone().map(may_pass).collect();
+        loop {
+            let chains = chains(instructions, &passed);
+            let mut extended = vec![0; instructions.len()];
+            let links = instructions.iter().filter_map(|instruction| extension(instruction, &passed));
+            links.for_each(|(from, _)| extended[from] += 1);
+            let is_full = |r: Register| chains[r].as_ref().is_none_or(Chain::is_full);
+            // All that read it must pass through it, and have room for one more operation.
+            let keeps = |&r: &Register| {
+                let sums = summed.contains(&r) as usize;
+                passed[r] && (extended[r] + sums != readers[r] || extended[r] > 0 && is_full(r))
+            };
+            let kept: Vec<Register> = all.clone().filter(keeps).collect();
+            if kept.is_empty() {
+                let of = |r: Register| chains[r].clone().filter(|chain| chain.links.len() > 1 && !passed[r]);
+                let sum = |&r: &Register| match &chains[r] {
+                    Some(chain) if passed[r] => (r, chain.clone()),
+                    _ => (r, Chain::beginning(r)),
+                };
+                let sums = summed.iter().map(sum).collect();
+                return Chains { of: all.map(of).collect(), passed, sums };
+            }
+            kept.into_iter().for_each(|r| passed[r] = false);
+        }
+    }
+
+    /// The chain that computes a register, if one does.
+    pub(crate) fn of(&self, register: Register) -> Option<&Chain> {
+        self.of[register].as_ref()
+    }
+
+    /// Whether a register is not evaluated, since all that want it compute it.
+    pub(crate) fn is_passed(&self, register: Register) -> bool {
+        self.passed[register]
+    }
+
+    /// The chain that ends in the sums of a register.
+    pub(crate) fn sums(&self, register: Register) -> Option<&Chain> {
+        self.sums.iter().find(|(r, _)| *r == register).map(|(_, chain)| chain)
+    }
+}
+
+/// The chain of each register that may have one.
+fn chains(instructions: &[(Instruction, DType)], passed: &[bool]) -> Vec<Option<Chain>> {
+    let mut chains: Vec<Option<Chain>> = Vec::with_capacity(instructions.len());
+    for instruction in instructions {
+        let chain = extension(instruction, passed).map(|(from, link)| {
+            let before = chains[from].as_ref().filter(|chain| passed[from] && !chain.is_full());
+            before.cloned().unwrap_or_else(|| Chain::beginning(from)).followed(link)
+        });
+        chains.push(chain);
+    }
+    chains
+}
+
+impl Chain {
+    fn beginning(start: Register) -> Chain {
+        Chain { start, links: SmallVec::new() }
+    }
+
+    /// Whether nothing can follow.
+    fn is_full(&self) -> bool {
+        self.links.len() == LONGEST || (self.links.len() > 1 && self.links.last() == Some(&Link::Square))
+    }
+
+    fn followed(mut self, link: Link<Register>) -> Chain {
+        if self.links[..] == [Link::Square] {
+            self.links[0] = Link::Mul(self.start);
+        }
+        self.links.push(link);
+        self
+    }
+
+    /// The registers that it reads.
+    pub(crate) fn operands(&self) -> impl Iterator<Item = Register> {
+        std::iter::once(self.start).chain(self.links.iter().filter_map(|link| link.other()))
+    }
+
+    /// Computes `out`.
+    pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32]) {
+        let (start, links) = self.read(previous);
+        let piece = piece(&start, &links, out.len());
+        simd(Run { start: &start, links: &links, piece, out });
+    }
+
+    /// The sums of rows of so many elements, of which there are `len` altogether.
+    pub(crate) fn sums<'a>(
+        &self,
+        previous: impl Fn(Register) -> Operand<'a>,
+        row: usize,
+        len: usize,
+    ) -> SmallVec<[f64; 64]> {
+        let (start, links) = self.read(previous);
+        let piece = piece(&start, &links, len).min(row);
+        let mut sums = SmallVec::new();
+        simd(Sum { start: &start, links: &links, piece, row, len, sums: &mut sums });
+        sums
+    }
+
+    fn read<'a>(&self, previous: impl Fn(Register) -> Operand<'a>) -> (Operand<'a>, Links<'a>) {
+        (previous(self.start), self.links.iter().map(|link| link.map(&previous)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slice::Slice;
+
+    const ARRAYS: usize = LONGEST + 1;
+
+    /// The loads of some arrays, and then these instructions.
+    fn instructions(list: &[Instruction]) -> Vec<(Instruction, DType)> {
+        let loads = (0..ARRAYS).map(Instruction::Load);
+        loads.chain(list.iter().cloned()).map(|instruction| (instruction, DType::F32)).collect()
+    }
+
+    /// Sequences of so many operations; each but the first reads the register before it and the next array.
+    fn sequences(len: usize) -> impl Iterator<Item = Vec<Instruction>> {
+        (0..5usize.pow(len as u32)).map(move |number| {
+            let operation = |place: usize| {
+                let before = if place == 0 { 0 } else { ARRAYS + place - 1 };
+                match number / 5usize.pow(place as u32) % 5 {
+                    0 => Instruction::Binary(BinaryOp::Add, before, place + 1),
+                    1 => Instruction::Binary(BinaryOp::Sub, before, place + 1),
+                    2 => Instruction::Binary(BinaryOp::Sub, place + 1, before),
+                    3 => Instruction::Binary(BinaryOp::Mul, place + 1, before),
+                    _ => Instruction::Unary(UnaryOp::Square, before),
+                }
+            };
+            (0..len).map(operation).collect()
+        })
+    }
+
+    /// What a register is, of the elements at a place.
+    fn value(instructions: &[(Instruction, DType)], register: Register, at: &impl Fn(usize) -> f32) -> f32 {
+        let value = |register: Register| value(instructions, register, at);
+        match instructions[register].0 {
+            Instruction::Load(array) => at(array),
+            Instruction::Binary(BinaryOp::Add, a, b) => value(a) + value(b),
+            Instruction::Binary(BinaryOp::Sub, a, b) => value(a) - value(b),
+            Instruction::Binary(BinaryOp::Mul, a, b) => value(a) * value(b),
+            Instruction::Unary(UnaryOp::Square, x) => value(x) * value(x),
+            ref other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_chain_is_what_its_instructions_are() {
+        for sequence in (1..=LONGEST).flat_map(sequences) {
+            let instructions = instructions(&sequence);
+            let last = instructions.len() - 1;
+            let stored = Chains::new(&instructions, |r| r == last, |_| false, &[]);
+            let summed = Chains::new(&instructions, |_| false, |_| false, &[last]);
+            for (len, singles) in [1, 7, 63, 200].into_iter().flat_map(|len| [0, 1, 2, 13, 31].map(|s| (len, s))) {
+                let arrays: [Vec<f32>; ARRAYS] = std::array::from_fn(|array| {
+                    let len = if singles >> array & 1 == 1 { 1 } else { len };
+                    (0..len).map(|i| 0.03 * i as f32 - 0.7 * array as f32 + 0.1).collect()
+                });
+                let at = |i: usize| {
+                    let arrays = &arrays;
+                    move |array: usize| arrays[array][i.min(arrays[array].len() - 1)]
+                };
+                let of = |chains: &Chains, register: Register| -> Vec<f32> {
+                    let chain = chains.of(register).expect("a chain");
+                    let operand = |r: Register| Operand { values: Slice::F32(&arrays[r]), rows: None };
+                    // Wherever in a line of the cache it begins.
+                    let mut out = vec![0.0; len + len % 5];
+                    chain.run(operand, &mut out[len % 5..]);
+                    out.split_off(len % 5)
+                };
+                let is_one_chain = stored.of(last).is_some_and(|chain| chain.operands().all(|r| r < ARRAYS));
+                if is_one_chain {
+                    for (i, got) in of(&stored, last).into_iter().enumerate() {
+                        let want = value(&instructions, last, &at(i));
+                        assert_eq!(got.to_bits(), want.to_bits(), "{sequence:?} {singles:b} {len}: {i}");
+                    }
+                }
+                let chain = summed.sums(last).expect("what is summed up");
+                if chain.operands().all(|r| r < ARRAYS) {
+                    let operand = |r: Register| Operand { values: Slice::F32(&arrays[r]), rows: None };
+                    let values: Vec<f64> = (0..len).map(|i| f64::from(value(&instructions, last, &at(i)))).collect();
+                    for row in [len, if len % 7 == 0 { 7 } else { 1 }] {
+                        let sums = chain.sums(operand, row, len);
+                        assert_eq!(sums.len(), len / row);
+                        for (got, values) in sums.iter().zip(values.chunks(row)) {
+                            let (sum, size) = values.iter().fold((0.0, 0.0), |(s, n), x| (s + x, n + x.abs()));
+                            assert!((got - sum).abs() <= 1e-6 * size, "{sequence:?} {singles:b} {row}: {got} {sum}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn squares_end_a_chain_unless_they_begin_it() {
+        let chain = |sequence: &[Instruction], register: Register| {
+            let instructions = instructions(sequence);
+            let last = instructions.len() - 1;
+            let chains = Chains::new(&instructions, |r| r == last, |_| false, &[]);
+            chains.of(register).map(|chain| (chain.start, chain.links.to_vec()))
+        };
+        let square = |x| Instruction::Unary(UnaryOp::Square, x);
+        let product = |a, b| Instruction::Binary(BinaryOp::Mul, a, b);
+        let (first, second, third) = (ARRAYS, ARRAYS + 1, ARRAYS + 2);
+        assert_eq!(chain(&[square(0), product(first, 1)], second), Some((0, vec![Link::Mul(0), Link::Mul(1)])));
+        assert_eq!(chain(&[product(0, 1), square(first)], second), Some((0, vec![Link::Mul(1), Link::Square])));
+        // The product with itself is the last of one chain, and alone in the next.
+        let longer = [product(0, 1), product(first, first), product(second, 2)];
+        assert_eq!(chain(&longer, second), Some((0, vec![Link::Mul(1), Link::Square])));
+        assert_eq!(chain(&longer, third), None);
+    }
+
+    #[test]
+    fn what_is_needed_otherwise_is_evaluated() {
+        let sums = |count: usize| -> Vec<Instruction> {
+            let before = |i: usize| if i == 0 { 0 } else { ARRAYS + i - 1 };
+            (0..count).map(|i| Instruction::Binary(BinaryOp::Add, before(i), 1)).collect()
+        };
+        let passed = |list: &[(Instruction, DType)], needed: &[Register], still: &[Register], summed: &[Register]| {
+            let chains = Chains::new(list, |r| needed.contains(&r), |r| still.contains(&r), summed);
+            (ARRAYS..list.len()).map(|r| chains.is_passed(r)).collect::<Vec<_>>()
+        };
+        // No more than there is a loop for.
+        let (list, last) = (instructions(&sums(6)), ARRAYS + 5);
+        assert_eq!(passed(&list, &[last], &[], &[]), [true, true, true, false, true, false]);
+        assert_eq!(passed(&list, &[ARRAYS + 1, last], &[], &[]), [true, false, true, true, true, false]);
+        assert_eq!(passed(&list, &[], &[], &[last]), [true, true, true, false, true, true]);
+        // What two read is computed twice if one of its operands is the same for a row.
+        let twice = instructions(&[
+            Instruction::Binary(BinaryOp::Sub, 0, 1),
+            Instruction::Unary(UnaryOp::Square, ARRAYS),
+            Instruction::Binary(BinaryOp::Mul, ARRAYS, 2),
+        ]);
+        let stored = [ARRAYS + 1, ARRAYS + 2];
+        assert_eq!(passed(&twice, &stored, &[1], &[]), [true, false, false]);
+        assert_eq!(passed(&twice, &stored, &[], &[]), [false, false, false]);
+        assert_eq!(passed(&twice, &stored[1..], &[1], &stored[..1]), [true, true, false]);
+        // Of two that could be passed through, one is.
+        let product = instructions(&[
+            Instruction::Binary(BinaryOp::Sub, 0, 1),
+            Instruction::Binary(BinaryOp::Sub, 2, 3),
+            Instruction::Binary(BinaryOp::Mul, ARRAYS, ARRAYS + 1),
+        ]);
+        assert_eq!(passed(&product, &[ARRAYS + 2], &[], &[]), [true, false, false]);
+        let mut narrow = list;
+        narrow.iter_mut().for_each(|(_, dtype)| *dtype = DType::F16);
+        assert_eq!(passed(&narrow, &[last], &[], &[]), [false; 6]);
+    }
+}
