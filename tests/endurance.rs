@@ -438,7 +438,7 @@ fn a_seed_gives_the_same_bits_in_every_process() {
     for threads in ["1", "2", "8"] {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "fingerprints_are_printed", "--include-ignored", "--nocapture"]);
-        child.env("RAYON_NUM_THREADS", threads);
+        child.env("GRADUS_THREADS", threads);
         // One process is enough to compare with on a GPU.
         let expected = if threads == "1" { &expected[..] } else { &expected[..1] };
         if expected.len() == 1 {

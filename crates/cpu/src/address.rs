@@ -39,15 +39,20 @@ pub(crate) struct Rows {
     start: isize,
     between: isize,
     /// Whether a row is one element, repeated.
-    is_one: bool,
+    pub(crate) is_one: bool,
 }
 
 impl Rows {
     /// The first element and the number of elements of a row: one, if it stands for all.
     #[inline(always)]
     pub(crate) fn row(&self, number: usize) -> (usize, usize) {
-        let start = self.start + self.between * number as isize;
-        (start as usize, if self.is_one { 1 } else { self.len })
+        (self.start(number), if self.is_one { 1 } else { self.len })
+    }
+
+    /// The first element of a row.
+    #[inline(always)]
+    pub(crate) fn start(&self, number: usize) -> usize {
+        (self.start + self.between * number as isize) as usize
     }
 }
 

@@ -1,6 +1,9 @@
 //! What a processor can do at most: how fast it copies, and multiplies and adds.
 
-use rayon::prelude::*;
+use crate::parallel;
+use crate::team::{self, Team};
+use gradus_ir::Result;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Elements that a thread copies at a time.
@@ -9,22 +12,27 @@ const BLOCK: usize = 1 << 16;
 const STEPS: usize = 1 << 20;
 const ABREAST: usize = 12;
 
-/// Copies with all threads, as far as both slices go.
+/// Copies, as far as both slices go; in a kernel of a [`CustomOp`](gradus_ir::CustomOp) with the threads of its device.
 pub fn copy(from: &[f32], to: &mut [f32]) {
-    let (from, to) = (from.par_chunks(BLOCK), to.par_chunks_mut(BLOCK));
-    to.zip(from).for_each(|(to, from)| {
-        let len = to.len().min(from.len());
-        to[..len].copy_from_slice(&from[..len]);
+    let elements = from.len().min(to.len());
+    let pieces = to[..elements].chunks_mut(BLOCK).zip(from[..elements].chunks(BLOCK)).collect();
+    let copied = parallel::map(pieces, elements, |(to, from): (&mut [f32], &[f32])| {
+        to.copy_from_slice(from);
+        Ok(())
     });
+    copied.expect("no piece fails");
 }
 
 /// Operations on f32 per second of all threads: independent multiply-adds in registers, of which each counts as two.
-pub fn multiply_add_rate() -> f64 {
+///
+/// # Errors
+/// If threads cannot be started.
+pub fn multiply_add_rate() -> Result<f64> {
     struct Accumulate;
     impl pulp::WithSimd for Accumulate {
-        type Output = f64;
+        type Output = usize;
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, simd: S) -> f64 {
+        fn with_simd<S: pulp::Simd>(self, simd: S) -> usize {
             let (factor, term) = (simd.splat_f32s(0.5), simd.splat_f32s(std::hint::black_box(0.25)));
             let mut sums = [term; ABREAST];
             for _ in 0..STEPS {
@@ -33,15 +41,17 @@ pub fn multiply_add_rate() -> f64 {
                 }
             }
             std::hint::black_box(sums);
-            2.0 * (STEPS * sums.len() * S::F32_LANES) as f64
+            2 * STEPS * sums.len() * S::F32_LANES
         }
     }
     let rate = |_| {
-        let start = Instant::now();
-        let operations: Vec<f64> = rayon::broadcast(|_| pulp::Arch::new().dispatch(Accumulate));
-        operations.iter().sum::<f64>() / start.elapsed().as_secs_f64()
+        let (start, operations) = (Instant::now(), AtomicUsize::new(0));
+        team::share(team::size(), true, &|_| {
+            operations.fetch_add(pulp::Arch::new().dispatch(Accumulate), Relaxed);
+        });
+        operations.into_inner() as f64 / start.elapsed().as_secs_f64()
     };
-    (0..8).map(rate).fold(0.0, f64::max)
+    Ok(Team::global()?.enter(|| (0..8).map(rate).fold(0.0, f64::max)))
 }
 
 #[cfg(test)]
@@ -60,7 +70,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "it measures")]
     fn a_rate_is_a_rate() {
-        let rate = multiply_add_rate();
+        let rate = multiply_add_rate().unwrap();
         assert!(rate.is_finite() && rate > 1e7, "{rate}");
     }
 }

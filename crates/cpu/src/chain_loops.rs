@@ -28,18 +28,22 @@ pub(crate) struct Run<'l, 'a> {
 pub(crate) struct Sum<'l, 'a> {
     pub(crate) start: &'l Operand<'a>,
     pub(crate) links: &'l Links<'a>,
-    /// So many elements at a time are read from neighbouring places; a row is some of these.
+    /// So many elements at a time are read from neighbouring places; a row is some of these, or they are some rows.
     pub(crate) piece: usize,
     /// The elements of a row, and of all.
     pub(crate) row: usize,
     pub(crate) len: usize,
-    pub(crate) sums: &'l mut SmallVec<[f64; 64]>,
+    /// One for each row.
+    pub(crate) sums: &'l mut [f64],
 }
 
 /// How many elements of a block all operands have in neighbouring places.
 pub(crate) fn piece(start: &Operand<'_>, links: &Links<'_>, len: usize) -> usize {
     let operands = std::iter::once(start).chain(links.iter().filter_map(|link| link.as_ref().other()));
-    operands.filter_map(|operand| operand.rows).map(|rows| rows.len).min().unwrap_or(len).max(1)
+    let mut lens = operands.filter_map(|operand| operand.rows).map(|rows| rows.len);
+    let piece = lens.next().unwrap_or(len).max(1);
+    debug_assert!(lens.all(|len| len == piece), "a program has rows of one length");
+    piece
 }
 
 /// An operation, known to the compiler.
@@ -143,15 +147,12 @@ struct View<'a> {
 impl<'a> View<'a> {
     const NOTHING: View<'static> = View { values: &[0.0], is_one: true };
 
-    /// So many elements, from this place in the block on.
+    /// So many elements, which begin the piece with this number and place in the block.
     #[inline(always)]
-    fn of(operand: &Operand<'a>, place: usize, len: usize) -> View<'a> {
+    fn of(operand: &Operand<'a>, number: usize, place: usize, len: usize) -> View<'a> {
         let Slice::F32(values) = operand.values else { unreachable!("chains are of f32") };
         let (start, is_one) = match operand.rows {
-            Some(rows) => match rows.row(place / rows.len) {
-                (start, 1) => (start, true),
-                (start, _) => (start + place % rows.len, false),
-            },
+            Some(rows) => (rows.start(number), rows.is_one),
             None if values.len() == 1 => (0, true),
             None => (place, false),
         };
@@ -200,13 +201,13 @@ impl<'a, S: Simd> Piece<'a, S> {
         Piece { start: View::NOTHING, others: [View::NOTHING; LONGEST], signs }
     }
 
-    /// Goes to so many elements, from this place in the block on.
+    /// Goes to so many elements, which begin the piece with this number and place in the block.
     #[inline(always)]
-    fn go_to(&mut self, start: &Operand<'a>, links: &[Link<Operand<'a>>], place: usize, len: usize) {
-        self.start = View::of(start, place, len);
+    fn go_to(&mut self, start: &Operand<'a>, links: &[Link<Operand<'a>>], (number, place): (usize, usize), len: usize) {
+        self.start = View::of(start, number, place, len);
         for (view, link) in self.others.iter_mut().zip(links) {
             if let Some(operand) = link.as_ref().other() {
-                *view = View::of(operand, place, len);
+                *view = View::of(operand, number, place, len);
             }
         }
     }
@@ -258,6 +259,39 @@ impl<'a, S: Simd> Piece<'a, S> {
         );
         part
     }
+
+    /// The sum of some elements.
+    #[inline(always)]
+    fn sum<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize) -> f64 {
+        let group = VECTORS * S::F32_LANES;
+        let (grouped, whole) = (first + len / group * group, first + len / S::F32_LANES * S::F32_LANES);
+        let zero = simd.splat_f32s(0.0);
+        let mut total = 0.0;
+        for begin in (first..grouped).step_by(GROUPS * group) {
+            let mut sums = [zero; VECTORS];
+            for begin in (begin..grouped.min(begin + GROUPS * group)).step_by(group) {
+                let values = self.vectors::<VECTORS, A, B, C, D>(simd, begin);
+                for i in 0..VECTORS {
+                    sums[i] = simd.add_f32s(sums[i], values[i]);
+                }
+            }
+            let [a, b, c, d] = sums;
+            total += sum(bytemuck::cast_slice(&[simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d))]));
+        }
+        let mut last = zero;
+        for begin in (grouped..whole).step_by(S::F32_LANES) {
+            let [values] = self.vectors::<1, A, B, C, D>(simd, begin);
+            last = simd.add_f32s(last, values);
+        }
+        if grouped < whole {
+            total += sum(bytemuck::cast_slice(&[last]));
+        }
+        if whole < first + len {
+            let rest = first + len - whole;
+            total += sum(&bytemuck::cast_slice(&[self.part::<A, B, C, D>(simd, whole, rest)])[..rest]);
+        }
+        total
+    }
 }
 
 impl WithSimd for Run<'_, '_> {
@@ -273,7 +307,7 @@ impl<S: Simd> Visitor<S> for Run<'_, '_> {
     fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S) {
         let mut piece = Piece::new(simd, self.links);
         for (number, out) in self.out.chunks_mut(self.piece).enumerate() {
-            piece.go_to(self.start, self.links, number * self.piece, out.len());
+            piece.go_to(self.start, self.links, (number, number * self.piece), out.len());
             // What is stored across lines of the cache takes four times as long.
             let begin = out.as_ptr().align_offset(size_of::<S::f32s>()).min(out.len());
             let (before, out) = out.split_at_mut(begin);
@@ -310,39 +344,20 @@ impl<S: Simd> Visitor<S> for Sum<'_, '_> {
     #[inline(always)]
     fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S) {
         let mut piece = Piece::new(simd, self.links);
-        let group = VECTORS * S::F32_LANES;
-        let grouped = self.piece / group * group;
-        let whole = self.piece / S::F32_LANES * S::F32_LANES;
-        let zero = simd.splat_f32s(0.0);
-        for row in (0..self.len).step_by(self.row) {
-            let mut total = 0.0;
-            for place in (row..row + self.row).step_by(self.piece) {
-                piece.go_to(self.start, self.links, place, self.piece);
-                for first in (0..grouped).step_by(GROUPS * group) {
-                    let mut sums = [zero; VECTORS];
-                    for first in (first..grouped.min(first + GROUPS * group)).step_by(group) {
-                        let values = piece.vectors::<VECTORS, A, B, C, D>(simd, first);
-                        for i in 0..VECTORS {
-                            sums[i] = simd.add_f32s(sums[i], values[i]);
-                        }
-                    }
-                    let [a, b, c, d] = sums;
-                    total += sum(bytemuck::cast_slice(&[simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d))]));
-                }
-                let mut last = zero;
-                for first in (grouped..whole).step_by(S::F32_LANES) {
-                    let [values] = piece.vectors::<1, A, B, C, D>(simd, first);
-                    last = simd.add_f32s(last, values);
-                }
-                if grouped < whole {
-                    total += sum(bytemuck::cast_slice(&[last]));
-                }
-                if whole < self.piece {
-                    let rest = self.piece - whole;
-                    total += sum(&bytemuck::cast_slice(&[piece.part::<A, B, C, D>(simd, whole, rest)])[..rest]);
+        // Pieces hold whole rows, or rows whole pieces.
+        let part = self.piece.min(self.row);
+        let (mut sums, mut total, mut left) = (self.sums.iter_mut(), 0.0, self.row);
+        for (number, place) in (0..self.len).step_by(self.piece).enumerate() {
+            let len = self.piece.min(self.len - place);
+            piece.go_to(self.start, self.links, (number, place), len);
+            for first in (0..len).step_by(part) {
+                total += piece.sum::<A, B, C, D>(simd, first, part);
+                left -= part;
+                if left == 0 {
+                    *sums.next().expect("one for each row") = total;
+                    (total, left) = (0.0, self.row);
                 }
             }
-            self.sums.push(total);
         }
     }
 }

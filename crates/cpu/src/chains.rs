@@ -215,8 +215,8 @@ impl Chain {
         len: usize,
     ) -> SmallVec<[f64; 64]> {
         let (start, links) = self.read(previous);
-        let piece = piece(&start, &links, len).min(row);
-        let mut sums = SmallVec::new();
+        let piece = piece(&start, &links, len);
+        let mut sums = SmallVec::from_elem(0.0, len / row);
         simd(Sum { start: &start, links: &links, piece, row, len, sums: &mut sums });
         sums
     }

@@ -253,7 +253,7 @@ impl Contraction {
     /// Elements whose work is as much.
     fn work(&self) -> usize {
         let products = self.batch.numel() * self.m * self.n * self.outer.numel() * self.k.max(1);
-        products / (parallel::PRODUCTS / parallel::ELEMENTS)
+        products / parallel::PER_ELEMENT
     }
 
     /// Whether a product is cut up by `gemm` itself: a few large ones, whose operands are packed once, if at all.

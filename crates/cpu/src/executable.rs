@@ -11,6 +11,7 @@ use crate::scan::Scan;
 use crate::scatter::Scatter;
 use crate::slice::Slice;
 use crate::sort::Sort;
+use crate::team::Team;
 use gradus_ir::plan::{BufferId, Family, Kernel};
 use gradus_ir::{Buffer, Data, Error, Executable, Number, Plan, Result};
 use smallvec::SmallVec;
@@ -19,21 +20,13 @@ use std::sync::Arc;
 /// A plan made ready for the CPU.
 pub(crate) struct CpuExecutable {
     memory: Arc<Memory>,
-    /// Whose threads do the work, if there is enough of it for several.
-    threads: Option<Threads>,
+    /// Who shares the work, if there is enough of it for several.
+    team: Option<Arc<Team>>,
     buffers: Vec<gradus_ir::plan::Buffer>,
     outputs: Vec<BufferId>,
     steps: Vec<Step>,
     /// The first step that overwrites an input, and the bytes that the steps from there on need at once.
     overwriting: Option<(usize, usize)>,
-}
-
-/// Threads that share work.
-enum Threads {
-    /// Rayon's.
-    Global,
-    /// The device's own.
-    Own(Arc<rayon::ThreadPool>),
 }
 
 /// A kernel made ready.
@@ -64,11 +57,7 @@ enum Held {
 }
 
 impl CpuExecutable {
-    pub(crate) fn new(
-        plan: Plan,
-        memory: Arc<Memory>,
-        threads: Option<Arc<rayon::ThreadPool>>,
-    ) -> Result<CpuExecutable> {
+    pub(crate) fn new(plan: Plan, memory: Arc<Memory>, team: Option<Arc<Team>>) -> Result<CpuExecutable> {
         let mut steps = Vec::with_capacity(plan.kernels.len());
         let mut alive: Vec<bool> = vec![false; plan.buffers.len()];
         for &output in &plan.outputs {
@@ -95,9 +84,12 @@ impl CpuExecutable {
         }
         steps.reverse();
         let overwriting = overwriting(&steps, &plan.buffers);
-        // Handing a small plan over to other threads would take longer than running it.
-        let threads = plan.kernels.iter().any(is_parallel).then(|| threads.map_or(Threads::Global, Threads::Own));
-        Ok(CpuExecutable { memory, threads, buffers: plan.buffers, outputs: plan.outputs, steps, overwriting })
+        // For small plans no thread is started.
+        let team = match plan.kernels.iter().any(is_parallel) {
+            true => Some(team.map_or_else(Team::global, Ok)?),
+            false => None,
+        };
+        Ok(CpuExecutable { memory, team, buffers: plan.buffers, outputs: plan.outputs, steps, overwriting })
     }
 
     fn run_here(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>> {
@@ -239,11 +231,9 @@ fn peak(steps: &[Step], buffers: &[gradus_ir::plan::Buffer]) -> usize {
 
 impl Executable for CpuExecutable {
     fn run(&self, inputs: &mut [Option<Buffer>], scalars: &[Number]) -> Result<Vec<Buffer>> {
-        match &self.threads {
+        match &self.team {
             None => self.run_here(inputs, scalars),
-            // Kernels are then shared among threads of which this one is: it is woken once, not after each of them.
-            Some(Threads::Global) => rayon::scope(|_| self.run_here(inputs, scalars)),
-            Some(Threads::Own(pool)) => pool.install(|| self.run_here(inputs, scalars)),
+            Some(team) => team.enter(|| self.run_here(inputs, scalars)),
         }
     }
 

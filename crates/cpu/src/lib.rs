@@ -27,44 +27,40 @@ mod scatter;
 mod slice;
 mod sort;
 mod sources;
+mod team;
 
 pub use ceilings::{copy, multiply_add_rate};
 use executable::CpuExecutable;
 use gradus_ir::{Backend, Buffer, DType, Data, Download, Error, Executable, MemoryStats, Plan, Result, Stats, Target};
 use memory::{Array, Memory};
 use std::sync::Arc;
+use team::Team;
 
 /// The CPU as a device.
 #[derive(Debug)]
 pub struct Cpu {
     target: Target,
     memory: Arc<Memory>,
-    threads: Option<Arc<rayon::ThreadPool>>,
+    /// Its own threads, if it was asked for some.
+    team: Option<Arc<Team>>,
 }
 
 impl Cpu {
-    /// A CPU device on rayon's global threads, or on `threads` of its own, with a budget of `memory_limit` bytes.
+    /// A CPU device on the threads that all share, as many as run at once or as `GRADUS_THREADS` says, or on `threads` of its own, with
+    /// a budget of `memory_limit` bytes.
     pub fn new(threads: Option<usize>, memory_limit: Option<usize>) -> Result<Cpu> {
-        let threads = match threads {
-            None => None,
-            Some(n) => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
-                Some(Arc::new(pool.map_err(|e| Error::Backend(format!("cannot start {n} threads: {e}")))?))
-            }
-        };
+        let team = threads.map(|threads| Team::new(threads).map(Arc::new)).transpose()?;
         let memory = Arc::new(Memory::with_limit(memory_limit));
-        Ok(Cpu {
-            target: Target { dtypes: DType::ALL.to_vec(), bindings: 32, longest_row: usize::MAX },
-            memory,
-            threads,
-        })
+        Ok(Cpu { target: Target { dtypes: DType::ALL.to_vec(), bindings: 32, longest_row: usize::MAX }, memory, team })
     }
 }
 
 impl Backend for Cpu {
     fn description(&self) -> String {
-        let threads = self.threads.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
-        format!("cpu ({threads} threads)")
+        match self.team.as_ref().map_or_else(team::global_size, |team| Ok(team.size())) {
+            Ok(threads) => format!("cpu ({threads} threads)"),
+            Err(error) => format!("cpu ({error})"),
+        }
     }
 
     fn target(&self) -> &Target {
@@ -72,7 +68,7 @@ impl Backend for Cpu {
     }
 
     fn compile(&self, plan: Plan) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(CpuExecutable::new(plan, self.memory.clone(), self.threads.clone())?))
+        Ok(Box::new(CpuExecutable::new(plan, self.memory.clone(), self.team.clone())?))
     }
 
     fn upload(&self, data: Data) -> Result<Buffer> {

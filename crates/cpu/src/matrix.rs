@@ -1,5 +1,6 @@
 //! Strided matrices, and their products on the `gemm` crate.
 
+use crate::parallel;
 use crate::slice::Typed;
 use gradus_ir::real::Int;
 use gradus_ir::{Shape, View};
@@ -14,6 +15,18 @@ pub(crate) struct Matrices {
     pub(crate) column: isize,
     pub(crate) offset: isize,
 }
+
+/// Multiply-adds of a piece of a product for several threads, as long as there are not too many.
+const PIECE: usize = 1 << 22;
+
+/// So many pieces are enough, and for larger products so many.
+const PIECES: usize = 16;
+const LARGE: usize = 1 << 31;
+const PIECES_OF_LARGE: usize = 64;
+
+/// The least rows or columns of a piece, if there are as many, and what they are multiples of.
+const SIDE: usize = 64;
+const LANES: usize = 16;
 
 /// How a product is computed.
 #[derive(Clone, Copy)]
@@ -98,37 +111,68 @@ pub(crate) fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_,
     a.check();
     b.check();
     assert!(out.len() == m * n && b.columns == k);
-    let parallelism = match mode.parallel {
-        true => gemm::Parallelism::Rayon(rayon::current_num_threads()),
-        // Nobody is asked, so that no thread is started either.
-        false => gemm::Parallelism::None,
+    let out = &Out(out.as_mut_ptr());
+    let piece = |(rows, columns): (Range<usize>, Range<usize>)| {
+        #[allow(unsafe_code)]
+        // SAFETY: `check` has shown that every element of a and b that the strides reach lies in its slice, and the
+        // assertion that out holds m·n elements, written with row stride n; out is borrowed mutably, so it overlaps neither,
+        // and no two pieces overlap.
+        unsafe {
+            gemm::gemm(
+                rows.len(),
+                columns.len(),
+                k,
+                out.0.add(rows.start * n + columns.start),
+                1,
+                n as isize,
+                mode.adds,
+                a.source.as_ptr().offset(a.offset + a.row * rows.start as isize),
+                a.column,
+                a.row,
+                b.source.as_ptr().offset(b.offset + b.row * columns.start as isize),
+                b.row,
+                b.column,
+                T::from(if mode.adds { 1.0 } else { 0.0 }),
+                T::from(1.0),
+                false,
+                false,
+                false,
+                // Who shares the work is not left to it.
+                gemm::Parallelism::None,
+            );
+        }
     };
-    #[allow(unsafe_code)]
-    // SAFETY: `check` has shown that every element of a and b that the strides reach lies in its slice, and the
-    // assertion that out holds m·n elements, written with row stride n; out is borrowed mutably, so it overlaps neither.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            mode.adds,
-            a.source.as_ptr().offset(a.offset),
-            a.column,
-            a.row,
-            b.source.as_ptr().offset(b.offset),
-            b.row,
-            b.column,
-            T::from(if mode.adds { 1.0 } else { 0.0 }),
-            T::from(1.0),
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    if !mode.parallel {
+        return piece((0..m, 0..n));
     }
+    // Each piece packs its operands anew. Of an `a` whose rows lie side by side that takes longer than of any `b`.
+    let pieces = if a.row == 1 { pieces(m, n, k) } else { pieces(n, m, k).into_iter().map(|(j, i)| (i, j)).collect() };
+    let done = parallel::map(pieces, m * n * k / parallel::PER_ELEMENT, |at| {
+        piece(at);
+        Ok(())
+    });
+    done.expect("no piece fails");
+}
+
+/// Where a product is written.
+struct Out<T>(*mut T);
+
+#[allow(unsafe_code)]
+// SAFETY: whoever writes there says why nobody else does.
+unsafe impl<T: Send> Sync for Out<T> {}
+
+/// Cuts a product of `a` rows and `b` columns, or the other way round, into pieces that depend on nothing but sizes: of `a` as many
+/// as are worth it, of `b` what is missing then.
+fn pieces(a: usize, b: usize, k: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let products = a * b * k;
+    let wanted = (products / PIECE).clamp(2, if products < LARGE { PIECES } else { PIECES_OF_LARGE });
+    let of_a = (a / SIDE).clamp(1, wanted);
+    let of_b = (b / SIDE).clamp(1, wanted / of_a);
+    let cut = |len: usize, pieces: usize| {
+        let at = move |piece: usize| (len.div_ceil(LANES) * piece / pieces * LANES).min(len);
+        (0..pieces).map(move |piece| at(piece)..at(piece + 1))
+    };
+    cut(a, of_a).flat_map(|a| cut(b, of_b).map(move |b| (a.clone(), b))).collect()
 }
 
 /// The same on integers, which wrap.
@@ -147,6 +191,7 @@ pub(crate) fn int_product<T: Typed + Int>(a: Matrix<'_, T>, b: Matrix<'_, T>, ou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::team::Team;
 
     const MODE: Mode = Mode { adds: false, parallel: false };
 
@@ -173,6 +218,46 @@ mod tests {
             let mut expected = vec![0; 9];
             int_product(matrix(&a, left), matrix(&b, right), &mut expected, MODE);
             assert_eq!(found, expected.iter().map(|&sum| sum as f32).collect::<Vec<_>>(), "{left:?} {right:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_the_whole_product_and_meet_nowhere() {
+        for (a, b, k) in
+            [(1, 1, 1), (63, 900, 3), (130, 70, 3), (300, 200, 9000), (1000, 1, 100_000), (4096, 4096, 4096)]
+        {
+            let pieces = pieces(a, b, k);
+            let sums: usize = pieces.iter().map(|(a, b)| a.len() * b.len()).sum();
+            assert_eq!(sums, a * b, "{a} {b} {k}");
+            for (i, (rows, columns)) in pieces.iter().enumerate() {
+                assert!(
+                    !rows.is_empty() && !columns.is_empty() && rows.end <= a && columns.end <= b,
+                    "{rows:?} {columns:?}"
+                );
+                let meets = |x: &Range<usize>, y: &Range<usize>| x.start < y.end && y.start < x.end;
+                assert!(!pieces[..i].iter().any(|(r, c)| meets(r, rows) && meets(c, columns)), "{rows:?} {columns:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_product_in_pieces_is_the_product() {
+        let (m, n, k) = (197, 131, if cfg!(miri) { 2 } else { 50 });
+        // Row after row, or column after column.
+        for (left, right) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (a, b) = (source(m * k, f32::from), source(n * k, f32::from));
+            let matrix = |source, rows: usize, transposed: bool| {
+                let (row, column) = if transposed { (1, rows as isize) } else { (k as isize, 1) };
+                Matrix { source, offset: 0, rows, columns: k, row, column }
+            };
+            let product = |parallel| {
+                let mut out = vec![0.5; m * n];
+                let mode = Mode { adds: true, parallel };
+                gemm_product(matrix(&a[..], m, left), matrix(&b[..], n, right), &mut out, mode);
+                out
+            };
+            // Sums of small integers are exact.
+            assert_eq!(Team::new(3).unwrap().enter(|| product(true)), product(false), "{left} {right}");
         }
     }
 

@@ -1,20 +1,26 @@
 //! When work is worth several threads, and how it is given to them: in fixed pieces, so that bits do not depend on who does
 //! them.
 
+use crate::team;
 use gradus_ir::Result;
-use rayon::prelude::*;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
-/// Elements above which a kernel is given to several threads: waking a thread takes as long as some ten thousand elements.
-pub(crate) const ELEMENTS: usize = 1 << 17;
+/// Elements above which a kernel is given to several threads, if they are awake.
+pub(crate) const ELEMENTS: usize = 1 << 14;
+
+/// Elements above which sleeping threads are woken: that takes as long as some ten thousand elements.
+const WAKING: usize = 1 << 17;
+
+/// So many multiply-adds of a matrix product are as much work as an element.
+pub(crate) const PER_ELEMENT: usize = 32;
 
 /// Multiply-adds above which a matrix product is given to several threads.
-pub(crate) const PRODUCTS: usize = 1 << 22;
+pub(crate) const PRODUCTS: usize = PER_ELEMENT * ELEMENTS;
 
 /// So many tasks are enough to keep all threads at work to the end.
 pub(crate) fn tasks() -> usize {
-    4 * rayon::current_num_threads()
+    4 * team::size()
 }
 
 /// Maps tasks, in parallel if `elements` altogether are enough.
@@ -23,25 +29,29 @@ pub(crate) fn map<T: Send, R: Send>(
     elements: usize,
     task: impl Fn(T) -> Result<R> + Sync + Send,
 ) -> Result<Vec<R>> {
-    if elements <= ELEMENTS {
+    let threads = team::size().min(tasks.len());
+    if elements <= ELEMENTS || threads < 2 {
         tasks.into_iter().map(task).collect()
-    } else if tasks.len() < 2 * rayon::current_num_threads() {
-        tasks.into_par_iter().map(task).collect()
     } else {
-        map_shares(tasks, task)
+        map_shares(tasks, threads, elements > WAKING, task)
     }
 }
 
-/// Maps many tasks. Each thread begins with a share of them, the same one every time, since what it has written lies in the caches
+/// Maps tasks. Each thread begins with a share of them, the same one every time, since what it has written lies in the caches
 /// next to it, and then helps the others. Which of them does a task, nobody can tell from what is returned.
-fn map_shares<T: Send, R: Send>(tasks: Vec<T>, task: impl Fn(T) -> Result<R> + Sync + Send) -> Result<Vec<R>> {
-    let (count, threads) = (tasks.len(), rayon::current_num_threads());
+fn map_shares<T: Send, R: Send>(
+    tasks: Vec<T>,
+    threads: usize,
+    wakes: bool,
+    task: impl Fn(T) -> Result<R> + Sync + Send,
+) -> Result<Vec<R>> {
+    let count = tasks.len();
     let begin = |share: usize| share * count / threads;
     let next: Vec<AtomicUsize> = (0..threads).map(|share| AtomicUsize::new(begin(share))).collect();
     let tasks: Vec<Mutex<Option<T>>> = tasks.into_iter().map(|task| Mutex::new(Some(task))).collect();
     let has_failed = AtomicBool::new(false);
-    let work = |_| {
-        let own = rayon::current_thread_index().unwrap_or(0);
+    let all = Mutex::new(Vec::with_capacity(count));
+    team::share(threads, wakes, &|own| {
         let mut done = Vec::with_capacity(count.div_ceil(threads));
         for share in (0..threads).map(|turn| (own + turn) % threads) {
             loop {
@@ -51,16 +61,15 @@ fn map_shares<T: Send, R: Send>(tasks: Vec<T>, task: impl Fn(T) -> Result<R> + S
                 }
                 let taken = tasks[number].lock().ok().and_then(|mut task| task.take());
                 let result = task(taken.expect("each task is taken once"));
-                done.push((number, result.inspect_err(|_| has_failed.store(true, Relaxed))?));
+                has_failed.fetch_or(result.is_err(), Relaxed);
+                done.push((number, result));
             }
         }
-        Ok(done)
-    };
-    // A thread that is busy with something else is not waited for: what would be its part, others do.
-    let done = (0..threads).into_par_iter().with_max_len(1).map(work).collect::<Result<Vec<_>>>()?;
-    let mut done: Vec<(usize, R)> = done.into_iter().flatten().collect();
-    done.sort_unstable_by_key(|(number, _)| *number);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
+        all.lock().unwrap_or_else(PoisonError::into_inner).append(&mut done);
+    });
+    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    all.sort_unstable_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Runs a task on each piece of `out`, in parallel if `elements` altogether are enough.
@@ -76,17 +85,22 @@ pub(crate) fn each_chunk<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::team::Team;
     use gradus_ir::Error;
     use std::collections::HashSet;
+    use std::thread::current;
 
     #[test]
     fn every_task_is_done_once_and_results_keep_their_order() {
-        for count in [0, 1, 2, 7, 64, 1000] {
+        for (count, threads) in
+            [0, 1, 2, 7, 64, 1000].into_iter().flat_map(|count| [(count, 1), (count, 2), (count, 5)])
+        {
             let times: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-            let squares = map((0..count).collect(), ELEMENTS + 1, |task| {
+            let square = |task: usize| {
                 times[task].fetch_add(1, Relaxed);
                 Ok(task * task)
-            });
+            };
+            let squares = Team::new(threads).unwrap().enter(|| map((0..count).collect(), ELEMENTS + 1, square));
             assert_eq!(squares.unwrap(), (0..count).map(|task| task * task).collect::<Vec<_>>());
             assert!(times.iter().all(|times| times.load(Relaxed) == 1), "of {count}");
         }
@@ -95,34 +109,44 @@ mod tests {
     #[test]
     fn an_error_is_returned_and_ends_the_work() {
         let done = AtomicUsize::new(0);
-        let result: Result<Vec<()>> = map((0..100_000).collect(), ELEMENTS + 1, |task| match task {
+        let run = |task| match task {
             3 => Err(Error::Backend("the third".into())),
             _ => {
                 done.fetch_add(1, Relaxed);
                 Ok(())
             }
-        });
+        };
+        let result = Team::new(3).unwrap().enter(|| map((0..100_000).collect(), ELEMENTS + 1, run));
         assert!(matches!(result, Err(Error::Backend(text)) if text == "the third"));
         assert!(done.load(Relaxed) < 100_000 - 1);
     }
 
-    /// All threads but one of a pool wait for something that the work of this one must bring about.
     #[test]
-    fn threads_that_are_busy_are_not_waited_for() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let (start, wait) = (std::sync::Barrier::new(3), std::sync::Barrier::new(3));
-        pool.scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|_| {
-                    start.wait();
-                    wait.wait();
+    fn what_shares_work_may_share_it_again() {
+        let inner = |task: usize| map((0..task).collect(), ELEMENTS + 1, Ok).map(|tasks| tasks.iter().sum::<usize>());
+        let tasks = if cfg!(miri) { 8 } else { 100 };
+        let sums = Team::new(3).unwrap().enter(|| map((0..tasks).collect(), ELEMENTS + 1, inner)).unwrap();
+        assert_eq!(sums, (0..tasks).map(|task| task * task.saturating_sub(1) / 2).collect::<Vec<_>>());
+    }
+
+    /// All helpers of a team wait for something that the work of another thread must bring about.
+    #[test]
+    fn helpers_that_are_busy_are_not_waited_for() {
+        let team = Team::new(3).unwrap();
+        let (start, end) = (std::sync::Barrier::new(4), std::sync::Barrier::new(4));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                team.enter(|| {
+                    team::share(3, true, &|_| {
+                        start.wait();
+                        end.wait();
+                    });
                 });
-            }
+            });
             start.wait();
-            let done = map((0..100).collect(), ELEMENTS + 1, |_| Ok(rayon::current_thread_index()));
-            let threads: HashSet<_> = done.unwrap().into_iter().collect();
-            assert_eq!(threads.len(), 1);
-            wait.wait();
+            let done = team.enter(|| map((0..100).collect(), ELEMENTS + 1, |_| Ok(current().id()))).unwrap();
+            assert_eq!(done.into_iter().collect::<HashSet<_>>(), HashSet::from([current().id()]));
+            end.wait();
         });
     }
 }

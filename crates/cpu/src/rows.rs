@@ -103,6 +103,7 @@ impl RowProgram {
                 self.run_long(operands, &mut values, first_row, rows, &mut self.part(&mut outs, first_row, rows))
             });
         }
+        let task = task.max(self.rows * self.row_len / (4 * parallel::tasks()));
         let rows_per_task = (task / (at_once * self.row_len).max(1)).clamp(1, TASK) * at_once;
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let first = task * rows_per_task;

@@ -6,10 +6,12 @@ use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed, with_slice};
 use gradus_ir::plan::Kernel;
 use gradus_ir::{Data, Result, f16, math};
-use rayon::slice::ParallelSliceMut;
 
 /// Elements per task, where rows are short.
 const TASK: usize = 1 << 14;
+
+/// Elements of a long row that a thread sorts, or merges.
+const PIECE: usize = 1 << 16;
 
 /// A sort made ready.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ pub(crate) struct Sort {
 /// An element that can be put into order.
 trait Ordered: Typed {
     /// An element with an index.
-    type Numbered: Ord + Copy + Send;
+    type Numbered: Ord + Copy + Send + Sync;
     /// The element, as an integer that compares as it does, and below it an index.
     fn numbered(self, index: u32, descending: bool) -> Self::Numbered;
     /// The index.
@@ -70,6 +72,49 @@ fn key_of_f32(x: f32) -> u32 {
     }
 }
 
+/// Sorts a long row with several threads: pieces, and then pairs of what is sorted.
+fn sort_long<T: Ord + Copy + Send + Sync>(row: &mut Vec<T>) -> Result<()> {
+    let len = row.len();
+    parallel::each_chunk(row, PIECE, len, |(_, piece)| {
+        piece.sort_unstable();
+        Ok(())
+    })?;
+    let (mut merged, mut sorted) = (row.clone(), PIECE);
+    while sorted < len {
+        parallel::each_chunk(&mut merged, PIECE, len, |(number, out)| {
+            let first = number * PIECE;
+            let begin = first / (2 * sorted) * (2 * sorted);
+            let (middle, end) = ((begin + sorted).min(len), (begin + 2 * sorted).min(len));
+            merge(&row[begin..middle], &row[middle..end], first - begin, out);
+            Ok(())
+        })?;
+        std::mem::swap(row, &mut merged);
+        sorted *= 2;
+    }
+    Ok(())
+}
+
+/// Some of the elements that two sorted slices hold together, from the one on that comes after so many.
+fn merge<T: Ord + Copy>(left: &[T], right: &[T], before: usize, out: &mut [T]) {
+    // How many of those before are on the left: the least number with which none of them is greater than what is left over there.
+    let (mut low, mut high) = (before.saturating_sub(right.len()), before.min(left.len()));
+    while low < high {
+        let middle = (low + high) / 2;
+        if left[middle] < right[before - middle - 1] { low = middle + 1 } else { high = middle }
+    }
+    let (mut i, mut j) = (low, before - low);
+    for out in out {
+        // Without branches on the elements, whose order nobody can foresee.
+        let is_left = match (left.get(i), right.get(j)) {
+            (Some(left), Some(right)) => left < right,
+            (left, _) => left.is_some(),
+        };
+        *out = if is_left { left[i] } else { right[j] };
+        i += is_left as usize;
+        j += !is_left as usize;
+    }
+}
+
 impl Sort {
     /// Prepares a kernel.
     pub(crate) fn new(kernel: &Kernel, descending: bool) -> Sort {
@@ -96,8 +141,8 @@ impl Sort {
                 numbered.clear();
                 numbered.extend(loaded.iter().zip(0..).map(|(&x, index)| x.numbered(index, self.descending)));
                 // No two are equal, so that every way of sorting gives the same.
-                if self.row > parallel::ELEMENTS {
-                    numbered.par_sort_unstable();
+                if self.row > PIECE {
+                    sort_long(&mut numbered)?;
                 } else {
                     numbered.sort_unstable();
                 }
@@ -105,5 +150,37 @@ impl Sort {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::team::Team;
+
+    #[test]
+    fn long_rows_are_sorted_as_short_ones_are() {
+        for len in [PIECE - 1, PIECE + 1, 2 * PIECE, 5 * PIECE + 17] {
+            let mut row: Vec<u64> =
+                (0..len as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17)).collect();
+            let mut expected = row.clone();
+            expected.sort_unstable();
+            Team::new(3).unwrap().enter(|| sort_long(&mut row)).unwrap();
+            assert!(row == expected, "{len} elements");
+        }
+    }
+
+    #[test]
+    fn any_part_of_two_slices_is_merged() {
+        let (left, right) = ([1, 2, 3, 8, 9], [0, 4, 5, 6, 7, 10, 11]);
+        for (left, right) in [(&left[..], &right[..]), (&right, &left), (&left, &[]), (&[], &left)] {
+            let mut expected = [left, right].concat();
+            expected.sort_unstable();
+            for (first, end) in (0..=expected.len()).flat_map(|end| (0..=end).map(move |first| (first, end))) {
+                let mut out = vec![0; end - first];
+                merge(left, right, first, &mut out);
+                assert_eq!(out, expected[first..end], "{left:?} {right:?}");
+            }
+        }
     }
 }

@@ -72,7 +72,7 @@ impl Ceilings {
         let on_gpu = device.backend().runs_wgsl();
         Ok(Ceilings {
             copy: copy(device)?,
-            f32: if on_gpu { multiply_adds(device, DType::F32)? } else { gradus_cpu::multiply_add_rate() },
+            f32: if on_gpu { multiply_adds(device, DType::F32)? } else { gradus_cpu::multiply_add_rate()? },
             f16: if on_gpu { where_there_is_one(multiply_adds(device, DType::F16))? } else { None },
             dispatch: fastest(device, || increment.call(std::slice::from_ref(&one)).map(drop))?,
             read: fastest(device, || increment.call(std::slice::from_ref(&one))?[0].item::<f32>().map(drop))?,

@@ -11,7 +11,7 @@ use std::sync::{LazyLock, Mutex, Once};
 pub struct DeviceOptions {
     /// The most bytes that its arrays may take. `None`: `GRADUS_MEMORY_LIMIT`, or no limit of ours.
     pub memory_limit: Option<usize>,
-    /// Threads of a CPU device. `None`: those of rayon.
+    /// Threads of a CPU device. `None`: those that all such devices share, as many as run at once, or as `GRADUS_THREADS` says.
     pub threads: Option<usize>,
 }
 
