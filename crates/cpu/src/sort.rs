@@ -159,6 +159,7 @@ mod tests {
     use crate::team::Team;
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes too long")]
     fn long_rows_are_sorted_as_short_ones_are() {
         for len in [PIECE - 1, PIECE + 1, 2 * PIECE, 5 * PIECE + 17] {
             let mut row: Vec<u64> =

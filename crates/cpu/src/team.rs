@@ -5,6 +5,7 @@ use gradus_ir::{Error, Result};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{
@@ -61,6 +62,9 @@ struct Job<'a> {
 impl Team {
     /// Starts the helpers of a team of so many threads.
     pub(crate) fn new(threads: usize) -> Result<Team> {
+        if threads == 0 {
+            return Err(Error::Backend("a CPU device needs at least one thread".into()));
+        }
         let helper = |_| Helper { state: AtomicPtr::new(AWAKE), thread: OnceLock::new() };
         let mut team = Team { helpers: (1..threads).map(helper).collect(), threads: Vec::new() };
         for number in 1..threads {
@@ -186,12 +190,16 @@ impl Helper {
 
 /// How many threads [`Team::global`] has: what `GRADUS_THREADS` says, or as many as run at once.
 pub(crate) fn global_size() -> Result<usize> {
-    let Some(threads) = std::env::var_os("GRADUS_THREADS") else {
-        return Ok(thread::available_parallelism().map_or(1, usize::from));
-    };
-    let number = threads.to_str().and_then(|threads| threads.parse().ok()).filter(|&threads| threads > 0);
+    match std::env::var_os("GRADUS_THREADS") {
+        Some(threads) => parsed(&threads),
+        None => Ok(thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+fn parsed(threads: &OsStr) -> Result<usize> {
+    let number = threads.to_str().and_then(|threads| threads.trim().parse().ok()).filter(|&threads| threads > 0);
     number.ok_or_else(|| {
-        Error::Backend(format!("GRADUS_THREADS is {threads:?}: set it to the number of threads of the CPU, at least 1"))
+        Error::Backend(format!("GRADUS_THREADS is {threads:?}: set it to a number of threads for the CPU, at least 1"))
     })
 }
 
@@ -231,6 +239,17 @@ mod tests {
     use super::*;
     use std::sync::Barrier;
     use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn a_number_of_threads_is_at_least_one() {
+        assert_eq!(parsed(OsStr::new(" 3 ")).unwrap(), 3);
+        for wrong in ["0", "-1", "many", ""] {
+            let error = parsed(OsStr::new(wrong)).unwrap_err().to_string();
+            assert!(error.contains(&format!("GRADUS_THREADS is {wrong:?}")), "{error}");
+        }
+        assert!(Team::new(0).unwrap_err().to_string().contains("at least one thread"));
+        assert_eq!(Team::new(1).unwrap().size(), 1);
+    }
 
     #[test]
     fn helpers_are_woken_where_that_is_wanted() {

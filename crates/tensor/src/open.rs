@@ -11,7 +11,7 @@ use std::sync::{LazyLock, Mutex, Once};
 pub struct DeviceOptions {
     /// The most bytes that its arrays may take. `None`: `GRADUS_MEMORY_LIMIT`, or no limit of ours.
     pub memory_limit: Option<usize>,
-    /// Threads of a CPU device. `None`: those that all such devices share, as many as run at once, or as `GRADUS_THREADS` says.
+    /// Threads of a CPU device, at least one. `None`: those that all such devices share, as many as run at once, or as `GRADUS_THREADS` says.
     pub threads: Option<usize>,
 }
 
@@ -122,7 +122,7 @@ impl Device {
     /// A new CPU device with its own threads and, if given, its own memory budget in bytes.
     ///
     /// # Errors
-    /// If the threads cannot be started.
+    /// If there are no threads, or they cannot be started.
     #[track_caller]
     pub fn cpu_with(threads: usize, memory_limit: Option<usize>) -> Result<Device> {
         Device::open("cpu", &DeviceOptions { memory_limit, threads: Some(threads) })
