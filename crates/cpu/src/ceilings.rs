@@ -12,7 +12,7 @@ const BLOCK: usize = 1 << 16;
 const STEPS: usize = 1 << 20;
 const ABREAST: usize = 12;
 
-/// Copies, as far as both slices go; in a kernel of a [`CustomOp`](gradus_ir::CustomOp) with the threads of its device.
+/// Copies, as far as both slices go; within an operation of the user with the threads of its device.
 pub fn copy(from: &[f32], to: &mut [f32]) {
     let elements = from.len().min(to.len());
     let pieces = to[..elements].chunks_mut(BLOCK).zip(from[..elements].chunks(BLOCK)).collect();
