@@ -11,7 +11,7 @@ use gradus_ir::{Data, Result, f16, math};
 const TASK: usize = 1 << 14;
 
 /// Elements of a long row that a thread sorts, or merges.
-const PIECE: usize = 1 << 16;
+const PIECE: usize = 1 << 17;
 
 /// A sort made ready.
 #[derive(Debug)]
@@ -103,15 +103,16 @@ fn merge<T: Ord + Copy>(left: &[T], right: &[T], before: usize, out: &mut [T]) {
         if left[middle] < right[before - middle - 1] { low = middle + 1 } else { high = middle }
     }
     let (mut i, mut j) = (low, before - low);
-    for out in out {
-        // Without branches on the elements, whose order nobody can foresee.
-        let is_left = match (left.get(i), right.get(j)) {
-            (Some(left), Some(right)) => left < right,
-            (left, _) => left.is_some(),
+    for place in 0..out.len() {
+        let (Some(&first), Some(&second)) = (left.get(i), right.get(j)) else {
+            let rest = if i < left.len() { &left[i..] } else { &right[j..] };
+            let len = out.len();
+            return out[place..].copy_from_slice(&rest[..len - place]);
         };
-        *out = if is_left { left[i] } else { right[j] };
-        i += is_left as usize;
-        j += !is_left as usize;
+        // Without branches on the elements, whose order nobody can foresee.
+        out[place] = first.min(second);
+        i += (first < second) as usize;
+        j += (first >= second) as usize;
     }
 }
 
