@@ -91,6 +91,7 @@ def main():
     parser.add_argument("--work", help="workloads, joined by commas; by default all")
     parser.add_argument("--name", default=machine.slug(), help="of the machine, and of the table's file")
     parser.add_argument("--add", action="store_true", help="adds to what was measured before instead of starting anew")
+    parser.add_argument("--replace", action="store_true", help="as --add; what is measured again, as after a change, is forgotten")
     parser.add_argument("--table", action="store_true", help="writes the table again, and measures nothing")
     arguments = parser.parse_args()
     raw, table = CACHE / f"results-{arguments.name}.jsonl", PROJECT / "benches" / "results" / f"{arguments.name}.md"
@@ -98,7 +99,9 @@ def main():
         peers = chosen(arguments.peers, available(), "program")
         workloads = chosen(arguments.work, ALL, "workload")
         CACHE.mkdir(parents=True, exist_ok=True)
-        with open(raw, "a" if arguments.add else "w", encoding="utf-8") as file:
+        if arguments.replace:
+            forget(raw, peers, workloads)
+        with open(raw, "a" if arguments.add or arguments.replace else "w", encoding="utf-8") as file:
             about = machine.describe(GRADUS, PROJECT, HERE, PYTHON) | {"date": date.today().isoformat()}
             made = shlex.join(["python3", "benches/peers/run.py", *sys.argv[1:]])
             print(json.dumps({"machine": about, "command": made}), file=file, flush=True)
@@ -112,6 +115,14 @@ def main():
     with open(raw, encoding="utf-8") as file:
         table.write_text(report.markdown(arguments.name, [json.loads(line) for line in file]), encoding="utf-8")
     print(f"{table.relative_to(PROJECT)}, from {raw}", file=sys.stderr)
+
+
+def forget(raw, peers, workloads):
+    """Leaves out what was measured of some programs at some workloads."""
+    with open(raw, encoding="utf-8") as file:
+        lines = [(line, json.loads(line)) for line in file]
+    kept = [line for line, record in lines if record.get("peer") not in peers or record.get("w") not in workloads]
+    raw.write_text("".join(kept), encoding="utf-8")
 
 
 def said(record):
