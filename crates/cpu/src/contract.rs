@@ -5,6 +5,7 @@ use crate::loops;
 use crate::matrix::{Matrices, Matrix, Mode, gemm_product, int_product};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
+use crate::winograd::Winograd;
 use gradus_ir::plan::{Expression, Instruction, Kernel};
 use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Number, Result, Shape, View, ViewAxis, f16};
@@ -40,6 +41,8 @@ pub(crate) struct Contraction {
     k: usize,
     /// What is made of the sums, unless they are the only output. They are its last load.
     epilogue: Option<Program>,
+    /// The same as products of tiles, where that is faster.
+    winograd: Option<Winograd>,
 }
 
 /// An operand: the matrices of its load, or those that are made of it.
@@ -139,6 +142,9 @@ impl Contraction {
         sources: &[Source],
     ) -> Contraction {
         let whole = [0, 1].map(|side| Operand::view(&expressions[side], sources));
+        let is_of_loads =
+            expressions.iter().all(|e| matches!(e.instructions[..], [(Instruction::Load(_), DType::F32)]));
+        let winograd = is_of_loads.then(|| Winograd::new(whole, batch, contracted)).flatten();
         let Cut { views, contracted, outer } = Cut::new(whole, expressions, batch, contracted);
         let shape = views[0].shape();
         let summed = shape.len() - contracted;
@@ -159,6 +165,7 @@ impl Contraction {
             n: numel(1, batch..views[1].axes.len() - contracted),
             k: numel(0, summed + outer..shape.len()),
             epilogue: (!is_sums || kernel.outputs.len() != 1).then(|| epilogue(kernel, sources)),
+            winograd,
         }
     }
 
@@ -173,7 +180,8 @@ impl Contraction {
         };
         let made: usize = self.operands.iter().map(made).sum();
         let panel = if self.epilogue.is_some() { self.panel_rows() * self.n } else { 0 };
-        (partial + made + panel) * self.dtype.size()
+        let tiles = self.winograd.as_ref().map_or(0, Winograd::scratch);
+        (partial + made + panel) * self.dtype.size() + tiles
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
@@ -183,8 +191,10 @@ impl Contraction {
                 .ok_or_else(|| Error::Backend("a matrix product over its own operand".into()))
         };
         let sides = [slice(0)?, slice(1)?];
-        let make = |side: usize| self.operands[side].make(sides[side], operands, self.dtype);
-        let made = [make(0)?, make(1)?];
+        if let Some(winograd) = &self.winograd {
+            return self.tiled(winograd, sides, operands, outs);
+        }
+        let made = self.make(sides, operands)?;
         let sides = [0, 1].map(|side| made[side].as_ref().map_or(sides[side], Slice::of));
         match self.dtype {
             DType::F32 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f32>, sum: |a, b| a + b }),
@@ -194,6 +204,54 @@ impl Contraction {
             DType::F16 => Err(Error::Backend("a product of f16 that a plan has not widened".into())),
             DType::Bool => Err(Error::DType { expected: "a number dtype", found: DType::Bool }),
         }
+    }
+
+    /// The arrays that take the place of loads in a run.
+    fn make(&self, sides: [Slice<'_>; 2], operands: &Operands) -> Result<[Option<Data>; 2]> {
+        let make = |side: usize| self.operands[side].make(sides[side], operands, self.dtype);
+        Ok([make(0)?, make(1)?])
+    }
+
+    /// Products of tiles, some batch indices at a time where more is made of them.
+    fn tiled(&self, winograd: &Winograd, sides: [Slice<'_>; 2], operands: &Operands, outs: &mut [Data]) -> Result<()> {
+        let (batch, matrix) = (self.batch.numel(), self.m * self.n);
+        let together = if self.epilogue.is_some() { (PANEL / matrix).clamp(1, batch) } else { batch };
+        for first in (0..batch).step_by(together) {
+            let indices = first..batch.min(first + together);
+            let (base, len) = (first * matrix, indices.len() * matrix);
+            let mut outs: Outs<'_> = outs.iter_mut().map(|out| SliceMut::of(out).into_range(base, len)).collect();
+            let compute = |sums: &mut [f32]| {
+                if winograd.run(indices.clone(), sides.map(Slice::typed), sums)? {
+                    return Ok(());
+                }
+                self.windowed(indices, sides, operands, sums)
+            };
+            match &self.epilogue {
+                None => compute(outs.remove(0).typed())?,
+                Some(epilogue) => {
+                    let mut sums = vec![0.0; len];
+                    compute(&mut sums)?;
+                    finish(epilogue, operands, sums, base, outs)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sums of some batch indices, one of these after the other.
+    fn windowed(
+        &self,
+        indices: Range<usize>,
+        sides: [Slice<'_>; 2],
+        operands: &Operands,
+        sums: &mut [f32],
+    ) -> Result<()> {
+        let made = self.make(sides, operands)?;
+        let sides = [0, 1].map(|side| made[side].as_ref().map_or(sides[side], Slice::of));
+        indices.zip(sums.chunks_mut(self.m * self.n)).try_for_each(|(index, sums)| {
+            let part = Part { index, rows: 0..self.m, terms: 0..self.outer.numel() };
+            self.add(&part, sides, operands, sums, true, gemm_product::<f32>)
+        })
     }
 
     /// How many sections the terms of each sum are cut into. They depend on nothing but sizes, so bits do not depend on the

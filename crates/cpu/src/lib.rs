@@ -28,6 +28,7 @@ mod slice;
 mod sort;
 mod sources;
 mod team;
+mod winograd;
 
 pub use ceilings::{copy, multiply_add_rate};
 use executable::CpuExecutable;
