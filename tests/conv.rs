@@ -107,6 +107,76 @@ fn values_and_gradients_are_those_of_the_sums_written_out() -> Result<()> {
     Ok(())
 }
 
+/// What the CPU computes by tiles, some images or some rows of one at a time, is what it computes by windows, in f64. Sides are odd and even,
+/// and the transposed convolution has filters that are turned around.
+#[test]
+fn tiles_agree_with_windows() -> Result<()> {
+    let cases = [
+        ([7, 32, 21, 25], 40, [1, 0]),
+        ([1, 33, 63, 66], 32, [2, 1]),
+        ([40, 130, 7, 7], 128, [1, 1]),
+        ([2, 36, 400, 6], 48, [0, 1]),
+        ([3, 64, 9, 700], 33, [1, 1]),
+    ];
+    for device in devices::devices().into_iter().filter(devices::is_cpu) {
+        for (shape, outputs, padding) in cases {
+            let conv = Conv::new().padding(padding);
+            let x = Tensor::randn(shape, Key::new(1), &device).tracked();
+            let w = Tensor::randn([outputs, shape[1], 3, 3], Key::new(2), &device).tracked();
+            let y = x.conv2d(&w, &conv);
+            let g = Tensor::randn(y.shape().to_vec(), Key::new(3), &device) / (y.numel() as f32).sqrt();
+            let wide = |tensor: &Tensor| tensor.detach().to_dtype(DType::F64).tracked();
+            let (wide_x, wide_w) = (wide(&x), wide(&w));
+            let wide_y = wide_x.conv2d(&wide_w, &conv);
+            let found = grad(&(&y * &g).sum(..), [&x, &w])?;
+            let expected = grad(&(&wide_y * &wide(&g)).sum(..), [&wide_x, &wide_w])?;
+            let what = |of: &str| format!("{of} of {shape:?} by {outputs} on {device}");
+            close(&y, &wide_y.to_vec::<f64>()?, &what("value"));
+            close(&found[0], &expected[0].to_vec::<f64>()?, &what("gradient of x"));
+            close(&found[1], &expected[1].to_vec::<f64>()?, &what("gradient of the weight"));
+        }
+    }
+    Ok(())
+}
+
+/// An infinity reaches the sums whose windows hold it, and no other, however they are computed.
+#[test]
+fn what_is_not_finite_stays_in_its_windows() -> Result<()> {
+    let (channels, side) = (48, 44);
+    for device in devices::devices() {
+        for number in [f32::INFINITY, f32::NAN] {
+            let mut x = vec![1.0; channels * side * side];
+            x[5 * side * side + 11 * side + 14] = number;
+            let x = Tensor::from_vec(x, [1, channels, side, side], &device);
+            let w = Tensor::ones([channels, channels, 3, 3], &device);
+            let y = x.conv2d(&w, &Conv::new().padding(1)).to_vec::<f32>()?;
+            for (at, y) in y.into_iter().enumerate() {
+                let (row, column) = (at / side % side, at % side);
+                let is_near = row.abs_diff(11) <= 1 && column.abs_diff(14) <= 1;
+                assert_eq!(y.is_finite(), !is_near, "{number} at {row}, {column} on {device}: {y}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Bias and activation, of so many images that they are computed in parts.
+#[test]
+fn what_is_made_of_many_convolved_images_is_made_of_each() -> Result<()> {
+    for device in devices::devices().into_iter().filter(devices::is_cpu) {
+        let (x, w) = (
+            Tensor::randn([70, 32, 31, 32], Key::new(1), &device),
+            Tensor::randn([32, 32, 3, 3], Key::new(2), &device),
+        );
+        let bias = Tensor::randn([32, 1, 1], Key::new(3), &device);
+        let layer = |x: &Tensor, w: &Tensor, bias: &Tensor| (x.conv2d(w, &Conv::new().padding(1)) + bias).relu();
+        let wide = [&x, &w, &bias].map(|tensor| tensor.to_dtype(DType::F64));
+        let expected = layer(&wide[0], &wide[1], &wide[2]).to_vec::<f64>()?;
+        close(&layer(&x, &w, &bias), &expected, &format!("on {device}"));
+    }
+    Ok(())
+}
+
 #[test]
 fn one_axis_is_walked_as_two_are() -> Result<()> {
     for device in devices::devices() {

@@ -125,10 +125,10 @@ pub(super) struct Layout {
 impl<'a> Planes<'a> {
     /// A row; below the last one there is nothing.
     #[inline(always)]
-    fn row(&self, image: usize, channel: usize, row: usize) -> &'a [f32] {
+    fn row(&self, image: usize, channel: usize, row: usize) -> Option<&'a [f32]> {
         let Layout { channel: next_channel, row: next_row, rows, columns, .. } = *self.layout;
         let at = self.images[image] + next_channel * channel as isize + next_row * row as isize;
-        if row < rows { &self.values[at as usize..][..columns] } else { &[] }
+        (row < rows).then(|| &self.values[at as usize..][..columns])
     }
 }
 
@@ -148,48 +148,74 @@ impl Group {
     }
 }
 
-/// A row of numbers by whether their column is even, with zeros after them.
+/// Pairs that are taken apart, or put together, at once.
+const PAIRS: usize = 8;
+
+/// The first pair of each block of so many, the last of which may begin inside of the one before.
+fn blocks(pairs: usize) -> impl Iterator<Item = usize> {
+    (0..pairs.div_ceil(PAIRS)).map(move |number| (number * PAIRS).min(pairs - PAIRS))
+}
+
+/// A row of numbers by whether their column is even.
 #[inline(always)]
 fn split(row: &[f32], even: &mut [f32], odd: &mut [f32]) {
-    let pairs = row.chunks_exact(2);
-    let (half, last) = (row.len() / 2, pairs.remainder());
-    for ((pair, even), odd) in pairs.zip(even.iter_mut()).zip(odd.iter_mut()) {
-        (*even, *odd) = (pair[0], pair[1]);
+    let pairs = row.len() / 2;
+    if pairs >= PAIRS {
+        for first in blocks(pairs) {
+            let mut halves = [[0.0; PAIRS]; 2];
+            let from: [f32; 2 * PAIRS] = *row[2 * first..].first_chunk().expect("pairs are two numbers");
+            for pair in 0..PAIRS {
+                (halves[0][pair], halves[1][pair]) = (from[2 * pair], from[2 * pair + 1]);
+            }
+            even[first..][..PAIRS].copy_from_slice(&halves[0]);
+            odd[first..][..PAIRS].copy_from_slice(&halves[1]);
+        }
+    } else {
+        for (pair, (even, odd)) in row.chunks_exact(2).zip(even.iter_mut().zip(odd.iter_mut())) {
+            (*even, *odd) = (pair[0], pair[1]);
+        }
     }
-    even[half..].fill(0.0);
-    odd[half..].fill(0.0);
-    even[half..][..last.len()].copy_from_slice(last);
+    if row.len() % 2 == 1 {
+        even[pairs] = row[2 * pairs];
+    }
 }
 
 /// Numbers of even and odd columns as a row.
 #[inline(always)]
 fn join(even: &[f32], odd: &[f32], row: &mut [f32]) {
-    let half = row.len() / 2;
-    let mut pairs = row.chunks_exact_mut(2);
-    for ((pair, &even), &odd) in (&mut pairs).zip(even).zip(odd) {
-        (pair[0], pair[1]) = (even, odd);
+    let pairs = row.len() / 2;
+    if pairs >= PAIRS {
+        for first in blocks(pairs) {
+            let half = |from: &[f32]| -> [f32; PAIRS] { *from[first..].first_chunk().expect("halves are as long") };
+            let (even, odd) = (half(even), half(odd));
+            let mut joined = [0.0; 2 * PAIRS];
+            for pair in 0..PAIRS {
+                (joined[2 * pair], joined[2 * pair + 1]) = (even[pair], odd[pair]);
+            }
+            row[2 * first..][..2 * PAIRS].copy_from_slice(&joined);
+        }
+    } else {
+        for (pair, (&even, &odd)) in row.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
+            (pair[0], pair[1]) = (even, odd);
+        }
     }
-    if let [last] = pairs.into_remainder() {
-        *last = even[half];
+    if row.len() % 2 == 1 {
+        row[2 * pairs] = even[pairs];
     }
 }
 
-/// A vector of elements, of which there may be more.
+/// Numbers that may be read or written behind the last ones that have a meaning, since vectors are read and written whole.
+pub(super) const BEHIND: usize = 16;
+
+/// A whole vector.
 #[inline(always)]
-fn load<S: Simd>(simd: S, from: &[f32]) -> S::f32s {
-    match S::as_simd_f32s(from).0 {
-        [vector, ..] => *vector,
-        [] => simd.partial_load_f32s(from),
-    }
+fn load<S: Simd>(_: S, from: &[f32]) -> S::f32s {
+    S::as_simd_f32s(from).0[0]
 }
 
-/// As much of a vector as there is room for.
 #[inline(always)]
-fn store<S: Simd>(simd: S, vector: S::f32s, to: &mut [f32]) {
-    match S::as_mut_simd_f32s(to).0 {
-        [first, ..] => *first = vector,
-        [] => simd.partial_store_f32s(to, vector),
-    }
+fn store<S: Simd>(_: S, vector: S::f32s, to: &mut [f32]) {
+    S::as_mut_simd_f32s(to).0[0] = vector;
 }
 
 /// Transforms the tiles of some channels.
@@ -197,7 +223,7 @@ pub(super) struct Tiles<'a, X, const FROM: usize> {
     pub(super) transform: PhantomData<X>,
     pub(super) planes: &'a Planes<'a>,
     pub(super) group: &'a Group,
-    /// The points of the tiles of each channel, from this one on.
+    /// The points of the tiles of each channel, from this one on, with room behind.
     pub(super) first: usize,
     pub(super) channels: Vec<Points<&'a mut [f32]>>,
 }
@@ -210,7 +236,7 @@ impl<X: Transform<FROM, 4>, const FROM: usize> WithSimd for Tiles<'_, X, FROM> {
         let Tiles { planes, group, .. } = self;
         let zero = simd.splat_f32s(0.0);
         // The last tiles may stand for numbers that are not there, and their vectors for tiles that are not.
-        let len = group.tiles + FROM / STEP - 1 + S::F32_LANES;
+        let len = group.tiles + FROM / STEP - 1 + BEHIND;
         let mut rows = vec![0.0; FROM * STEP * len];
         for (number, points) in self.channels.into_iter().enumerate() {
             let mut at = 0;
@@ -219,21 +245,26 @@ impl<X: Transform<FROM, 4>, const FROM: usize> WithSimd for Tiles<'_, X, FROM> {
                 for row in group.rows.clone() {
                     while next < STEP * row + FROM {
                         let (even, odd) = rows[next % FROM * STEP * len..][..STEP * len].split_at_mut(len);
-                        split(planes.row(image, self.first + number, next), even, odd);
+                        match planes.row(image, self.first + number, next) {
+                            Some(row) => split(row, even, odd),
+                            None => {
+                                even.fill(0.0);
+                                odd.fill(0.0);
+                            }
+                        }
                         next += 1;
                     }
                     for tile in (0..group.tiles).step_by(S::F32_LANES) {
                         let mut numbers = [[zero; FROM]; FROM];
-                        for y in 0..FROM {
-                            for x in 0..FROM {
-                                let row = ((STEP * row + y) % FROM * STEP + x % STEP) * len;
-                                numbers[y][x] = load(simd, &rows[row + tile + x / STEP..]);
+                        for (y, numbers) in numbers.iter_mut().enumerate() {
+                            let halves = (STEP * row + y) % FROM * STEP;
+                            for (x, number) in numbers.iter_mut().enumerate() {
+                                *number = load(simd, &rows[(halves + x % STEP) * len + tile + x / STEP..]);
                             }
                         }
                         let square = square::<S, X, FROM, 4>(simd, numbers);
-                        let end = at + group.tiles.min(tile + S::F32_LANES);
                         for point in 0..POINTS {
-                            store(simd, square[point / 4][point % 4], &mut points[point][at + tile..end]);
+                            store(simd, square[point / 4][point % 4], &mut points[point][at + tile..]);
                         }
                     }
                     at += group.tiles;
@@ -248,8 +279,15 @@ pub(super) struct Untile<'a> {
     pub(super) group: &'a Group,
     /// The columns of an image.
     pub(super) columns: usize,
-    /// The points of each channel, and the rows of its images that they become.
-    pub(super) channels: Vec<(Points<&'a [f32]>, Vec<&'a mut [f32]>)>,
+    pub(super) channels: Vec<Sum<'a>>,
+}
+
+/// A channel of sums.
+pub(super) struct Sum<'a> {
+    /// The points of its tiles, with some behind.
+    pub(super) points: Points<&'a [f32]>,
+    /// What they become: some rows of each image.
+    pub(super) images: Vec<&'a mut [f32]>,
 }
 
 impl WithSimd for Untile<'_> {
@@ -259,19 +297,18 @@ impl WithSimd for Untile<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> bool {
         let Untile { group, columns, .. } = self;
         let zero = simd.splat_f32s(0.0);
-        let len = group.tiles + S::F32_LANES;
+        let len = group.tiles + BEHIND;
         let mut halves = [const { Vec::new() }; STEP * STEP];
         halves.iter_mut().for_each(|half| half.resize(len, 0.0));
         let mut finite = zero;
-        for (points, images) in self.channels {
+        for Sum { points, images } in self.channels {
             let mut at = 0;
             for image in images {
                 for rows in image.chunks_mut(STEP * columns) {
                     for tile in (0..group.tiles).step_by(S::F32_LANES) {
-                        let end = at + group.tiles.min(tile + S::F32_LANES);
                         let mut numbers = [[zero; 4]; 4];
                         for point in 0..POINTS {
-                            numbers[point / 4][point % 4] = load(simd, &points[point][at + tile..end]);
+                            numbers[point / 4][point % 4] = load(simd, &points[point][at + tile..]);
                         }
                         let sums = square::<S, Sums, 4, STEP>(simd, numbers);
                         for half in 0..STEP * STEP {
@@ -304,11 +341,28 @@ pub(super) struct Filters {
     pub(super) taps: [isize; 2],
 }
 
+/// So many numbers as whole vectors.
+pub(super) fn whole_vectors(len: usize) -> usize {
+    len.next_multiple_of(BEHIND)
+}
+
+/// Numbers that lie so many elements apart, from a place on.
+#[inline(always)]
+fn gather(values: &[f32], first: isize, stride: isize, out: &mut [f32]) {
+    let last = first + stride * (out.len() as isize - 1);
+    let reach = &values[first.min(last) as usize..=first.max(last) as usize];
+    match stride {
+        0 => out.fill(reach[0]),
+        1.. => out.iter_mut().zip(reach.iter().step_by(stride as usize)).for_each(|(out, &x)| *out = x),
+        _ => out.iter_mut().zip(reach.iter().rev().step_by(-stride as usize)).for_each(|(out, &x)| *out = x),
+    }
+}
+
 /// Transforms some rows of filters.
 pub(super) struct TransformFilters<'a> {
     pub(super) values: &'a [f32],
     pub(super) filters: &'a Filters,
-    /// The points of each row, from this one on.
+    /// The points of each row, from this one on, in whole vectors.
     pub(super) first: usize,
     pub(super) rows: Vec<Points<&'a mut [f32]>>,
 }
@@ -318,22 +372,20 @@ impl WithSimd for TransformFilters<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Filters { offset, strides, extents: [_, len], taps } = *self.filters;
+        let Filters { offset, strides, extents: [_, filters], taps } = *self.filters;
+        let len = whole_vectors(filters);
         let mut numbers = vec![0.0; TAPS * len];
         for (number, points) in self.rows.into_iter().enumerate() {
             let row = offset + strides[0] * (self.first + number) as isize;
             for (tap, numbers) in numbers.chunks_exact_mut(len).enumerate() {
                 let tap = row + taps[0] * (tap / WINDOW) as isize + taps[1] * (tap % WINDOW) as isize;
-                let place = |filter: usize| (tap + strides[1] * filter as isize) as usize;
-                for (filter, number) in numbers.iter_mut().enumerate() {
-                    *number = self.values[place(filter)];
-                }
+                gather(self.values, tap, strides[1], &mut numbers[..filters]);
             }
             let zero = simd.splat_f32s(0.0);
             for filter in (0..len).step_by(S::F32_LANES) {
                 let mut window = [[zero; WINDOW]; WINDOW];
                 for tap in 0..TAPS {
-                    window[tap / WINDOW][tap % WINDOW] = load(simd, &numbers[tap * len..][..len][filter..]);
+                    window[tap / WINDOW][tap % WINDOW] = load(simd, &numbers[tap * len + filter..]);
                 }
                 let square = square::<S, Filter, WINDOW, 4>(simd, window);
                 for point in 0..POINTS {
@@ -346,7 +398,7 @@ impl WithSimd for TransformFilters<'_> {
 
 /// Makes gradients of filters of the points of some rows of them, and tells whether they are all finite.
 pub(super) struct FilterGradients<'a> {
-    /// The points of each row, and the filters that they become, one after the other.
+    /// The points of each row, with some behind, and the filters that they become, one after the other.
     pub(super) rows: Vec<(Points<&'a [f32]>, &'a mut [f32])>,
 }
 
@@ -359,23 +411,23 @@ impl WithSimd for FilterGradients<'_> {
         let mut numbers = Vec::new();
         let mut finite = zero;
         for (points, filters) in self.rows {
-            let len = filters.len() / TAPS;
+            let len = whole_vectors(filters.len() / TAPS);
             numbers.resize(TAPS * len, 0.0);
-            for filter in (0..len).step_by(S::F32_LANES) {
+            for filter in (0..filters.len() / TAPS).step_by(S::F32_LANES) {
                 let mut square = [[zero; 4]; 4];
                 for point in 0..POINTS {
-                    square[point / 4][point % 4] = load(simd, &points[point][filter..len]);
+                    square[point / 4][point % 4] = load(simd, &points[point][filter..]);
                 }
                 let window = self::square::<S, FilterGradient, 4, WINDOW>(simd, square);
                 for tap in 0..TAPS {
                     let number = window[tap / WINDOW][tap % WINDOW];
                     finite = simd.add_f32s(finite, simd.mul_f32s(zero, number));
-                    store(simd, number, &mut numbers[tap * len..][..len][filter..]);
+                    store(simd, number, &mut numbers[tap * len + filter..]);
                 }
             }
-            for (place, filter) in filters.chunks_exact_mut(TAPS).enumerate() {
-                for tap in 0..TAPS {
-                    filter[tap] = numbers[tap * len + place];
+            for (tap, numbers) in numbers.chunks_exact(len).enumerate() {
+                for (place, &number) in filters[tap..].iter_mut().step_by(TAPS).zip(numbers) {
+                    *place = number;
                 }
             }
         }
