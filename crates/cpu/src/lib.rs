@@ -14,6 +14,7 @@ mod contract;
 mod custom;
 mod executable;
 mod fold;
+mod gather;
 mod homes;
 mod loops;
 mod matrix;
