@@ -25,6 +25,7 @@ mod registers;
 mod rows;
 mod scan;
 mod scatter;
+mod select;
 mod slice;
 mod sort;
 mod sources;
