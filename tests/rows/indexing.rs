@@ -2,8 +2,8 @@
 
 use crate::layout::Layout;
 use crate::support::{Case, tiled};
-use crate::{INTS, Tested, check, factors, index_data, special, tunings};
-use gradus_ir::op::{Op, ScatterMode, SliceAxis};
+use crate::{INTS, Tested, check, factors, index_data, layout_of_turn, special, tunings};
+use gradus_ir::op::{BinaryOp, Op, PadAxis, ScatterMode, SliceAxis, UnaryOp};
 use gradus_ir::{DType, Data, Error, Shape, plan};
 
 fn check_indexing(on: &Tested, (axis, extent): (usize, usize), dtypes: [DType; 2], layouts: [Layout; 2]) {
@@ -42,6 +42,66 @@ fn gather_and_scatter() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Indices that are the same along each row, as an embedding's: from arrays of every layout, also repeated along other axes or
+/// computed, for rows that blocks cut and for rows with elements before and after the array's.
+#[test]
+fn gathers_of_rows() {
+    for on in &tunings() {
+        for (i, width) in [1, 5, 64, 300].into_iter().enumerate() {
+            let dtypes = on.dtypes().into_iter().enumerate().flat_map(|(j, dtype)| INTS.map(|index| (j, dtype, index)));
+            for ((j, dtype, index_dtype), axis) in dtypes.flat_map(|types| [(types, 0), (types, 1)]) {
+                let shape = Shape::new(&[11, 9, width]);
+                let indexed = shape.with(axis, if axis == 0 { 20 } else { 13 });
+                let mut case = Case::default();
+                let data = |len| match dtype {
+                    DType::Bool => tiled(&special(DType::Bool), dtype, len),
+                    dtype => factors(dtype, len, 3),
+                };
+                let x = layout_of_turn(i + j).operand(&mut case, &shape, data);
+                let padding = PadAxis { low: 2, high: 3, ..PadAxis::default() };
+                let pads: Vec<PadAxis> = [PadAxis::default(), PadAxis::default(), padding].into();
+                let padded = case.typed(Op::Pad(pads.as_slice().into()), &[x], shape.with(2, width + 5), dtype);
+                let one = indexed.with(2, 1);
+                let numbers = |len| index_data(index_dtype, len, shape[axis]);
+                let rows = layout_of_turn(i + j + axis).operand(&mut case, &one, numbers);
+                // One index for all rows of an axis.
+                let line = case.input(one.with(1 - axis, 1), numbers(indexed[axis]));
+                let lines = case.typed(Op::Expand, &[line], one.clone(), index_dtype);
+                let computed = case.op(Op::Binary(BinaryOp::Min), &[rows, lines]);
+                let mut outputs = Vec::new();
+                for (x, index) in [x, padded].into_iter().flat_map(|x| [rows, lines, computed].map(|i| (x, i))) {
+                    let shape = indexed.with(2, case.ty(x).shape[2]);
+                    let index = case.typed(Op::Expand, &[index], shape, index_dtype);
+                    let gathered = case.op(Op::Gather(axis), &[x, index]);
+                    outputs.push(gathered);
+                    if dtype.is_float() {
+                        outputs.push(case.op(Op::Unary(UnaryOp::Neg), &[gathered]));
+                    }
+                }
+                check(on, case, &outputs, ("gather of rows", shape, axis, dtype, index_dtype));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_index_of_a_row_out_of_range_is_an_error() {
+    for on in &tunings() {
+        for (bad, axis, width) in [(-1, 0, 3), (40, 0, 3), (7, 1, 700), (-9, 1, 1)] {
+            let mut case = Case::default();
+            let shape = Shape::new(&[40, 7, width]);
+            let x = case.input(&shape, factors(DType::F32, shape.numel(), 1));
+            let indices: Vec<i32> = (0..40 * 7).map(|i| if i == 201 { bad } else { i % 7 }).collect();
+            let index = case.input([40, 7, 1], Data::I32(indices));
+            let index = case.typed(Op::Expand, &[index], shape.clone(), DType::I32);
+            case.graph.outputs = vec![case.op(Op::Gather(axis), &[x, index])];
+            let expected = Error::Index { index: bad.into(), axis, extent: shape[axis] };
+            let got = case.run(on.backend, plan(&case.graph, on.backend.target())).unwrap_err();
+            assert_eq!(got, expected, "on {}", on.name);
         }
     }
 }

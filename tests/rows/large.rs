@@ -242,5 +242,14 @@ fn many_indices() {
         let found = (0..count * width).map(|i| (at(i) * width + i % width) as i64).collect();
         let rows = [("gather of rows", gathered, found), ("scatter_add", added, sums.clone())];
         gives(on, case, &[&rows[..], &[("scatter_add of rows", added_rows, sums)]].concat());
+        // So many wider ones that nothing cuts them into short blocks.
+        let width = 20;
+        let mut case = Case::default();
+        let base = case.input([places, width], data((0..places * width).map(|i| i as i64), DType::F32));
+        let index = case.input([count, 1], data((0..count).map(|i| at(i) as i64), DType::U32));
+        let index = case.typed(Op::Expand, &[index], [count, width], DType::U32);
+        let gathered = case.op(Op::Gather(0), &[base, index]);
+        let found = (0..count * width).map(|i| (at(i / width) * width + i % width) as i64).collect();
+        gives(on, case, &[("gather of wide rows", gathered, found)]);
     }
 }

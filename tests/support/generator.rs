@@ -425,7 +425,9 @@ impl Generator {
         if let Some(x) = self.any_where(|shape, _| !shape.is_empty()) {
             let axis = self.rng.below(self.case.ty(x).shape.len());
             let descending = self.rng.chance(0.5);
-            let order = self.case.op(Op::Argsort { axis, descending }, &[x]);
+            let extent = self.case.ty(x).shape[axis];
+            let kept = if self.rng.chance(0.5) { extent } else { self.rng.below(extent + 1) };
+            let order = self.case.op(Op::Argsort { axis, descending, kept }, &[x]);
             if self.rng.chance(0.5) {
                 self.case.op(Op::Gather(axis), &[x, order]);
             }

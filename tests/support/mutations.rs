@@ -211,7 +211,7 @@ pub(crate) const MUTATIONS: &[(&str, Plant)] = &[
         "another direction of a sort",
         Plans(|_, plan| {
             each_kernel(plan, |kernel| match &mut kernel.family {
-                Family::Sort { descending } => {
+                Family::Sort { descending, .. } => {
                     *descending = !*descending;
                     Some(())
                 }

@@ -168,8 +168,9 @@ impl Check<'_> {
                 };
                 ensure(is_plain && parts.iter().all(fits), || "operands that do not fit".into())
             }
-            Family::Sort { .. } => {
-                let fits = loads.len() == 1 && loads[0].view.shape() == *space && !space.is_empty();
+            Family::Sort { kept, .. } => {
+                let is_long_enough = space.last().is_some_and(|row| kept <= row);
+                let fits = loads.len() == 1 && loads[0].view.shape() == *space && is_long_enough;
                 ensure(fits, || "an operand that does not fit".into())
             }
             Family::Custom(op) => {
@@ -269,6 +270,7 @@ impl Check<'_> {
         }
         let len = match family {
             Family::Scatter { .. } => loads[0].view.shape().numel(),
+            Family::Sort { kept, .. } => space.with(space.len() - 1, *kept).numel(),
             Family::Attention { parts, .. } => {
                 let shapes = [0, 1, 2].map(|load| loads[load].view.shape());
                 let shape = AttentionShape::of(&shapes[0], &shapes[1], &shapes[2]);

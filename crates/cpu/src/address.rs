@@ -265,7 +265,7 @@ fn copy_short<T: Copy>(from: &[T], to: &mut [T]) {
 }
 
 /// Fills `out` with the elements of an axis from the one at `first` on; that at 0 lies at `base`.
-fn fill_run<T: Copy + Default>(source: &[T], base: isize, axis: ViewAxis, first: usize, out: &mut [T]) {
+pub(crate) fn fill_run<T: Copy + Default>(source: &[T], base: isize, axis: ViewAxis, first: usize, out: &mut [T]) {
     match (axis.guard, axis.stride) {
         (None, 0) => out.fill(source[base as usize]),
         (None, 1) => {

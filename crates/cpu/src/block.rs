@@ -5,12 +5,13 @@
 
 use crate::address::{Rows, Shown, Strided};
 use crate::chains::{Chain, Chains};
+use crate::gather::{Gather, Index, row_indices};
 use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
 use crate::parallel;
 use crate::registers::{self, Piece};
 use crate::slice::{Slice, SliceMut, with_slice};
-use crate::sources::{Index, fill, gather, indices, iota, position, random};
+use crate::sources::{fill, indices, iota, position, random};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16};
 use smallvec::SmallVec;
@@ -49,6 +50,8 @@ pub(crate) struct Program {
     row: Option<usize>,
     /// Registers that are the same along the last axis of the space.
     of_rows: Vec<bool>,
+    /// Registers that are never filled: indices of whole rows, which gathers read where they lie.
+    row_indices: Vec<bool>,
     /// Which registers are computed together with others.
     chains: Chains,
     /// The output that a register is written straight to.
@@ -188,7 +191,9 @@ impl Program {
         let mut copied = Vec::new();
         for (output, &register) in outputs.iter().enumerate() {
             let is_only = outputs.iter().filter(|&&other| other == register).count() == 1;
-            let is_narrowed = instructions[register].1 == DType::F16;
+            // What is looked up goes from array to array; anything else of f16 is narrowed on its way.
+            let (instruction, dtype) = &instructions[register];
+            let is_narrowed = *dtype == DType::F16 && !matches!(instruction, Instruction::Gather { .. });
             if is_only && !is_narrowed && !is_read(register) && !is_ready(register) {
                 direct[register] = Some(output);
             } else {
@@ -208,8 +213,13 @@ impl Program {
         let may_splat = (0..instructions.len())
             .map(|r| direct[r].is_none() && !asked.contains(&r) && !is_copied(r) && takes_splats(r));
         let may_splat: Vec<bool> = may_splat.collect();
+        let may_pass = |r: Register, load: usize| {
+            let Source { local, output, .. } = loads[load].source;
+            of_rows[r] && !is_needed(r) && !summed.contains(&r) && !local && output.is_none()
+        };
+        let row_indices = row_indices(&instructions, |load| &loads[load].source.view, may_pass);
         let needs = (0..instructions.len()).map(|r| match instructions[r] {
-            _ if direct[r].is_some() || chains.is_passed(r) => Need::Nothing,
+            _ if direct[r].is_some() || chains.is_passed(r) || row_indices[r] => Need::Nothing,
             (Instruction::Load(l), dtype) if is_stretch(&loads[l], dtype) && loads[l].source.output.is_none() => {
                 Need::Nothing
             }
@@ -230,6 +240,7 @@ impl Program {
             may_splat,
             row,
             of_rows,
+            row_indices,
             chains,
             direct,
             copied,
@@ -270,7 +281,8 @@ impl Program {
         let wanted = |&r: &Register| is_wanted(r);
         // Registers of numbers are filled when they are made.
         let is_number = |r: Register| matches!(self.instructions[r].0, Instruction::Scalar(_) | Instruction::Const(_));
-        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !(is_number(r) || self.chains.is_passed(r));
+        let is_passed = |r: Register| self.chains.is_passed(r) || self.row_indices[r];
+        let is_evaluated = |&r: &Register| self.direct[r].is_some() || !(is_number(r) || is_passed(r));
         let overwritten = |r: Register| match self.instructions[r].0 {
             Instruction::Load(load) => self.loads[load].source.output.map(|output| (r, output)),
             _ => None,
@@ -514,11 +526,16 @@ impl Program {
             Instruction::Cast(x) => loops::cast(previous(*x).values, out),
             Instruction::Gather { load, axis, index } => {
                 let source = operands.load(*load).expect("a gathered buffer is never updated in place");
+                let index = match self.instructions[*index].0 {
+                    Instruction::Load(l) if self.row_indices[*index] => Index::Array {
+                        values: operands.load(l).expect("an index is never updated in place"),
+                        view: &self.loads[l].source.view,
+                    },
+                    _ => Index::Register { values: previous(*index).values, is_of_rows: self.of_rows[*index] },
+                };
                 let view = &self.loads[*load].source.view;
-                let index = Index { values: previous(*index).values, is_of_rows: self.of_rows[*index] };
-                return from_memory(source, out, |out| {
-                    gather(source, view, *axis, index, &self.space, block.start, out)
-                });
+                let gather = Gather { view, axis: *axis, index, space: &self.space };
+                return from_memory(source, out, |out| gather.fill(source, block.start, out));
             }
             Instruction::Index { index, axis, extent } => {
                 let values = previous(*index).values;

@@ -267,7 +267,7 @@ impl Work {
             }
             Family::Scatter { mode, axis } => Work::Scatter(Box::new(Scatter::new(kernel, *mode, *axis)?)),
             Family::Scan { op, axis } => Work::Scan(Box::new(Scan::new(kernel, *op, *axis))),
-            Family::Sort { descending } => Work::Sort(Box::new(Sort::new(kernel, *descending))),
+            Family::Sort { descending, kept } => Work::Sort(Box::new(Sort::new(kernel, *descending, *kept))),
             Family::Attention { parts, causal } => Work::Attention(Box::new(Attention::new(kernel, parts, *causal)?)),
             Family::Custom(op) => Work::Custom(Box::new(CustomStep::new(kernel, op))),
         })

@@ -1,8 +1,10 @@
-//! The order of rows. An element becomes an integer that compares as it does, with its index below: equal ones keep their
-//! order, and no two are equal.
+//! The order of rows, or the beginning of it. An element becomes an integer that compares as it does, with its index below: equal ones
+//! keep their order, and no two are equal.
 
 use crate::address::Strided;
+use crate::loops::vectorised;
 use crate::parallel;
+use crate::select::{Key, select};
 use crate::slice::{Slice, SliceMut, Typed, with_slice};
 use gradus_ir::plan::Kernel;
 use gradus_ir::{Data, Result, f16, math};
@@ -18,58 +20,51 @@ const PIECE: usize = 1 << 17;
 pub(crate) struct Sort {
     descending: bool,
     operand: Strided,
-    /// How many elements a row has.
+    /// How many elements a row has, and how many indices of it are stored.
     row: usize,
+    kept: usize,
 }
 
 /// An element that can be put into order.
 trait Ordered: Typed {
-    /// An element with an index.
-    type Numbered: Ord + Copy + Send + Sync;
-    /// The element, as an integer that compares as it does, and below it an index.
-    fn numbered(self, index: u32, descending: bool) -> Self::Numbered;
-    /// The index.
-    fn index(numbered: Self::Numbered) -> i32;
+    /// An integer that compares as elements do.
+    type Key: Key;
+    /// The element as one.
+    fn key(self) -> Self::Key;
 }
 
 macro_rules! ordered {
-    ($($t:ident as $bits:ident in $wide:ident: |$x:ident| $key:expr;)*) => {
+    ($($t:ident as $key:ident: |$x:ident| $value:expr;)*) => {
         $(impl Ordered for $t {
-            type Numbered = $wide;
+            type Key = $key;
             #[inline(always)]
-            fn numbered(self, index: u32, descending: bool) -> $wide {
+            fn key(self) -> $key {
                 let $x = self;
-                let key: $bits = $key;
-                (((if descending { !key } else { key }) as $wide) << 32) | index as $wide
-            }
-            #[inline(always)]
-            fn index(numbered: $wide) -> i32 {
-                numbered as u32 as i32
+                $value
             }
         })*
     };
 }
 
 ordered! {
-    bool as u32 in u64: |x| x as u32;
-    u32 as u32 in u64: |x| x;
-    i32 as u32 in u64: |x| (x as u32) ^ (1 << 31);
-    f16 as u32 in u64: |x| key_of_f32(math::from_f16(x));
-    f32 as u32 in u64: |x| key_of_f32(x);
-    f64 as u64 in u128: |x| match (x + 0.0).to_bits() {
-        _ if x.is_nan() => u64::MAX,
-        bits if bits >> 63 == 0 => bits | (1 << 63),
-        bits => !bits,
+    bool as u32: |x| x as u32;
+    u32 as u32: |x| x;
+    i32 as u32: |x| (x as u32) ^ (1 << 31);
+    f16 as u32: |x| key_of_f32(math::from_f16(x));
+    f32 as u32: |x| key_of_f32(x);
+    f64 as u64: |x| {
+        let bits = (x + 0.0).to_bits() as i64;
+        let key = (bits ^ (bits >> 63 | i64::MIN)) as u64;
+        if x.is_nan() { u64::MAX } else { key }
     };
 }
 
+/// Of negative numbers every bit is turned, of others the sign, without a branch on it.
 #[inline(always)]
 fn key_of_f32(x: f32) -> u32 {
-    match (x + 0.0).to_bits() {
-        _ if x.is_nan() => u32::MAX,
-        bits if bits >> 31 == 0 => bits | (1 << 31),
-        bits => !bits,
-    }
+    let bits = (x + 0.0).to_bits() as i32;
+    let key = (bits ^ (bits >> 31 | i32::MIN)) as u32;
+    if x.is_nan() { u32::MAX } else { key }
 }
 
 /// Sorts a long row with several threads: pieces, and then pairs of what is sorted.
@@ -118,9 +113,9 @@ fn merge<T: Ord + Copy>(left: &[T], right: &[T], before: usize, out: &mut [T]) {
 
 impl Sort {
     /// Prepares a kernel.
-    pub(crate) fn new(kernel: &Kernel, descending: bool) -> Sort {
+    pub(crate) fn new(kernel: &Kernel, descending: bool, kept: usize) -> Sort {
         let row = kernel.space.last().copied().unwrap_or(1);
-        Sort { descending, operand: Strided::new(&kernel.loads[0].view), row }
+        Sort { descending, operand: Strided::new(&kernel.loads[0].view), row, kept }
     }
 
     /// Runs it.
@@ -133,24 +128,41 @@ impl Sort {
         if out.is_empty() {
             return Ok(());
         }
-        let (task, elements) = (self.row * (TASK / self.row).max(1), out.len());
-        parallel::each_chunk(out, task, elements, |(number, out)| {
+        let (rows, elements) = ((TASK / self.row).max(1), out.len() / self.kept * self.row);
+        parallel::each_chunk(out, rows * self.kept, elements, |(task, out)| {
             let mut loaded = vec![T::default(); self.row];
-            let mut numbered: Vec<T::Numbered> = Vec::with_capacity(self.row);
-            for (at, out) in out.chunks_mut(self.row).enumerate() {
-                self.operand.fill(source, number * task + at * self.row, &mut loaded);
-                numbered.clear();
-                numbered.extend(loaded.iter().zip(0..).map(|(&x, index)| x.numbered(index, self.descending)));
-                // No two are equal, so that every way of sorting gives the same.
-                if self.row > PIECE {
-                    sort_long(&mut numbered)?;
-                } else {
-                    numbered.sort_unstable();
+            let (mut keys, mut first) = (Vec::new(), Vec::new());
+            for (number, out) in (task * rows..).zip(out.chunks_mut(self.kept)) {
+                self.operand.fill(source, number * self.row, &mut loaded);
+                let order = loaded.iter().map(|x| self.key(x));
+                keys.clear();
+                first.clear();
+                vectorised(
+                    #[inline(always)]
+                    || match self.kept < self.row {
+                        true => keys.extend(order),
+                        false => first.extend(order.enumerate().map(|(index, key)| key.numbered(index))),
+                    },
+                );
+                if self.kept < self.row {
+                    select(&keys, self.kept, &mut first);
                 }
-                out.iter_mut().zip(&numbered).for_each(|(out, &numbered)| *out = T::index(numbered));
+                // No two are equal, so that every way of sorting gives the same.
+                if first.len() > PIECE {
+                    sort_long(&mut first)?;
+                } else {
+                    first.sort_unstable();
+                }
+                out.iter_mut().zip(&first).for_each(|(out, &numbered)| *out = T::Key::index(numbered));
             }
             Ok(())
         })
+    }
+
+    /// What puts an element into the order that is asked for.
+    #[inline(always)]
+    fn key<T: Ordered>(&self, x: &T) -> T::Key {
+        if self.descending { !x.key() } else { x.key() }
     }
 }
 

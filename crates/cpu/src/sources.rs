@@ -1,9 +1,7 @@
-//! What registers are filled with that is not computed from others element by element: a number, indices, random numbers, what
-//! indices look up.
+//! What registers are filled with that is not computed from others element by element: a number, indices, random numbers.
 
-use crate::address::{Run, runs};
 use crate::slice::{Slice, SliceMut, with_slice};
-use gradus_ir::{Element, Error, Number, Result, Shape, View, philox};
+use gradus_ir::{Element, Error, Number, Result, Shape, philox};
 
 /// A number, repeated.
 pub(crate) fn fill(target: SliceMut<'_>, number: Number) {
@@ -91,83 +89,5 @@ pub(crate) fn indices(index: Slice<'_>) -> Vec<i64> {
         Slice::I32(v) => v.iter().map(|&i| i as i64).collect(),
         Slice::U32(v) => v.iter().map(|&i| i as i64).collect(),
         _ => unreachable!("an index is i32 or u32"),
-    }
-}
-
-/// Fills `target` from the places of an array that indices tell, and the space from `start` on.
-pub(crate) fn gather(
-    source: Slice<'_>,
-    view: &View,
-    axis: usize,
-    index: Index<'_>,
-    space: &Shape,
-    start: usize,
-    target: SliceMut<'_>,
-) -> Result<()> {
-    fn typed<T: Element>(
-        source: &[T],
-        view: &View,
-        axis: usize,
-        index: Index<'_>,
-        runs: impl Iterator<Item = Run>,
-        target: &mut [T],
-    ) -> Result<()> {
-        let last = view.axes.len() - 1;
-        let plain = view.axes.iter().all(|a| a.guard.is_none());
-        let mut rest = target;
-        let mut filled = 0;
-        for run in runs {
-            let mut at = run.index;
-            let first = at[last];
-            let row: isize = view.offset
-                + (0..last).filter(|&a| a != axis).map(|a| view.axes[a].stride * at[a] as isize).sum::<isize>();
-            let (target, later) = rest.split_at_mut(run.len);
-            rest = later;
-            if plain && index.is_of_rows && axis != last && view.axes[last].stride == 1 {
-                // A piece of a row, as an embedding looks up.
-                let position = position(index.at(filled), axis, view.axes[axis].extent)?;
-                let start = (row + view.axes[axis].stride * position as isize) as usize + first;
-                target.copy_from_slice(&source[start..start + run.len]);
-                filled += run.len;
-                continue;
-            }
-            for (k, out) in target.iter_mut().enumerate() {
-                let position = position(index.at(filled + k), axis, view.axes[axis].extent)?;
-                *out = if plain {
-                    let along = if axis == last { 0 } else { view.axes[last].stride * (first + k) as isize };
-                    source[(row + along + view.axes[axis].stride * position as isize) as usize]
-                } else {
-                    at[last] = first + k;
-                    let kept = at[axis];
-                    at[axis] = position;
-                    let value = view.address(&at).map_or(T::default(), |address| source[address]);
-                    at[axis] = kept;
-                    value
-                };
-            }
-            filled += run.len;
-        }
-        Ok(())
-    }
-    let runs = runs(space.clone(), start, target.len());
-    with_slice!(SliceMut, target, t => typed(source.typed(), view, axis, index, runs, t))
-}
-
-/// Indices of a gather.
-#[derive(Clone, Copy)]
-pub(crate) struct Index<'a> {
-    pub(crate) values: Slice<'a>,
-    /// Whether they are the same along the space's last axis.
-    pub(crate) is_of_rows: bool,
-}
-
-impl Index<'_> {
-    #[inline(always)]
-    fn at(&self, place: usize) -> i64 {
-        match self.values {
-            Slice::I32(values) => values[place].into(),
-            Slice::U32(values) => values[place].into(),
-            _ => unreachable!("an index is i32 or u32"),
-        }
     }
 }

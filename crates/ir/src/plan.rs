@@ -88,10 +88,12 @@ pub enum Family {
         /// The axis.
         axis: usize,
     },
-    /// The indices (i32) that put the elements of load 0 along the last axis into order.
+    /// The indices (i32) that put the elements of load 0 along the last axis of the space into order, or the first few of these.
     Sort {
         /// Whether the largest comes first.
         descending: bool,
+        /// How many indices of each row are stored.
+        kept: usize,
     },
     /// Parts of one attention, an output each. Its operands are the loads, none of them padded; the space is that of the rows of
     /// what is computed.

@@ -106,25 +106,30 @@ fn recurrence(a: [&[f64]; 2], b: [&[f64]; 2], dtype: DType, tolerance: Tolerance
     carried
 }
 
-/// Evaluates the order of lines. Where the errors of two elements let them change places, so may all between them.
+/// Evaluates the order of lines, or its beginning. Where the errors of two elements let them change places, so may all between them.
 pub(super) fn argsort(axis: usize, descending: bool, x: &Array, ty: &Type) -> Array {
-    let mut result = Array { ty: ty.clone(), values: vec![0.0; x.values.len()], errors: vec![0.0; x.values.len()] };
-    for line in lines(ty, axis) {
+    let count = ty.shape.numel();
+    let mut result = Array { ty: ty.clone(), values: vec![0.0; count], errors: vec![0.0; count] };
+    if count == 0 {
+        return result;
+    }
+    for (line, kept) in lines(&x.ty, axis).into_iter().zip(lines(ty, axis)) {
         let (value, error) = (|i: usize| x.values[line[i]], |i: usize| x.errors[line[i]]);
         let mut order: Vec<usize> = (0..line.len()).collect();
         order.sort_by(|&i, &j| {
             let ascending = compared(value(i), value(j));
             if descending { ascending.reverse() } else { ascending }
         });
-        for (at, &i) in order.iter().enumerate() {
-            result.values[line[at]] = i as f64;
+        for (&place, &i) in kept.iter().zip(&order) {
+            result.values[place] = i as f64;
         }
         let is_sharp = |i: usize| error(i) == 0.0;
         for (first, &i) in order.iter().enumerate() {
             for (last, &j) in order.iter().enumerate().skip(first + 1) {
                 let distance = (value(i) - value(j)).abs();
                 if !(is_sharp(i) && is_sharp(j)) && (distance <= error(i) + error(j) || distance.is_nan()) {
-                    line[first..=last].iter().for_each(|&place| result.errors[place] = f64::INFINITY);
+                    let places = kept.iter().take(last + 1).skip(first);
+                    places.for_each(|&place| result.errors[place] = f64::INFINITY);
                 }
             }
         }

@@ -52,7 +52,7 @@ pub(super) fn evaluate(op: &Op, operands: &[&Array], ty: &Type, tolerance: Toler
         Op::Gather(axis) => gather(*axis, x, operands[1], ty)?,
         Op::Scatter(mode, axis) => scatter(*mode, *axis, x, operands[1], operands[2])?,
         Op::Scan(op, axis) => ordered::scan(*op, *axis, operands, tolerance),
-        Op::Argsort { axis, descending } => ordered::argsort(*axis, *descending, x, ty),
+        Op::Argsort { axis, descending, .. } => ordered::argsort(*axis, *descending, x, ty),
         other => {
             return Err(Error::Backend(format!("the reference has no {}", other.name())));
         }

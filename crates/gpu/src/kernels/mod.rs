@@ -38,7 +38,7 @@ pub(crate) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel) -> Result<()
         Family::Scatter { mode, axis } => scatter::compile(compiler, kernel, *mode, *axis),
         Family::Scan { op, axis } => scan::compile(compiler, kernel, *op, *axis),
         Family::Attention { parts, causal } => attention::compile(compiler, kernel, parts, *causal),
-        Family::Sort { descending } => sort::compile(compiler, kernel, *descending),
+        Family::Sort { descending, kept } => sort::compile(compiler, kernel, *descending, *kept),
         Family::Custom(op) => custom::compile(compiler, kernel, op),
     }
 }

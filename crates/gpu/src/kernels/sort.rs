@@ -18,7 +18,7 @@ const LONGEST: usize = 32768;
 const DIGIT: usize = 4;
 const DIGITS: usize = 1 << DIGIT;
 
-pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, descending: bool) -> Result<()> {
+pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, descending: bool, kept: usize) -> Result<()> {
     let Some((&row, outer)) = kernel.space.split_last() else {
         return Err(Error::Backend("a sort of a single number".into()));
     };
@@ -30,7 +30,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, descending: 
     let operand = Lines::new(&kernel.loads, &kernel.space, outer.len());
     let rows = outer.iter().product();
     let bits = if dtype == DType::Bool { 1 } else { u32::BITS };
-    Sort { operand, dtype, descending, rows, row, output: only_output(kernel)?.buffer, bits }.compile(compiler)
+    Sort { operand, dtype, descending, rows, row, output: only_output(kernel)?.buffer, kept, bits }.compile(compiler)
 }
 
 /// Adds the launches that put rows of indices, all of them below `extent`, into ascending order; gives the buffer
@@ -46,7 +46,7 @@ pub(super) fn of_indices(compiler: &mut Compiler<'_>, indices: &Load, extent: us
     let output = compiler.add_buffer(DType::I32, shape.numel());
     let bits = usize::BITS - extent.leading_zeros();
     let rows = outer.iter().product();
-    Sort { operand, dtype, descending: false, rows, row, output, bits }.compile(compiler)?;
+    Sort { operand, dtype, descending: false, rows, row, output, kept: row, bits }.compile(compiler)?;
     Ok(output)
 }
 
@@ -59,6 +59,8 @@ struct Sort {
     /// How many elements a row has.
     row: usize,
     output: BufferId,
+    /// How many indices of each row are stored, from the first on.
+    kept: usize,
     /// How many of the lowest bits tell keys apart.
     bits: u32,
 }
@@ -117,8 +119,31 @@ impl Sort {
         let row = module.size(self.row as i64);
         module.function("row_size() -> u32", &row);
         self.add_key(module);
-        let store = format!("{array}[row * row_size() + place] = i32(k);");
+        let store = self.store(module, &array, "i32(k)");
         module.add(&format!("fn store(row: u32, place: u32, k: u32) {{\n    {store}\n}}"));
+    }
+
+    /// What stores an index as that at `place` of `row`; there is a hook `row_size()`.
+    fn store(&self, module: &mut Module<'_>, array: &str, index: &str) -> String {
+        if self.kept == self.row {
+            return format!("{array}[row * row_size() + place] = {index};");
+        }
+        let kept = module.size(self.kept as i64);
+        format!("if place < {kept} {{ {array}[row * {kept} + place] = {index}; }}")
+    }
+
+    /// Adds a hook that puts a key, if another pass is to follow, and its index to their place; there is a hook `row_size()`.
+    fn add_put(&self, module: &mut Module<'_>, to: Option<Sorted>, parameters: &str, [key, index]: [&str; 2]) {
+        let array = module.bind(Slot::Plan(to.map_or(self.output, |to| to.indices)), "i32", Access::ReadWrite);
+        let put = match to {
+            None => self.store(module, &array, index),
+            Some(to) => {
+                let keys = module.bind(Slot::Plan(to.keys), "u32", Access::ReadWrite);
+                let to = "row * row_size() + place";
+                format!("{keys}[{to}] = {key};\n    {array}[{to}] = {index};")
+            }
+        };
+        module.add(&format!("fn put({parameters}) {{\n    {put}\n}}"));
     }
 
     fn by_digits(&self, compiler: &mut Compiler<'_>) -> Result<()> {
@@ -183,9 +208,6 @@ impl Pass<'_> {
     fn put(&self, compiler: &mut Compiler<'_>, places: BufferId, to: Option<Sorted>) -> Result<()> {
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
             let mut module = shader.module(Width::Scalar, baked);
-            let to_indices = to.map_or(self.sort.output, |to| to.indices);
-            let to_indices = module.bind(Slot::Plan(to_indices), "i32", Access::ReadWrite);
-            let to_keys = to.map(|to| module.bind(Slot::Plan(to.keys), "u32", Access::ReadWrite));
             let places = module.bind(Slot::Plan(places), "u32", Access::Read);
             self.add_hooks(&mut module);
             module.add(&format!(
@@ -202,13 +224,7 @@ impl Pass<'_> {
                     format!("{indices}[row * row_size() + k]")
                 }
             };
-            let key = to_keys.map_or(String::new(), |keys| format!("    {keys}[to] = key(row, k);\n"));
-            module.add(&format!(
-                "fn put(row: u32, k: u32, place: u32) {{
-    let to = row * row_size() + place;
-{key}    {to_indices}[to] = {index};
-}}"
-            ));
+            self.sort.add_put(&mut module, to, "row: u32, k: u32, place: u32", ["key(row, k)", &index]);
             shader.finish(module, gradus_shaders::SORT_MOVE)
         };
         compiler.launch("sort move", self.grid(compiler), generate)

@@ -135,13 +135,17 @@ impl Op {
                 operands.iter().try_for_each(|other| same_shape("the right operand", operands[0], other))?;
                 Ok(operands[0].clone())
             }
-            Op::Argsort { axis, .. } => {
+            Op::Argsort { axis, kept, .. } => {
                 let shape = operands[0].shape.clone();
                 check_axis(*axis, &shape)?;
                 if shape[*axis] > i32::MAX as usize {
                     return Err(Error::TooLarge { shape });
                 }
-                Ok(Type { shape, dtype: DType::I32 })
+                let sorted = shape.with(*axis, *kept);
+                if *kept > shape[*axis] {
+                    return Err(Error::Shape { what: "what is sorted", expected: sorted, found: shape });
+                }
+                Ok(Type { shape: sorted, dtype: DType::I32 })
             }
             Op::Attention { part, .. } => attention::infer(*part, operands),
             Op::Custom(custom) => custom.infer(operands),

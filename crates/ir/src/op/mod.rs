@@ -287,13 +287,15 @@ pub enum Op {
     },
     /// One operand, or two of one shape and dtype: at each place what the scan has carried so far along the axis.
     Scan(ScanOp, usize),
-    /// One operand; the indices (i32) that put its elements along `axis` into order. Equal ones, as are −0 and 0, keep
-    /// theirs; NaN counts as the largest.
+    /// One operand; the indices (i32) that put its elements along `axis` into order, or the first few of these. Equal ones, as are −0
+    /// and 0, keep theirs; NaN counts as the largest.
     Argsort {
         /// The axis.
         axis: usize,
         /// Whether the largest comes first.
         descending: bool,
+        /// How many of the indices are wanted, from the first on.
+        kept: usize,
     },
     /// A part of scaled dot-product attention, from `query [batch…, group, queries, width]`, `key [batch…, keys, width]` and
     /// `value [batch…, keys, values]`; for a cotangent also from that of the output, the logarithms of the sums of exponentials,

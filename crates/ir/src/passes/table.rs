@@ -138,8 +138,8 @@ fn operations(kernel: &Kernel) -> usize {
         }
         Family::Scatter { .. } | Family::Custom(_) => elements,
         Family::Scan { op, .. } => elements * op.operands(),
-        // So many comparisons find the order of a row.
-        Family::Sort { .. } => elements * kernel.space.last().map_or(0, |row| row.max(&1).ilog2() as usize),
+        // So many comparisons find the order of a row, or its beginning.
+        Family::Sort { kept, .. } => elements * kept.max(2).ilog2() as usize,
         Family::Attention { ref parts, .. } => {
             let loads = [0, 1, 2].map(|load| kernel.loads[load].view.shape());
             let shape = AttentionShape::of(&loads[0], &loads[1], &loads[2]);

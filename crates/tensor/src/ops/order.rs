@@ -84,9 +84,14 @@ impl Tensor {
     #[track_caller]
     pub fn argsort(&self, axis: isize, descending: bool) -> Tensor {
         match self.axis(axis) {
-            Ok(axis) => Tensor::record(Op::Argsort { axis, descending }, &[self], None),
+            Ok(axis) => self.order(axis, descending, self.shape()[axis]),
             Err(kind) => self.fail("argsort", kind),
         }
+    }
+
+    #[track_caller]
+    fn order(&self, axis: usize, descending: bool, kept: usize) -> Tensor {
+        Tensor::record(Op::Argsort { axis, descending, kept }, &[self], None)
     }
 
     /// The elements along an axis in order, as [`argsort`](Tensor::argsort) finds it. Gradients go back to where each element
@@ -119,14 +124,14 @@ impl Tensor {
     /// ```
     #[track_caller]
     pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Tensor, Tensor) {
-        let wrong = match self.axis(axis).map(|axis| self.shape()[axis]) {
+        let wrong = match self.axis(axis) {
             Err(kind) => kind,
-            Ok(extent) if k > extent => {
-                let found = format!("{k} of an axis of extent {extent}");
+            Ok(at) if k > self.shape()[at] => {
+                let found = format!("{k} of an axis of extent {}", self.shape()[at]);
                 ErrorKind::Argument { argument: "k", expected: "at most as many as there are", found }
             }
-            Ok(_) => {
-                let indices = self.argsort(axis, largest).slice(axis, ..k as isize);
+            Ok(at) => {
+                let indices = self.order(at, largest, k);
                 return (self.gather(axis, &indices.detach()), indices);
             }
         };

@@ -114,9 +114,6 @@ impl Pass<'_> {
         let generate = |shader: &Shader<'_>, baked: Baked<'_>| {
             let mut module = shader.module(Width::Scalar, baked);
             self.add_sizes(&mut module);
-            let to_indices = to.map_or(self.sort.output, |to| to.indices);
-            let to_indices = module.bind(Slot::Plan(to_indices), "i32", Access::ReadWrite);
-            let to_keys = to.map(|to| module.bind(Slot::Plan(to.keys), "u32", Access::ReadWrite));
             let counts = module.bind(Slot::Plan(self.counts), "u32", Access::Read);
             let totals = module.bind(Slot::Plan(self.totals), "u32", Access::Read);
             add_count(&mut module, &counts);
@@ -128,13 +125,8 @@ impl Pass<'_> {
                 format!("u32({indices}[row * row_size() + k])")
             });
             module.function("index(row: u32, k: u32) -> u32", &index);
-            let key = to_keys.map_or(String::new(), |keys| format!("    {keys}[to] = key;\n"));
-            module.add(&format!(
-                "fn put(row: u32, place: u32, key: u32, index: u32) {{
-    let to = row * row_size() + place;
-{key}    {to_indices}[to] = i32(index);
-}}"
-            ));
+            let parameters = "row: u32, place: u32, key: u32, index: u32";
+            self.sort.add_put(&mut module, to, parameters, ["key", "i32(index)"]);
             module.add(gradus_shaders::SORT_TILE);
             shader.finish_in(module, gradus_shaders::SORT_TILE_MOVE, WORKGROUP)
         };

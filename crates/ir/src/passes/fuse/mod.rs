@@ -237,7 +237,7 @@ impl Fuser<'_> {
                 let buffer = self.closed(id, (family, ty.shape.clone()), operands, true, |view| view);
                 self.narrowed(id, Load { buffer, view: View::contiguous(&ty.shape) })
             }
-            Op::Argsort { axis, descending } => {
+            Op::Argsort { axis, descending, kept } => {
                 // Rows are sorted: the axis becomes the last one, and goes back to its place in the result's view.
                 let last = ty.shape.len() - 1;
                 let turned = |view: View| {
@@ -246,10 +246,10 @@ impl Fuser<'_> {
                     view.axes.push(line);
                     view
                 };
-                let space = turned(View::contiguous(&ty.shape)).shape();
-                let family = Family::Sort { descending: *descending };
-                let buffer = self.closed(id, (family, space.clone()), operands, false, turned);
-                let mut view = View::contiguous(&space);
+                let space = turned(View::contiguous(&self.ty(operands[0]).shape)).shape();
+                let mut view = View::contiguous(&space.with(last, *kept));
+                let family = Family::Sort { descending: *descending, kept: *kept };
+                let buffer = self.closed(id, (family, space), operands, false, turned);
                 let line = view.axes.remove(last);
                 view.axes.insert(*axis, line);
                 Value::Stored(Load { buffer, view }, Vec::new())
