@@ -4,7 +4,9 @@
 //! computes is followed by a rounding.
 
 use crate::address::{Rows, Shown, Strided};
+use crate::ahead::Ahead;
 use crate::chains::{Chain, Chains};
+use crate::functions::{FunctionLoop, is_function};
 use crate::gather::{Gather, Index, row_indices};
 use crate::homes::{Home, Homes, Life, Need};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
@@ -77,6 +79,8 @@ pub(crate) struct Steps {
     copied: Vec<(Register, usize)>,
     /// Registers that are summed up afterwards.
     summed: Vec<Register>,
+    /// The register during whose computation the next block's memory is asked for.
+    asking: Option<Register>,
     /// Whether any of these writes to an output, or reads what one holds.
     pub(crate) use_outputs: bool,
 }
@@ -293,7 +297,22 @@ impl Program {
         let copied: Vec<_> = self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect();
         let writes = !copied.is_empty() || registers.iter().any(|&r| self.direct[r].is_some());
         let summed = self.summed.iter().copied().filter(wanted).collect();
-        Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied, summed }
+        let asking = registers.iter().copied().find(|&r| self.chains.of(r).is_some_and(Chain::is_function));
+        Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied, summed, asking }
+    }
+
+    /// What the block after one reads from memory. What is local to a piece of work was computed just now.
+    fn ahead<'a>(&self, operands: &Operands<'a>, block: Block) -> Ahead<'a> {
+        let mut ahead = Ahead::default();
+        let next = block.start + block.len..(block.start + 2 * block.len).min(self.space.numel());
+        for (instruction, _) in &self.instructions {
+            let &Instruction::Load(l) = instruction else { continue };
+            let Source { local, .. } = self.loads[l].source;
+            if let (false, Some(from), Some(array)) = (local, self.loads[l].strided.contiguous_from, operands.load(l)) {
+                ahead.push(array.range(from + next.start, next.len()));
+            }
+        }
+        ahead
     }
 
     /// The registers that a register is computed from.
@@ -479,7 +498,9 @@ impl Program {
                 _ => {
                     let previous = |register: Register| self.read(operands, piece, places[register], register, len);
                     if let Some(chain) = self.chains.of(r) {
-                        chain.run(previous, target.range(0, len).typed());
+                        let is_asking = steps.asking == Some(r);
+                        let ahead = if is_asking { self.ahead(operands, block) } else { Ahead::default() };
+                        chain.run(previous, target.range(0, len).typed(), &ahead);
                         continue;
                     }
                     self.compute(instruction, *dtype, operands, block, previous, target.range(0, len))?;
@@ -512,6 +533,9 @@ impl Program {
             Instruction::Const(number) => fill(out, *number),
             Instruction::Iota(axis) => iota(&self.space, *axis, block.start, out),
             Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, block.start, out),
+            Instruction::Unary(op, x) if is_function(*op) && dtype.computed() == DType::F32 => {
+                op.dispatch(FunctionLoop { x: &previous(*x), link: None, out: out.typed(), ahead: &Ahead::default() });
+            }
             Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: &previous(*x).values, out: &mut out }),
             Instruction::Binary(op, a, b) => {
                 op.dispatch(BinaryLoop { a: &previous(*a), b: &previous(*b), out: &mut out });

@@ -1,7 +1,10 @@
-//! Chains: sums, differences, products and squares of f32 that read each other. One loop computes them all, and what is between
-//! stays in the processor. Here are the chains of a program; the loops are in `chain_loops.rs`.
+//! Chains: sums, differences, products and squares of f32 that read each other, or one of them and a function of it. One loop
+//! computes them all, and what is between stays in the processor. Here are the chains of a program; the loops are in
+//! `chain_loops.rs` and `functions.rs`.
 
+use crate::ahead::Ahead;
 use crate::chain_loops::{Links, Run, Sum, piece};
+use crate::functions::{FunctionLoop, is_function};
 use crate::loops::{Operand, simd};
 use gradus_ir::DType;
 use gradus_ir::op::{BinaryOp, UnaryOp};
@@ -11,11 +14,20 @@ use smallvec::SmallVec;
 /// The longest chain: there is a loop for each sequence of operations.
 pub(crate) const LONGEST: usize = 4;
 
-/// A register as a chain computes it: it begins with another one, to which operations are applied one after the other.
+/// A register as a chain computes it: it begins with another one, to which operations are applied one after the other, and at the
+/// end of a short one a function.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chain {
     start: Register,
     links: SmallVec<[Link<Register>; LONGEST]>,
+    function: Option<UnaryOp>,
+}
+
+/// What a chain may be extended by.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Link(Link<Register>),
+    Function(UnaryOp),
 }
 
 /// An operation on what a chain has come to, and what else it reads.
@@ -59,14 +71,16 @@ impl<T> Link<T> {
 }
 
 /// The registers that an instruction may extend, and by what.
-fn extensions((instruction, dtype): &(Instruction, DType)) -> SmallVec<[(Register, Link<Register>); 2]> {
+fn extensions((instruction, dtype): &(Instruction, DType)) -> SmallVec<[(Register, Step); 2]> {
     if *dtype != DType::F32 {
         return SmallVec::new();
     }
-    let sum = |other: Register, minus: bool, minus_other: bool| Link::Add { other, minus, minus_other };
+    let sum = |other: Register, minus: bool, minus_other: bool| Step::Link(Link::Add { other, minus, minus_other });
+    let [product, square] = [|other| Step::Link(Link::Mul(other)), |_| Step::Link(Link::Square)];
     match *instruction {
-        Instruction::Unary(UnaryOp::Square, x) => [(x, Link::Square)].into_iter().collect(),
-        Instruction::Binary(BinaryOp::Mul, a, b) if a == b => [(a, Link::Square)].into_iter().collect(),
+        Instruction::Unary(UnaryOp::Square, x) => [(x, square(x))].into_iter().collect(),
+        Instruction::Unary(op, x) if is_function(op) => [(x, Step::Function(op))].into_iter().collect(),
+        Instruction::Binary(BinaryOp::Mul, a, b) if a == b => [(a, square(a))].into_iter().collect(),
         Instruction::Binary(_, a, b) if a == b => SmallVec::new(),
         Instruction::Binary(BinaryOp::Add, a, b) => {
             [(a, sum(b, false, false)), (b, sum(a, false, false))].into_iter().collect()
@@ -74,13 +88,13 @@ fn extensions((instruction, dtype): &(Instruction, DType)) -> SmallVec<[(Registe
         Instruction::Binary(BinaryOp::Sub, a, b) => {
             [(a, sum(b, false, true)), (b, sum(a, true, false))].into_iter().collect()
         }
-        Instruction::Binary(BinaryOp::Mul, a, b) => [(a, Link::Mul(b)), (b, Link::Mul(a))].into_iter().collect(),
+        Instruction::Binary(BinaryOp::Mul, a, b) => [(a, product(b)), (b, product(a))].into_iter().collect(),
         _ => SmallVec::new(),
     }
 }
 
 /// The extension of one that is passed through, if there is one.
-fn extension(instruction: &(Instruction, DType), passed: &[bool]) -> Option<(Register, Link<Register>)> {
+fn extension(instruction: &(Instruction, DType), passed: &[bool]) -> Option<(Register, Step)> {
     let extensions = extensions(instruction);
     extensions.iter().find(|(from, _)| passed[*from]).or(extensions.first()).copied()
 }
@@ -120,23 +134,20 @@ impl Chains {
             let is_load = |r: &Register| matches!(instructions[*r].0, Instruction::Load(_)) || is_still(*r);
             operands.iter().all(is_load) && operands.iter().filter(|&&operand| !is_still(operand)).count() <= 1
         };
-        let may_pass =
-            |r: Register| !is_needed(r) && !extensions(&instructions[r]).is_empty() && (readers[r] == 1 || is_cheap(r));
+        let is_link = |r: Register| matches!(extensions(&instructions[r])[..], [(_, Step::Link(_)), ..]);
+        let may_pass = |r: Register| !is_needed(r) && is_link(r) && (readers[r] == 1 || is_cheap(r));
         let mut passed: Vec<bool> = all.clone().map(may_pass).collect();
         loop {
             let chains = chains(instructions, &passed);
             let mut extended = vec![0; instructions.len()];
-            let links = instructions.iter().filter_map(|instruction| extension(instruction, &passed));
-            links.for_each(|(from, _)| extended[from] += 1);
-            let is_full = |r: Register| chains[r].as_ref().is_none_or(Chain::is_full);
-            // All that read it must pass through it, and have room for one more operation.
-            let keeps = |&r: &Register| {
-                let sums = summed.contains(&r) as usize;
-                passed[r] && (extended[r] + sums != readers[r] || extended[r] > 0 && is_full(r))
-            };
+            let steps = instructions.iter().filter_map(|instruction| extension(instruction, &passed));
+            let takes = |(from, step): &(Register, Step)| chains[*from].as_ref().is_some_and(|chain| chain.takes(step));
+            steps.filter(takes).for_each(|(from, _)| extended[from] += 1);
+            // All that read it must extend it.
+            let keeps = |&r: &Register| passed[r] && extended[r] + summed.contains(&r) as usize != readers[r];
             let kept: Vec<Register> = all.clone().filter(keeps).collect();
             if kept.is_empty() {
-                let of = |r: Register| chains[r].clone().filter(|chain| chain.links.len() > 1 && !passed[r]);
+                let of = |r: Register| chains[r].clone().filter(|chain| !passed[r] && chain.is_loop());
                 let sum = |&r: &Register| match &chains[r] {
                     Some(chain) if passed[r] => (r, chain.clone()),
                     _ => (r, Chain::beginning(r)),
@@ -168,9 +179,9 @@ impl Chains {
 fn chains(instructions: &[(Instruction, DType)], passed: &[bool]) -> Vec<Option<Chain>> {
     let mut chains: Vec<Option<Chain>> = Vec::with_capacity(instructions.len());
     for instruction in instructions {
-        let chain = extension(instruction, passed).map(|(from, link)| {
-            let before = chains[from].as_ref().filter(|chain| passed[from] && !chain.is_full());
-            before.cloned().unwrap_or_else(|| Chain::beginning(from)).followed(link)
+        let chain = extension(instruction, passed).map(|(from, step)| {
+            let before = chains[from].as_ref().filter(|chain| passed[from] && chain.takes(&step));
+            before.cloned().unwrap_or_else(|| Chain::beginning(from)).followed(step)
         });
         chains.push(chain);
     }
@@ -179,19 +190,40 @@ fn chains(instructions: &[(Instruction, DType)], passed: &[bool]) -> Vec<Option<
 
 impl Chain {
     fn beginning(start: Register) -> Chain {
-        Chain { start, links: SmallVec::new() }
+        Chain { start, links: SmallVec::new(), function: None }
     }
 
-    /// Whether nothing can follow.
-    fn is_full(&self) -> bool {
-        self.links.len() == LONGEST || (self.links.len() > 1 && self.links.last() == Some(&Link::Square))
+    /// Whether there is a loop for it: for a single operation, which goes through rows in its own way, there is another one.
+    fn is_loop(&self) -> bool {
+        self.links.len() > 1 || self.is_function()
     }
 
-    fn followed(mut self, link: Link<Register>) -> Chain {
-        if self.links[..] == [Link::Square] {
-            self.links[0] = Link::Mul(self.start);
+    /// Whether it ends in a function, which takes so long that memory may be asked for meanwhile.
+    pub(crate) fn is_function(&self) -> bool {
+        self.function.is_some()
+    }
+
+    /// Whether a step may follow.
+    fn takes(&self, step: &Step) -> bool {
+        match step {
+            _ if self.is_function() => false,
+            Step::Function(_) => self.links.len() <= 1,
+            Step::Link(_) => {
+                self.links.len() < LONGEST && (self.links.len() <= 1 || self.links.last() != Some(&Link::Square))
+            }
         }
-        self.links.push(link);
+    }
+
+    fn followed(mut self, step: Step) -> Chain {
+        match step {
+            Step::Function(op) => self.function = Some(op),
+            Step::Link(link) => {
+                if self.links[..] == [Link::Square] {
+                    self.links[0] = Link::Mul(self.start);
+                }
+                self.links.push(link);
+            }
+        }
         self
     }
 
@@ -200,9 +232,12 @@ impl Chain {
         std::iter::once(self.start).chain(self.links.iter().filter_map(|link| link.other()))
     }
 
-    /// Computes `out`.
-    pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32]) {
+    /// Computes `out`. Meanwhile it may ask for what is read next.
+    pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32], ahead: &Ahead<'a>) {
         let (start, links) = self.read(previous);
+        if let Some(op) = self.function {
+            return op.dispatch(FunctionLoop { x: &start, link: links.first(), out, ahead });
+        }
         let piece = piece(&start, &links, out.len());
         simd(Run { start: &start, links: &links, piece, out });
     }
@@ -290,7 +325,7 @@ mod tests {
                     let operand = |r: Register| Operand { values: Slice::F32(&arrays[r]), rows: None };
                     // Wherever in a line of the cache it begins.
                     let mut out = vec![0.0; len + len % 5];
-                    chain.run(operand, &mut out[len % 5..]);
+                    chain.run(operand, &mut out[len % 5..], &Ahead::default());
                     out.split_off(len % 5)
                 };
                 let is_one_chain = stored.of(last).is_some_and(|chain| chain.operands().all(|r| r < ARRAYS));
@@ -368,6 +403,13 @@ mod tests {
             Instruction::Binary(BinaryOp::Mul, ARRAYS, ARRAYS + 1),
         ]);
         assert_eq!(passed(&product, &[ARRAYS + 2], &[], &[]), [true, false, false]);
+        // Before a function there is room for one.
+        let exp = |x| Instruction::Unary(UnaryOp::Exp, x);
+        let function = instructions(&[Instruction::Binary(BinaryOp::Sub, 0, 1), exp(ARRAYS)]);
+        assert_eq!(passed(&function, &[ARRAYS + 1], &[], &[]), [true, false]);
+        assert_eq!(passed(&function, &[], &[], &[ARRAYS + 1]), [true, false]);
+        let two = [sums(2), vec![exp(ARRAYS + 1), Instruction::Binary(BinaryOp::Mul, ARRAYS + 2, 1)]].concat();
+        assert_eq!(passed(&instructions(&two), &[ARRAYS + 3], &[], &[]), [true, false, false, false]);
         let mut narrow = list;
         narrow.iter_mut().for_each(|(_, dtype)| *dtype = DType::F16);
         assert_eq!(passed(&narrow, &[last], &[], &[]), [false; 6]);

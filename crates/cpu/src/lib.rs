@@ -5,6 +5,7 @@
 //! threads.
 
 mod address;
+mod ahead;
 mod attention;
 mod block;
 mod ceilings;
@@ -14,6 +15,7 @@ mod contract;
 mod custom;
 mod executable;
 mod fold;
+mod functions;
 mod gather;
 mod homes;
 mod loops;

@@ -69,6 +69,13 @@ pub(crate) struct Typed<'l, T> {
     rows: &'l Option<Rows>,
 }
 
+impl<'l> Typed<'l, f32> {
+    /// What an operand of f32 reads.
+    pub(crate) fn of(operand: &'l Operand<'_>) -> Typed<'l, f32> {
+        Typed::new(operand.values.typed(), operand)
+    }
+}
+
 impl<'l, T> Typed<'l, T> {
     pub(crate) fn new(values: &'l [T], operand: &'l Operand<'_>) -> Typed<'l, T> {
         Typed { values, rows: &operand.rows }
@@ -113,8 +120,9 @@ fn map2<A: Copy, B: Copy>(a: Typed<'_, A>, b: Typed<'_, A>, out: &mut [B], f: im
     );
 }
 
+/// A function, of an f32 with fused multiply-adds if it may use them.
 #[inline(always)]
-fn unary<R: Unary, T: Real>(x: T, fuses: bool) -> T {
+pub(crate) fn unary<R: Unary, T: Real>(x: T, fuses: bool) -> T {
     if fuses { R::fast(T::Fused::from(x)).into() } else { R::fast(x) }
 }
 

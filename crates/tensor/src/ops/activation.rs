@@ -55,7 +55,7 @@ impl Tensor {
     #[track_caller]
     pub fn gelu(&self) -> Tensor {
         let phi = (self * self.constant(std::f64::consts::FRAC_1_SQRT_2)).erf() + self.constant(1.0);
-        self * self.constant(0.5) * phi
+        phi * self.constant(0.5) * self
     }
 
     /// The tanh approximation of [`gelu`](Tensor::gelu).
@@ -65,7 +65,7 @@ impl Tensor {
         const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
         let cubic = self.square() * self.constant(0.044715) + self.constant(1.0);
         let inner = self * self.constant(SQRT_2_OVER_PI) * cubic;
-        self * self.constant(0.5) * (inner.tanh() + self.constant(1.0))
+        (inner.tanh() + self.constant(1.0)) * self.constant(0.5) * self
     }
 
     /// x · sigmoid(x), also called swish (Elfwing et al. 2017).
