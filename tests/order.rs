@@ -13,6 +13,31 @@ use gradus::{DType, Key, Result, Tensor, einsum, vmap};
 use std::collections::BTreeMap;
 use std::slice::from_ref;
 
+/// As many as are asked for of what a sort gives, whatever their number, of rows in which many are equal.
+#[test]
+fn the_largest_are_the_first_of_a_sort() {
+    let body = || -> Result<()> {
+        let numbers: Vec<i32> = (0..3 * 700).map(|i| i * i % 1009 - 500).collect();
+        let x = new(numbers).reshape([3, 700]);
+        // The logarithms of negative numbers are NaN.
+        for x in [x.to_dtype(DType::F32), x.to_dtype(DType::F32).log(), x.eq(9), x] {
+            for (x, axis) in [(&x, 1), (&x.t(), 0)] {
+                for (k, largest) in [0, 1, 5, 40, 350, 699, 700].into_iter().flat_map(|k| [(k, false), (k, true)]) {
+                    let order = x.argsort(axis, largest).slice(axis, ..k as isize);
+                    let (values, indices) = x.topk(k, axis, largest);
+                    assert_eq!(indices.to_vec::<i32>()?, order.to_vec::<i32>()?, "{k} along {axis}");
+                    let bits = |x: Tensor| -> Result<Vec<u32>> {
+                        Ok(x.to_dtype(DType::F32).to_vec::<f32>()?.into_iter().map(f32::to_bits).collect())
+                    };
+                    assert_eq!(bits(values)?, bits(x.gather(axis, &order))?, "{k} along {axis}");
+                }
+            }
+        }
+        Ok(())
+    };
+    on_each_device(|| body().unwrap());
+}
+
 #[test]
 fn sorted_values_and_the_best_of_them() {
     let body = || -> Result<()> {
