@@ -479,7 +479,10 @@ mod tests {
     }
 
     /// Rows and columns of images, even and odd, and how many there are.
-    const SIZES: [(usize, usize, usize); 6] = [(1, 1, 1), (2, 3, 2), (5, 4, 3), (3, 36, 1), (7, 33, 2), (6, 18, 2)];
+    const SIZES: &[(usize, usize, usize)] = match cfg!(miri) {
+        true => &[(1, 1, 1), (2, 3, 2)],
+        false => &[(1, 1, 1), (2, 3, 2), (5, 4, 3), (3, 36, 1), (7, 33, 2), (6, 18, 2)],
+    };
 
     fn run(winograd: &Winograd, sides: [&[f32]; 2], len: usize) -> Vec<f32> {
         // Whatever a thread has kept does not matter.
@@ -492,8 +495,7 @@ mod tests {
     #[test]
     fn convolutions_are_the_products_of_their_windows() {
         let (inputs, outputs) = (3, 5);
-        for ((rows, columns, images), is_by_output) in SIZES.into_iter().flat_map(|size| [(size, true), (size, false)])
-        {
+        for ((rows, columns, images), is_by_output) in SIZES.iter().flat_map(|&size| [(size, true), (size, false)]) {
             let (h, w) = (rows as isize + 2, columns as isize + 2);
             let [i, o] = [inputs as isize, outputs as isize];
             // As a convolution has its filters, and as the gradient of its input has them: turned around.
@@ -512,7 +514,7 @@ mod tests {
     #[test]
     fn gradients_of_filters_are_the_products_of_windows() {
         let (inputs, outputs) = (3, 5);
-        for (rows, columns, images) in SIZES {
+        for &(rows, columns, images) in SIZES {
             let (h, w) = (rows as isize + 2, columns as isize + 2);
             let (plane, wide) = ((rows * columns) as isize, h * w);
             let own = [(outputs, plane), (images, outputs as isize * plane), (rows, columns as isize), (columns, 1)];
