@@ -210,6 +210,10 @@ fn views() {
             ("slice_assign", |x| x.slice_assign(1, 1..3, &(x.slice(1, ..2) * x.slice(1, 1..)))),
             ("slice_assign of one", |x| x.slice_assign(0, ..1, &x.sum(..))),
             ("cat", |x| cat(&[x, &(x * x).slice(1, 1..), x], 1)),
+            ("cat of many", |x| {
+                let parts: Vec<Tensor> = (0..40).map(|i| x.slice(1, i % 3..) * (i as f64 - 20.0)).collect();
+                cat(&parts.iter().collect::<Vec<_>>(), 1)
+            }),
             ("stack", |x| stack(&[x, &x.sin(), x], -1)),
             ("tril", |x| x.tril(0) + x.tril(-1)),
             ("triu", |x| x.triu(1) * x.triu(-1)),

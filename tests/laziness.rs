@@ -370,6 +370,31 @@ fn numbers_and_nothing_are_tensors_too() {
 }
 
 #[test]
+fn any_number_of_tensors_is_joined() {
+    for device in own_devices(None) {
+        for count in [1, 15, 16, 17, 31, 32, 33, 100, 300] {
+            // Columns of 2 rows, some without elements: each number says whose it is, and where it lies.
+            let number = |part: usize, row: usize, column: usize| (100 * part + 10 * row + column) as i32;
+            let rows: [Vec<i32>; 2] = [0, 1].map(|row| {
+                let of_part = |part: usize| (0..part % 4).map(move |column| number(part, row, column));
+                (0..count).flat_map(of_part).collect()
+            });
+            let part = |part: usize| {
+                let numbers: Vec<i32> =
+                    (0..2 * (part % 4)).map(|i| number(part, i / (part % 4), i % (part % 4))).collect();
+                Tensor::from_vec(numbers, [2, part % 4], &device)
+            };
+            let parts: Vec<Tensor> = (0..count).map(part).collect();
+            let joined = cat(&parts.iter().collect::<Vec<_>>(), 1);
+            assert_eq!(joined.to_vec::<i32>().unwrap(), rows.concat(), "{count}");
+            let floats: Vec<Tensor> = parts.iter().map(|part| part.to_dtype(DType::F32).t() * 0.5).collect();
+            let joined = cat(&floats.iter().collect::<Vec<_>>(), 0).t() * 2.0;
+            assert_eq!(values(&joined), rows.concat().iter().map(|&x| x as f32).collect::<Vec<_>>(), "{count}");
+        }
+    }
+}
+
+#[test]
 fn devices_are_told_apart() {
     for (a, b) in room_for(3).iter().flat_map(|a| room_for(1).into_iter().map(move |b| (a, b))) {
         assert!(*a != b && *a == a.clone());

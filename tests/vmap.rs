@@ -15,7 +15,7 @@ use gradus::ir::op::Op;
 use gradus::nn::{Dropout, Init, Layer, Linear, Module, cross_entropy};
 use gradus::tensor::graph::trace;
 use gradus::{Cell, Device, ErrorKind, Grad, Key, Randomness, Result, Tensor, Vmap};
-use gradus::{checkpoint, custom_gradient, eval, grad, gradcheck, no_grad, stack, value_and_grad, vmap};
+use gradus::{cat, checkpoint, custom_gradient, eval, grad, gradcheck, no_grad, stack, value_and_grad, vmap};
 use std::collections::BTreeSet;
 use std::slice::from_ref;
 
@@ -41,7 +41,7 @@ fn every_primitive_has_its_rule() {
 type Function = fn(&Tensor) -> Tensor;
 
 /// Functions of one matrix to one number, smooth near `mixed`.
-const FUNCTIONS: [(&str, Function); 9] = [
+const FUNCTIONS: [(&str, Function); 10] = [
     ("softmax", |x| (x.softmax(-1) * x).sum(..)),
     ("logsumexp", |x| x.logsumexp(0).square().sum(..)),
     ("matmul", |x| x.matmul(&x.t()).tanh().sum(..)),
@@ -51,6 +51,10 @@ const FUNCTIONS: [(&str, Function); 9] = [
     ("scatter", |x| x.exp().scatter_add(0, &new([[1, 0, 1]]), &x.slice(0, ..1).sin()).norm(..)),
     ("views", |x| {
         (x.flip(0).pad(1, 1, 2).slice_step(1, 1.., 2) * x.slice(1, 1..).repeat(1, 2).sin().slice(1, ..3)).sum(..)
+    }),
+    ("cat", |x| {
+        let parts: Vec<Tensor> = (0..20).map(|i| x.slice(1, i % 3..) * (i as f64 / 20.0)).collect();
+        cat(&parts.iter().collect::<Vec<_>>(), 1).sin().sum(..)
     }),
     ("custom", |x| {
         let rule = |x: &[Tensor], y: &Tensor, g: &Tensor| vec![Some(g * y / &x[0] * 3.0)];

@@ -325,6 +325,9 @@ impl Tensor {
     }
 }
 
+/// So many tensors are joined at once.
+const MOST_JOINED: usize = 16;
+
 /// Tensors joined along an axis that they have; other extents must be equal.
 ///
 /// ```
@@ -361,6 +364,15 @@ pub fn cat(tensors: &[&Tensor], axis: isize) -> Tensor {
             let (left, right) = (first.device().to_string(), tensor.device().to_string());
             return first.fail("cat", ErrorKind::Devices { left, right });
         }
+    }
+    // Each element is chosen among all that are joined: of many, groups are joined first, and stored.
+    if tensors.len() > MOST_JOINED {
+        let group = tensors.len().div_ceil(tensors.len().div_ceil(MOST_JOINED));
+        let mut groups = Vec::with_capacity(MOST_JOINED);
+        for group in tensors.chunks(group) {
+            groups.push(Tensor::record(Op::Barrier, &[&cat(group, axis)], None));
+        }
+        return cat(&groups.iter().collect::<Vec<_>>(), axis);
     }
     // Each tensor is padded to the whole and chosen where it lies.
     let total: usize = tensors.iter().map(|t| t.shape()[position]).sum();
