@@ -50,14 +50,15 @@ impl Written {
     }
 }
 
-/// The last has windows of which the CPU packs some channels at a time.
-const CASES: [(Written, [usize; 4], [usize; 4]); 6] = [
+/// Of the sixth the CPU packs some channels of its windows at a time; of the last it turns the gradient of the weight.
+const CASES: [(Written, [usize; 4], [usize; 4]); 7] = [
     (Written { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }, [2, 3, 6, 5], [4, 3, 3, 2]),
     (Written { stride: [2, 1], padding: [1, 2], dilation: [1, 1], groups: 1 }, [1, 2, 7, 6], [3, 2, 3, 3]),
     (Written { stride: [2, 3], padding: [2, 1], dilation: [2, 1], groups: 2 }, [2, 4, 9, 8], [6, 2, 3, 2]),
     (Written { stride: [1, 1], padding: [1, 1], dilation: [1, 2], groups: 4 }, [3, 4, 5, 6], [4, 1, 3, 3]),
     (Written { stride: [3, 2], padding: [0, 0], dilation: [1, 1], groups: 1 }, [2, 3, 8, 8], [5, 3, 1, 1]),
     (Written { stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 }, [1, 80, 28, 28], [2, 80, 3, 3]),
+    (Written { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }, [3, 83, 4, 7], [66, 83, 1, 1]),
 ];
 
 fn close(got: &Tensor, expected: &[f64], what: &str) {

@@ -285,20 +285,17 @@ impl Contraction {
             .map(|task| (task / sections, task % sections))
             .map(|(index, s)| Part { index, rows: 0..self.m, terms: bounds(s)..bounds(s + 1) })
             .collect();
+        let is_turned = self.is_turned();
         let partial = |part: Part| {
             let mut sums = vec![T::default(); matrix];
-            self.add(&part, sides, operands, &mut sums, false, rules.product)?;
+            self.add(&part, sides, operands, &mut sums, false, |a, b, out, mode| match is_turned {
+                true => (rules.product)(b, a, out, mode),
+                false => (rules.product)(a, b, out, mode),
+            })?;
             Ok(sums)
         };
         let partial = parallel::map(tasks, self.work(), partial)?;
-        let mut sums = Vec::with_capacity(self.batch.numel() * matrix);
-        for sections in partial.chunks(sections) {
-            let from = sums.len();
-            sums.extend_from_slice(&sections[0]);
-            for section in &sections[1..] {
-                sums[from..].iter_mut().zip(section).for_each(|(sum, &part)| *sum = (rules.sum)(*sum, part));
-            }
-        }
+        let sums = self.joined(&partial, is_turned, rules.sum)?;
         match &self.epilogue {
             None => SliceMut::of(&mut outs[0]).typed::<T>().copy_from_slice(&sums),
             Some(epilogue) => {
@@ -306,6 +303,48 @@ impl Contraction {
             }
         }
         Ok(())
+    }
+
+    /// Whether sections are computed with the operands' sides exchanged. `gemm` transposes one of them where the summed axis is
+    /// the innermost of both: the one whose rows lie side by side in the result. It should be the smaller one.
+    fn is_turned(&self) -> bool {
+        let is_along_sums = |operand: &Operand| operand.matrices.column == 1 && operand.matrices.row != 1;
+        self.n > self.m && self.m >= WIDE && self.operands.iter().all(is_along_sums)
+    }
+
+    /// The sums of all sections of each batch index.
+    fn joined<T: Typed>(&self, partial: &[Vec<T>], is_turned: bool, sum: fn(T, T) -> T) -> Result<Vec<T>> {
+        let (m, n) = (self.m, self.n);
+        let sections = partial.len() / self.batch.numel();
+        let mut sums = vec![T::default(); self.batch.numel() * m * n];
+        let rows = JOINED_ROWS.min(m);
+        let tasks: Vec<_> = (sums.chunks_mut(m * n).zip(partial.chunks(sections)))
+            .flat_map(|(sums, sections)| {
+                (0..m).step_by(rows).zip(sums.chunks_mut(rows * n)).map(move |task| (task, sections))
+            })
+            .collect();
+        let work = sections * self.batch.numel() * m * n;
+        parallel::map(tasks, work, |((first, out), sections): ((usize, &mut [T]), &[Vec<T>])| {
+            let (begin, others) = sections.split_first().expect("a section");
+            if !is_turned {
+                out.copy_from_slice(&begin[first * n..][..out.len()]);
+                for section in others {
+                    out.iter_mut().zip(&section[first * n..]).for_each(|(out, &part)| *out = sum(*out, part));
+                }
+                return Ok(());
+            }
+            let mut column = [T::default(); JOINED_ROWS];
+            let column = &mut column[..out.len() / n];
+            for j in 0..n {
+                column.copy_from_slice(&begin[j * m + first..][..column.len()]);
+                for section in others {
+                    column.iter_mut().zip(&section[j * m + first..]).for_each(|(x, &part)| *x = sum(*x, part));
+                }
+                column.iter().zip(out[j..].iter_mut().step_by(n)).for_each(|(&x, out)| *out = x);
+            }
+            Ok(())
+        })?;
+        Ok(sums)
     }
 
     /// Elements whose work is as much.
@@ -395,7 +434,7 @@ impl Contraction {
         operands: &Operands,
         sums: &mut [T],
         parallel: bool,
-        product: Product<T>,
+        product: impl Fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], Mode),
     ) -> Result<()> {
         if self.k == 0 || part.terms.is_empty() {
             sums.fill(T::default());
@@ -430,6 +469,12 @@ impl Contraction {
 
 /// Computes `out [m, n] = a [m, k] · b [n, k]ᵀ`.
 type Product<T> = fn(Matrix<'_, T>, Matrix<'_, T>, &mut [T], Mode);
+
+/// Of fewer rows side by side, `gemm` computes too few at once.
+const WIDE: usize = 64;
+
+/// So many rows of sections are added up at a time.
+const JOINED_ROWS: usize = 16;
 
 /// How elements of a type are multiplied and added.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use crate::parallel;
 use crate::slice::Typed;
 use gradus_ir::real::Int;
 use gradus_ir::{Shape, View};
-use std::ops::Range;
+use std::ops::{Add, Range};
 
 /// Where the matrices of an operand are: rows are the free axes, columns the summed ones.
 #[derive(Debug)]
@@ -15,6 +15,18 @@ pub(crate) struct Matrices {
     pub(crate) column: isize,
     pub(crate) offset: isize,
 }
+
+/// The least rows, and the least rows of the other operand and terms of a sum, for which an operand is worth transposing.
+const LEAST_ROWS: usize = 8;
+const LEAST_OTHERS: usize = 64;
+const LEAST_SUM: usize = 64;
+
+/// Some rows that lie a multiple of so many bytes apart meet in few sets of a cache.
+const MEETING: usize = 1024;
+
+/// Columns of a matrix that are transposed at a time, and the side of a tile of these.
+const TURNED_COLUMNS: usize = 64;
+const TILE: usize = 16;
 
 /// Multiply-adds of a piece of a product for several threads, as long as there are not too many.
 const PIECE: usize = 1 << 22;
@@ -106,10 +118,78 @@ impl<T> Matrix<'_, T> {
 }
 
 /// `out [m, n] = a [m, k] · b [n, k]ᵀ` on floats.
-pub(crate) fn gemm_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
-    let (m, n, k) = (a.rows, b.rows, a.columns);
+///
+/// Where the summed axis is the innermost of both operands, `gemm` transposes `b` as it goes. If its rows meet in a few sets of the
+/// cache, this takes several times as long as the product: so the smaller operand is transposed before, and becomes the right one.
+pub(crate) fn gemm_product<T: Typed + From<f32> + Add<Output = T>>(
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+    out: &mut [T],
+    mode: Mode,
+) {
     a.check();
     b.check();
+    let is_along_sums = |matrix: &Matrix<'_, T>| matrix.column == 1 && matrix.row != 1;
+    let meets = (b.row.unsigned_abs() * size_of::<T>()).is_multiple_of(MEETING);
+    let (fewer, more) = (a.rows.min(b.rows), a.rows.max(b.rows));
+    let is_worth_it = meets && fewer >= LEAST_ROWS && more >= LEAST_OTHERS && a.columns >= LEAST_SUM;
+    if !(is_worth_it && is_along_sums(&a) && is_along_sums(&b)) {
+        return strided_product(a, b, out, mode);
+    }
+    let turn = |matrix: &Matrix<'_, T>| {
+        let mut columns = vec![T::default(); matrix.rows * matrix.columns];
+        transpose(matrix, &mut columns, mode.parallel, |to, from| *to = from);
+        columns
+    };
+    if b.rows <= a.rows {
+        let columns = turn(&b);
+        return strided_product(
+            a,
+            Matrix { source: &columns, offset: 0, row: 1, column: b.rows as isize, ..b },
+            out,
+            mode,
+        );
+    }
+    let (m, n, columns) = (a.rows, b.rows, turn(&a));
+    let mut products = vec![T::default(); n * m];
+    let a = Matrix { source: &columns[..], offset: 0, row: 1, column: m as isize, ..a };
+    strided_product(b, a, &mut products, Mode { adds: false, ..mode });
+    let products = Matrix { source: &products[..], offset: 0, rows: n, columns: m, row: m as isize, column: 1 };
+    match mode.adds {
+        true => transpose(&products, out, mode.parallel, |to, from| *to = *to + from),
+        false => transpose(&products, out, mode.parallel, |to, from| *to = from),
+    }
+}
+
+/// Puts the rows of a matrix, whose elements lie side by side, into columns of `out`.
+fn transpose<T: Typed>(matrix: &Matrix<'_, T>, out: &mut [T], parallel: bool, put: impl Fn(&mut T, T) + Sync + Send) {
+    let rows = matrix.rows;
+    let row = |i: usize| &matrix.source[(matrix.offset + matrix.row * i as isize) as usize..][..matrix.columns];
+    let some = |(number, out): (usize, &mut [T])| {
+        let columns = out.len() / rows;
+        // Every line of the cache is looked at once: those that lie some KB apart would not stay.
+        for (i, j) in (0..rows).step_by(TILE).flat_map(|i| (0..columns).step_by(TILE).map(move |j| (i, j))) {
+            let (height, width) = (TILE.min(rows - i), TILE.min(columns - j));
+            let mut tile = [[T::default(); TILE]; TILE];
+            for (r, line) in tile[..height].iter_mut().enumerate() {
+                line[..width].copy_from_slice(&row(i + r)[number * TURNED_COLUMNS + j..][..width]);
+            }
+            for c in 0..width {
+                let line = &mut out[(j + c) * rows + i..][..height];
+                line.iter_mut().zip(&tile).for_each(|(to, from)| put(to, from[c]));
+            }
+        }
+        Ok(())
+    };
+    let elements = out.len();
+    let tasks = out.chunks_mut(TURNED_COLUMNS * rows).enumerate().collect();
+    let done = parallel::map(tasks, if parallel { elements } else { 0 }, some);
+    done.expect("no part fails");
+}
+
+/// The same by `gemm` alone.
+fn strided_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
+    let (m, n, k) = (a.rows, b.rows, a.columns);
     assert!(out.len() == m * n && b.columns == k);
     let out = &Out(out.as_mut_ptr());
     let piece = |(rows, columns): (Range<usize>, Range<usize>)| {
@@ -258,6 +338,43 @@ mod tests {
             };
             // Sums of small integers are exact.
             assert_eq!(Team::new(3).unwrap().enter(|| product(true)), product(false), "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn operands_whose_rows_meet_are_multiplied_too() {
+        // As far apart as their sums are long, or farther, or the other way round.
+        for (k, row) in [(256, 256), (100, 256), (70, -512), (64, 300)] {
+            for (m, n) in [(64, 8), (8, 64), (67, 70), (70, 67), (9, 63)] {
+                if cfg!(miri) && (k != 70 || m * n > 512) {
+                    continue;
+                }
+                let matrix = |source, rows: usize| {
+                    let offset = 3 + if row < 0 { -row * (rows as isize - 1) } else { 0 };
+                    Matrix { source, offset, rows, columns: k, row, column: 1 }
+                };
+                let len = |rows: usize| 3 + row.unsigned_abs() * (rows - 1) + k;
+                let (a, b) = (source(len(m), f32::from), source(len(n), f32::from));
+                let at = |source: &[f32], matrix: &Matrix<'_, f32>, i: usize, k: usize| {
+                    source[(matrix.offset + row * i as isize) as usize + k]
+                };
+                for adds in [false, true] {
+                    let product = |parallel| {
+                        let mut out = vec![0.5; m * n];
+                        gemm_product(matrix(&a[..], m), matrix(&b[..], n), &mut out, Mode { adds, parallel });
+                        out
+                    };
+                    let found = product(false);
+                    assert_eq!(Team::new(3).unwrap().enter(|| product(true)), found, "{m} {n} {k} {row}");
+                    for (place, &found) in found.iter().enumerate() {
+                        let (left, right) = (matrix(&a[..], m), matrix(&b[..], n));
+                        let term = |term| at(&a, &left, place / n, term) * at(&b, &right, place % n, term);
+                        // Sums of small integers are exact.
+                        let want = (0..k).map(term).sum::<f32>() + if adds { 0.5 } else { 0.0 };
+                        assert_eq!(found, want, "{m} {n} {k} {row} {place}");
+                    }
+                }
+            }
         }
     }
 
