@@ -10,8 +10,11 @@ CONVOLUTIONS = {
     "conv3x3_512": (3, 512, 512, 7), "conv1x1_64_256": (1, 64, 256, 56), "conv1x1_512_128": (1, 512, 128, 28),
 }
 LENGTHS = (512, 1024, 2048, 4096)
+# name: rows, features read, features written.
+LINEAR = {"linear8": (8, 1024, 4096), "linear64": (64, 1024, 1024), "linear512": (512, 512, 512)}
 # Those that gradus and PyTorch alone have.
-MORE = [f"{size}_{part}" for size in CONVOLUTIONS for part in ("forward", "input_grad", "weight_grad")]
+MORE = list(LINEAR)
+MORE += [f"{size}_{part}" for size in CONVOLUTIONS for part in ("forward", "input_grad", "weight_grad")]
 MORE += [f"attention_{length}_{part}" for length in LENGTHS for part in ("forward", "grad")]
 MORE += ["embedding", "embedding_grad", "sum_axis0", "sum_axis1", "sum_axis2", "max_axis1", "argmax_axis1", "argsort",
          "argsort_rows", "topk_rows", "cumsum", "adam_10m", "gpt"]
@@ -25,6 +28,8 @@ def _work():
     gflop, gb = "GFLOP/s", "GB/s"
     work = {f"mm{n}": (gflop, 2 * n**3 / 1e9) for n in (256, 512, 1024, 2048)}
     work["bmm"] = (gflop, 2 * 32 * 128 * 64 * 128 / 1e9)
+    for name, (rows, inputs, outputs) in LINEAR.items():
+        work[name] = (gflop, 2 * rows * inputs * outputs / 1e9)
     for name, (kernel, inputs, outputs, extent) in CONVOLUTIONS.items():
         for part in ("forward", "input_grad", "weight_grad"):
             work[f"{name}_{part}"] = (gflop, 2 * 8 * extent**2 * kernel**2 * inputs * outputs / 1e9)
@@ -66,7 +71,7 @@ def can_do(peer, workload):
 
 
 # Their check is an error against f64, of numbers of the order of 1 to 100.
-_ERRORS = re.compile(r"mm\d+|bmm|conv\dx\d_.*|attention_.*|embedding_grad|cumsum|adam_10m")
+_ERRORS = re.compile(r"mm\d+|bmm|linear\d+|conv\dx\d_.*|attention_.*|embedding_grad|cumsum|adam_10m")
 
 
 def is_right(workload, check, reference):

@@ -13,6 +13,16 @@ def product(name, _):
     repeat(name, lambda: torch.matmul(a, b), lambda c: f"{(a.double() @ b.double() - c).abs().max().item():.1e}")
 
 
+LINEAR = {"linear8": (8, 1024, 4096), "linear64": (64, 1024, 1024), "linear512": (512, 512, 512)}
+
+
+def linear(name, _):
+    rows, inputs, outputs = LINEAR[name]
+    x, weight = data((rows, inputs), 1), data((outputs, inputs), 2)
+    exact = x.double() @ weight.double().T
+    repeat(name, lambda: F.linear(x, weight), lambda y: f"{(exact - y).abs().max().item():.1e}")
+
+
 def chain(name, best):
     shape = (1 << 22,) if name == "chain" else (4096, 1024)
     x, w, b = data(shape, 3, 2.0), data(shape, 4), data(shape, 5)
@@ -130,6 +140,7 @@ def reduction(name, _):
 
 WORKLOADS = {
     **{name: product for name in ("mm256", "mm512", "mm1024", "mm2048", "bmm")},
+    **{name: linear for name in LINEAR},
     "chain": chain, "chain2d": chain, "softmax": rows, "layernorm": rows,
     **{f"{size}_{part}": convolution for size in SIZES for part in ("forward", "input_grad", "weight_grad")},
     **{f"attention_{n}_{part}": attention for n in (512, 1024, 2048, 4096) for part in ("forward", "grad")},

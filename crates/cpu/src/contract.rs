@@ -2,7 +2,7 @@
 
 use crate::block::{BLOCK, Block, Operands, Outs, Program, Source};
 use crate::loops;
-use crate::matrix::{Matrices, Matrix, Mode, gemm_product, int_product};
+use crate::matrix::{Matrices, Matrix, Mode, gemm_product, int_product, transposed};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use crate::winograd::Winograd;
@@ -169,7 +169,7 @@ impl Contraction {
         }
     }
 
-    /// The bytes that a run takes for itself, beside packed matrices and the sums of a small product for each thread.
+    /// The bytes that a run takes for itself, beside what small products of each thread pack, transpose and add up.
     pub(crate) fn scratch(&self) -> usize {
         let (sections, sums) = (self.sections(), self.batch.numel() * self.m * self.n);
         let partial = if sections > 1 { sections * sums } else { 0 };
@@ -181,7 +181,14 @@ impl Contraction {
         let made: usize = self.operands.iter().map(made).sum();
         let panel = if self.epilogue.is_some() { self.panel_rows() * self.n } else { 0 };
         let tiles = self.winograd.as_ref().map_or(0, Winograd::scratch);
-        (partial + made + panel) * self.dtype.size() + tiles
+        let strides = |side: usize| [self.operands[side].matrices.row, self.operands[side].matrices.column];
+        let transposed = match self.dtype {
+            DType::F32 | DType::F64 => {
+                transposed(self.dtype.size(), [self.m, self.n], self.k, [strides(0), strides(1)])
+            }
+            _ => 0,
+        };
+        (partial + made + panel + transposed) * self.dtype.size() + tiles
     }
 
     /// Multiplies. `outs` are the kernel's outputs.

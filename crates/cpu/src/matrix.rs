@@ -129,11 +129,8 @@ pub(crate) fn gemm_product<T: Typed + From<f32> + Add<Output = T>>(
 ) {
     a.check();
     b.check();
-    let is_along_sums = |matrix: &Matrix<'_, T>| matrix.column == 1 && matrix.row != 1;
-    let meets = (b.row.unsigned_abs() * size_of::<T>()).is_multiple_of(MEETING);
-    let (fewer, more) = (a.rows.min(b.rows), a.rows.max(b.rows));
-    let is_worth_it = meets && fewer >= LEAST_ROWS && more >= LEAST_OTHERS && a.columns >= LEAST_SUM;
-    if !(is_worth_it && is_along_sums(&a) && is_along_sums(&b)) {
+    let strides = [[a.row, a.column], [b.row, b.column]];
+    if transposed(size_of::<T>(), [a.rows, b.rows], a.columns, strides) == 0 {
         return strided_product(a, b, out, mode);
     }
     let turn = |matrix: &Matrix<'_, T>| {
@@ -158,6 +155,19 @@ pub(crate) fn gemm_product<T: Typed + From<f32> + Add<Output = T>>(
     match mode.adds {
         true => transpose(&products, out, mode.parallel, |to, from| *to = *to + from),
         false => transpose(&products, out, mode.parallel, |to, from| *to = from),
+    }
+}
+
+/// How many elements a product of so many rows on both sides, and terms of each sum, transposes; of operands with elements of a
+/// size, and with row and column strides.
+pub(crate) fn transposed(size: usize, [m, n]: [usize; 2], terms: usize, [a, b]: [[isize; 2]; 2]) -> usize {
+    let is_along_sums = |[row, column]: [isize; 2]| column == 1 && row != 1;
+    let meets = (b[0].unsigned_abs() * size).is_multiple_of(MEETING);
+    let is_worth_it = m.min(n) >= LEAST_ROWS && m.max(n) >= LEAST_OTHERS && terms >= LEAST_SUM;
+    match is_worth_it && meets && is_along_sums(a) && is_along_sums(b) {
+        // Its results, too, if they are turned.
+        true => m.min(n) * terms + if m < n { m * n } else { 0 },
+        false => 0,
     }
 }
 
