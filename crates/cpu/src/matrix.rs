@@ -158,10 +158,14 @@ pub(crate) fn gemm_product<T: Typed + From<f32> + Add<Output = T>>(
     }
 }
 
+/// Whether what is summed up of a row lies side by side, and rows do not, in a matrix with these row and column strides.
+pub(crate) fn is_along_sums([row, column]: [isize; 2]) -> bool {
+    column == 1 && row != 1
+}
+
 /// How many elements a product of so many rows on both sides, and terms of each sum, transposes; of operands with elements of a
 /// size, and with row and column strides.
 pub(crate) fn transposed(size: usize, [m, n]: [usize; 2], terms: usize, [a, b]: [[isize; 2]; 2]) -> usize {
-    let is_along_sums = |[row, column]: [isize; 2]| column == 1 && row != 1;
     let meets = (b[0].unsigned_abs() * size).is_multiple_of(MEETING);
     let is_worth_it = m.min(n) >= LEAST_ROWS && m.max(n) >= LEAST_OTHERS && terms >= LEAST_SUM;
     match is_worth_it && meets && is_along_sums(a) && is_along_sums(b) {

@@ -2,6 +2,7 @@
 
 use super::{Contraction, MOST_PARTIAL, Operand, Part, Rules, SECTIONS};
 use crate::block::Operands;
+use crate::matrix::is_along_sums;
 use crate::parallel;
 use crate::slice::{Slice, Typed};
 use gradus_ir::Result;
@@ -50,8 +51,8 @@ impl Contraction {
     /// Whether sections are computed with the operands' sides exchanged. `gemm` transposes one of them where the summed axis is
     /// the innermost of both: the one whose rows lie side by side in the result. It should be the smaller one.
     fn is_turned(&self) -> bool {
-        let is_along_sums = |operand: &Operand| operand.matrices.column == 1 && operand.matrices.row != 1;
-        self.n > self.m && self.m >= WIDE && self.operands.iter().all(is_along_sums)
+        let strides = |operand: &Operand| [operand.matrices.row, operand.matrices.column];
+        self.n > self.m && self.m >= WIDE && self.operands.iter().all(|operand| is_along_sums(strides(operand)))
     }
 
     /// The sums of all sections of each batch index.
