@@ -127,8 +127,6 @@ pub(crate) fn gemm_product<T: Typed + From<f32> + Add<Output = T>>(
     out: &mut [T],
     mode: Mode,
 ) {
-    a.check();
-    b.check();
     let strides = [[a.row, a.column], [b.row, b.column]];
     if transposed(size_of::<T>(), [a.rows, b.rows], a.columns, strides) == 0 {
         return strided_product(a, b, out, mode);
@@ -204,6 +202,8 @@ fn transpose<T: Typed>(matrix: &Matrix<'_, T>, out: &mut [T], parallel: bool, pu
 /// The same by `gemm` alone.
 fn strided_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T], mode: Mode) {
     let (m, n, k) = (a.rows, b.rows, a.columns);
+    a.check();
+    b.check();
     assert!(out.len() == m * n && b.columns == k);
     let out = &Out(out.as_mut_ptr());
     let piece = |(rows, columns): (Range<usize>, Range<usize>)| {
