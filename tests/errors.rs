@@ -466,10 +466,15 @@ fn gradients_that_are_not_there() {
     }
     // Where nothing flows, nothing is asked.
     assert!(grad(&x.gt(0.0).where_(&x, 0.0).sum(..), [&x]).is_ok());
-    let freed = (ones([2]) * 3.0).exp();
+    let source = ones([2]);
+    let freed = (&source * 3.0).exp();
     let through = &freed * 1.0;
     freed.eval().unwrap();
-    assert_eq!(*grad(&through.sum(..), [&ones([2])]).unwrap_err().kind(), Kind::GraphFreed);
+    assert_eq!(*grad(&through.sum(..), [&source]).unwrap_err().kind(), Kind::GraphFreed);
+    // It cannot have been computed from what came later, nor, untracked, from what is tracked.
+    for other in [&ones([2]), &x] {
+        assert!(matches!(grad(&through.sum(..), [other]).unwrap_err().kind(), Kind::Unreached { .. }));
+    }
     w.set(w.tensor() * 2.0).unwrap();
     for target in [&x, &w.tensor()] {
         let error = grad(&loss, [target]).unwrap_err().to_string();

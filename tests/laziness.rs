@@ -290,6 +290,42 @@ fn an_evaluated_loss_keeps_its_graph_until_a_parameter_changes() {
 }
 
 #[test]
+fn a_gradient_that_would_be_a_part_is_an_error() {
+    for device in own_devices(None) {
+        // One of two ways to x is gone.
+        let x = Tensor::new([1.0, 2.0], &device);
+        let y = x.square();
+        let loss = (&y * &x).sum(..);
+        assert_eq!(values(&grad(&loss, [&x]).unwrap()[0]), [3.0, 12.0]);
+        y.eval().unwrap();
+        for gradients in [grad(&loss, [&x]), Grad::of(&loss).allow_unused().wrt([&x]), grad(&loss, [&y, &x])] {
+            assert_eq!(*gradients.unwrap_err().kind(), ErrorKind::GraphFreed);
+        }
+        assert_eq!(values(&grad(&loss, [&y]).unwrap()[0]), [1.0, 2.0]);
+        assert_eq!(values(&grad(&(y.detach() * &x).sum(..), [&x]).unwrap()[0]), [1.0, 4.0]);
+        // What is tracked has nothing to do with it.
+        let (w, v) = (Cell::parameter(Tensor::new([1.0, 2.0], &device)), x.tracked());
+        w.set_name("w");
+        assert_eq!(values(&grad(&(&y * &v * w.tensor()).sum(..), [&v]).unwrap()[0]), [1.0, 8.0]);
+
+        // An assignment cuts what leads to other parameters, too.
+        let product = &v * w.tensor();
+        product.eval().unwrap();
+        w.set(w.tensor() * 2.0).unwrap();
+        let later = &product * 2.0;
+        later.eval().unwrap();
+        let name = "w".into();
+        for (tensor, expected) in [(&product, ErrorKind::ParameterUpdated { name }), (&later, ErrorKind::GraphFreed)] {
+            let loss = (tensor * &v * w.tensor()).sum(..);
+            assert_eq!(*grad(&loss, [&v]).unwrap_err().kind(), expected);
+            // The value that the parameter has now came after it.
+            assert_eq!(grad(&loss, [&w.tensor()]).unwrap()[0].shape()[..], [2]);
+            assert!(grad(&(tensor.detach() * &v).sum(..), [&v]).is_ok());
+        }
+    }
+}
+
+#[test]
 fn evaluated_tensors_that_are_not_tracked_free_their_graph() {
     for device in own_devices(None) {
         let x = Tensor::new([1.0, 2.0], &device);

@@ -62,9 +62,9 @@ const FUNCTIONS: [(&str, Function); 10] = [
     }),
 ];
 
-/// Matrices, and the same ones as examples.
+/// Matrices, and the same ones as examples. Tracked: other threads may evaluate what is pending before gradients are taken.
 fn matrices() -> (Vec<Tensor>, Tensor) {
-    let all = mixed([4, 2, 3]);
+    let all = mixed([4, 2, 3]).tracked();
     let examples = (0..4).map(|i| all.select_index(0, i)).collect();
     (examples, all)
 }
@@ -295,7 +295,7 @@ fn what_is_shared_is_computed_once() -> Result<()> {
 #[test]
 fn gradients_stop_where_they_stopped() {
     on_each_device(|| {
-        let (x, w) = (mixed([4, 3]), positive([3]).tracked());
+        let (x, w) = (mixed([4, 3]).tracked(), positive([3]).tracked());
         let f = |x: &[Tensor]| x[0].exp().detach() * &x[0] * no_grad(|| w.exp()) + no_grad(|| &x[0] * &w);
         let y = vmap(f, from_ref(&x)).unwrap();
         near("value", &y, &(x.exp() * &x * w.exp() + &x * &w));

@@ -9,12 +9,14 @@ use std::panic::Location;
 
 /// The gradients of a loss (one number) with respect to each target, in order.
 ///
-/// Targets are parameters, [`tracked`](Tensor::tracked) tensors, or any tensor that the loss was computed from. The
-/// gradients are tensors like any other: their gradients can be taken too.
+/// Targets are parameters, [`tracked`](Tensor::tracked) tensors, or any tensor that the loss was computed from. Of these
+/// last, results are freed of their graphs when they are read, and when many are pending, also on other threads: what is in
+/// use for long is better tracked. The gradients are tensors like any other: their gradients can be taken too.
 ///
 /// # Errors
-/// If the loss is not one number, a target is not reached, a gradient would flow through an op without one, a parameter
-/// was updated since the loss was recorded, or the loss carries an error. [`Grad`] has options.
+/// If the loss is not one number, a target is not reached, a gradient would flow through an op without one, a graph that may
+/// have led to a target is gone (a parameter was updated since, or an untracked tensor was read), or the loss carries an
+/// error. [`Grad`] has options.
 #[track_caller]
 pub fn grad<'a>(loss: &Tensor, targets: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<Tensor>> {
     Grad::of(loss).wrt(targets)
@@ -89,7 +91,7 @@ impl Grad {
         let targets: Vec<Tensor> = targets.into_iter().cloned().collect();
         let output = NodeRef::new(&self.output)?;
         let seed = self.seed()?;
-        let ids = targets.iter().map(|t| Ok(NodeRef::new(t)?.id())).collect::<Result<Vec<_>>>()?;
+        let nodes = targets.iter().map(NodeRef::new).collect::<Result<Vec<_>>>()?;
         for (index, target) in targets.iter().enumerate() {
             if !target.dtype().is_float() {
                 let name = target_name(&NodeRef::new(target)?, index);
@@ -97,16 +99,16 @@ impl Grad {
                 return Err(Error::new("grad", ErrorKind::NotDifferentiable { op, at: "this call".into() }));
             }
         }
-        let walk = Walk::new(output.clone(), ids.iter().copied().collect(), Location::caller());
+        let walk = Walk::new(output.clone(), &nodes, Location::caller())?;
         let cotangents = walk.backward(seed)?;
         targets
             .iter()
-            .zip(ids)
+            .zip(nodes)
             .enumerate()
-            .map(|(index, (target, id))| match cotangents.get(&id) {
+            .map(|(index, (target, node))| match cotangents.get(&node.id()) {
                 Some(cotangent) => Ok(cotangent.clone()),
                 None if self.allow_unused => Ok(target.zeros_like()),
-                None => Err(walk.unreached(&NodeRef::new(target)?, index)),
+                None => Err(walk.unreached(&node, index)),
             })
             .collect()
     }
@@ -137,10 +139,10 @@ pub(crate) fn pull_back(
     targets: &[&Tensor],
     here: &'static Location<'static>,
 ) -> Result<Vec<Option<Tensor>>> {
-    let ids = targets.iter().map(|t| Ok(NodeRef::new(t)?.id())).collect::<Result<Vec<_>>>()?;
-    let walk = Walk::new(NodeRef::new(output)?, ids.iter().copied().collect(), here);
+    let nodes = targets.iter().map(|target| NodeRef::new(target)).collect::<Result<Vec<_>>>()?;
+    let walk = Walk::new(NodeRef::new(output)?, &nodes, here)?;
     let found = walk.backward(cotangent.clone())?;
-    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+    Ok(nodes.iter().map(|node| found.get(&node.id()).cloned()).collect())
 }
 
 /// The part of the graph between an output and its targets.
@@ -153,8 +155,8 @@ struct Walk {
     useful: Ids,
     /// Cells that were assigned since the output was recorded.
     updated: Ids,
-    /// The first node whose graph is gone, with the reason.
-    freed: Option<Error>,
+    /// Which parameter's assignment cut the first graph that was cut by one.
+    cut: Option<Error>,
     /// The line that asks for gradients.
     here: &'static Location<'static>,
 }
@@ -163,9 +165,12 @@ struct Walk {
 type Ids = HashSet<u64, FixedState>;
 
 impl Walk {
-    fn new(output: NodeRef, targets: Ids, here: &'static Location<'static>) -> Walk {
+    /// # Errors
+    /// If a graph that is gone may have led to a target: its gradient would not be whole.
+    fn new(output: NodeRef, targets: &[NodeRef], here: &'static Location<'static>) -> Result<Walk> {
         let (between, useful, updated) = (Vec::new(), Ids::default(), Ids::default());
-        let mut walk = Walk { output: output.clone(), targets, between, useful, updated, freed: None, here };
+        let ids = targets.iter().map(NodeRef::id).collect();
+        let mut walk = Walk { output: output.clone(), targets: ids, between, useful, updated, cut: None, here };
         let (mut seen, mut reached) = (Ids::default(), Vec::new());
         let mut stack = vec![output];
         while let Some(node) = stack.pop() {
@@ -177,10 +182,16 @@ impl Walk {
             }
             // A target may lie behind another one, so the walk goes on behind targets too.
             let operands = if node.stops_gradient() { Ok(Vec::new()) } else { node.operands() };
-            let operands = operands.unwrap_or_else(|error| {
-                walk.freed.get_or_insert(error);
-                Vec::new()
-            });
+            let operands = match operands {
+                Ok(operands) => operands,
+                Err(error) if targets.iter().any(|target| node.may_have_led_to(target)) => return Err(error),
+                Err(error) => {
+                    if matches!(error.kind(), ErrorKind::ParameterUpdated { .. }) {
+                        walk.cut.get_or_insert(error);
+                    }
+                    Vec::new()
+                }
+            };
             stack.extend(operands.iter().cloned());
             reached.push((node, operands));
         }
@@ -195,7 +206,7 @@ impl Walk {
         if walk.between.iter().any(|(node, _)| node.was_evaluated()) {
             warn_once();
         }
-        walk
+        Ok(walk)
     }
 
     /// Cotangents of the targets, by id.
@@ -241,7 +252,7 @@ impl Walk {
             let name = target_name(target, index);
             return Error::located("grad", ErrorKind::ParameterUpdated { name }, self.here);
         }
-        match &self.freed {
+        match &self.cut {
             Some(error) => error.clone(),
             None => Error::located("grad", ErrorKind::Unreached { target: target_name(target, index) }, self.here),
         }

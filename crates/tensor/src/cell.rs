@@ -5,14 +5,14 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::extract::Extraction;
-use crate::node::{Cut, Edges, Node, Value};
+use crate::node::{Cut, Edges, Node, Reach, Value};
 use crate::notes::{is_recording, note_read, note_unrepeatable};
 use gradus_ir::op::Op;
 use gradus_ir::{Error as ErrorKind, Executable, Shape};
 use std::collections::HashSet;
 use std::fmt;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A named place for a tensor that changes while a model trains. Cloning shares it (tied weights share one).
@@ -155,7 +155,7 @@ impl Cell {
     /// Makes a node a leaf of this cell.
     fn identify(&self, leaf: &mut Node, version: u64) {
         leaf.cells = 1 << self.bit();
-        leaf.tracked = AtomicBool::new(self.identity.tracked);
+        leaf.set_reach(if self.identity.tracked { Reach::Parameter } else { Reach::Nothing });
         leaf.stops = true;
         leaf.cell = Some(CellTag { identity: self.identity.clone(), version });
     }

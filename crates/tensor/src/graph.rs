@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::extract;
-use crate::node::{Cut, Node};
+use crate::node::{Cut, Node, Reach};
 pub use crate::notes::Live;
 pub use crate::routine::Routine;
 pub use crate::scope::{Scope, is_profiled};
@@ -95,6 +95,20 @@ impl NodeRef {
             Cut::Updated(name) => ErrorKind::ParameterUpdated { name: name.clone() },
         };
         Err(Error::located("grad", kind, self.0.location))
+    }
+
+    /// Whether the graph that is gone from behind this node may have led to `target`: a gradient that reaches the target in
+    /// other ways would then be only a part of it.
+    pub fn may_have_led_to(&self, target: &NodeRef) -> bool {
+        let (node, target) = (&self.0, &target.0);
+        // What depends on a parameter keeps its graph until one is assigned, and what depends on a placeholder is not evaluated.
+        let last = match node.reach() {
+            _ if target.symbolic || target.recorded => return false,
+            _ if !target.is_tracked() || target.is_stale_leaf() => node.id,
+            Reach::Lost(id) => id,
+            Reach::Nothing | Reach::Parameter => return false,
+        };
+        last > target.id && node.cells & target.cells == target.cells
     }
 
     /// Whether the cell that this leaf stands for was assigned since the leaf was read.

@@ -31,8 +31,8 @@ pub(crate) struct Node {
     pub(crate) location: &'static Location<'static>,
     /// Which cells the node depends on: bit `cell id % 64`.
     pub(crate) cells: u64,
-    /// Whether a parameter can be reached from it, so that its edges are kept for `grad`.
-    pub(crate) tracked: AtomicBool,
+    /// A [`Reach`] as a number.
+    reach: AtomicU64,
     /// Whether gradients stop here: detached, or recorded under `no_grad`.
     pub(crate) stops: bool,
     /// Whether it stands for many values at once, as a transformation's placeholder does and what depends on one: it is
@@ -51,6 +51,36 @@ pub(crate) struct Node {
     /// Whether there is no value yet; it changes with the state locked.
     pending: AtomicBool,
     state: Mutex<State>,
+}
+
+/// Whether a node leads to a parameter, as far as gradients go. What several nodes lead to together is the greatest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Reach {
+    /// It does not.
+    Nothing,
+    /// It did, until a parameter was assigned and the graph was cut behind some nodes; this is the greatest id of them.
+    Lost(u64),
+    /// It does: its edges are kept for `grad`.
+    Parameter,
+}
+
+impl Reach {
+    /// A number that grows with it; ids begin with 1.
+    fn to_bits(self) -> u64 {
+        match self {
+            Reach::Nothing => 0,
+            Reach::Lost(id) => id,
+            Reach::Parameter => u64::MAX,
+        }
+    }
+
+    fn from_bits(bits: u64) -> Reach {
+        match bits {
+            0 => Reach::Nothing,
+            u64::MAX => Reach::Parameter,
+            id => Reach::Lost(id),
+        }
+    }
 }
 
 /// What changes about a node.
@@ -122,7 +152,7 @@ impl Node {
             device,
             location,
             cells: edges.iter().fold(0, |mask, e| mask | e.cells),
-            tracked: AtomicBool::new(edges.iter().any(|e| e.is_tracked() && !e.is_stale_leaf())),
+            reach: AtomicU64::new(edges.iter().map(|e| e.passes_on()).max().unwrap_or(Reach::Nothing).to_bits()),
             stops: false,
             symbolic: edges.iter().any(|e| e.symbolic),
             cell: None,
@@ -159,8 +189,26 @@ impl Node {
         std::mem::replace(&mut state.value, value)
     }
 
+    /// Whether a parameter can be reached from it.
     pub(crate) fn is_tracked(&self) -> bool {
-        self.tracked.load(Ordering::Relaxed)
+        self.reach() == Reach::Parameter
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        Reach::from_bits(self.reach.load(Ordering::Relaxed))
+    }
+
+    /// Changes what it leads to.
+    pub(crate) fn set_reach(&self, reach: Reach) {
+        self.reach.store(reach.to_bits(), Ordering::Relaxed);
+    }
+
+    /// What its readers lead to through it.
+    fn passes_on(&self) -> Reach {
+        match self.reach() {
+            Reach::Parameter if self.is_stale_leaf() => Reach::Nothing,
+            reach => reach,
+        }
     }
 
     pub(crate) fn has_edges(&self) -> bool {
@@ -168,7 +216,7 @@ impl Node {
     }
 
     /// Whether it stands for a value that its cell no longer has.
-    fn is_stale_leaf(&self) -> bool {
+    pub(crate) fn is_stale_leaf(&self) -> bool {
         self.cell.as_ref().is_some_and(CellTag::is_stale)
     }
 
@@ -184,8 +232,8 @@ impl Node {
 
     /// Removes the edges and says why. What is computed from the node later has no way to a parameter through it.
     pub(crate) fn cut(&self, why: Cut) {
-        if self.cell.is_none() {
-            self.tracked.store(false, Ordering::Relaxed);
+        if self.cell.is_none() && self.is_tracked() {
+            self.set_reach(Reach::Lost(self.id));
         }
         let mut state = self.state();
         let edges = std::mem::take(&mut state.edges);

@@ -6,7 +6,7 @@ use crate::debug::DEBUG;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::evaluate;
-use crate::node::{Edges, Node, Value};
+use crate::node::{Edges, Node, Reach, Value};
 use crate::rule::GradientRule;
 use crate::transform::is_symbolic_draw;
 use gradus_ir::op::{Op, Type};
@@ -14,7 +14,7 @@ use gradus_ir::{Buffer, DType, Data, Element, Error as ErrorKind, Number, Shape}
 use smallvec::SmallVec;
 use std::cell::Cell as ThreadCell;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 /// An n-dimensional array: a promise of values with a shape and a dtype, on a device. Cloning is cheap and shares it.
@@ -223,7 +223,7 @@ impl Tensor {
         node.rule = rule;
         if NO_GRAD.get() {
             node.stops = true;
-            node.tracked = AtomicBool::new(false);
+            node.set_reach(Reach::Nothing);
         }
         Tensor::share(node)
     }
