@@ -57,11 +57,11 @@ impl Parts<'_> {
 fn ask(byte: &u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: this is a hint, which changes nothing that a program sees and fails for no address.
         #[allow(unsafe_code)]
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast());
+            _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast());
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
