@@ -11,7 +11,10 @@ CONVOLUTIONS = {
 }
 LENGTHS = (512, 1024, 2048, 4096)
 # name: rows, features read, features written.
-LINEAR = {"linear8": (8, 1024, 4096), "linear64": (64, 1024, 1024), "linear512": (512, 512, 512)}
+LINEAR = {
+    "linear1": (1, 1024, 4096), "linear2": (2, 1024, 4096), "linear8": (8, 1024, 4096), "linear64": (64, 1024, 1024),
+    "linear512": (512, 512, 512),
+}
 # Those that gradus and PyTorch alone have.
 MORE = list(LINEAR)
 MORE += [f"{size}_{part}" for size in CONVOLUTIONS for part in ("forward", "input_grad", "weight_grad")]

@@ -13,7 +13,10 @@ def product(name, _):
     repeat(name, lambda: torch.matmul(a, b), lambda c: f"{(a.double() @ b.double() - c).abs().max().item():.1e}")
 
 
-LINEAR = {"linear8": (8, 1024, 4096), "linear64": (64, 1024, 1024), "linear512": (512, 512, 512)}
+LINEAR = {
+    "linear1": (1, 1024, 4096), "linear2": (2, 1024, 4096), "linear8": (8, 1024, 4096), "linear64": (64, 1024, 1024),
+    "linear512": (512, 512, 512),
+}
 
 
 def linear(name, _):

@@ -52,7 +52,8 @@ impl Parts<'_> {
     }
 }
 
-/// Asks for the line that a byte lies in, if the processor can be asked.
+/// Asks for the line that a byte lies in, if the processor can be asked: into the second cache. What a block reads is more than the
+/// first one holds beside the registers of the block before.
 #[inline(always)]
 fn ask(byte: &u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

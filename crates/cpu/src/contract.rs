@@ -3,8 +3,9 @@
 mod sections;
 
 use crate::block::{BLOCK, Block, Operands, Outs, Program, Source};
+use crate::dots::is_by_dots;
 use crate::loops;
-use crate::matrix::{Matrices, Matrix, Mode, gemm_product, int_product, transposed};
+use crate::matrix::{Matrices, Matrix, Mode, f32_product, gemm_product, int_product, transposed};
 use crate::parallel;
 use crate::slice::{Slice, SliceMut, Typed};
 use crate::winograd::Winograd;
@@ -184,13 +185,13 @@ impl Contraction {
         let panel = if self.epilogue.is_some() { self.panel_rows() * self.n } else { 0 };
         let tiles = self.winograd.as_ref().map_or(0, Winograd::scratch);
         let strides = |side: usize| [self.operands[side].matrices.row, self.operands[side].matrices.column];
-        let transposed = match self.dtype {
-            DType::F32 | DType::F64 => {
-                transposed(self.dtype.size(), [self.m, self.n], self.k, [strides(0), strides(1)])
-            }
+        let (rows, strides) = ([self.m, self.n], [strides(0), strides(1)]);
+        let product = match self.dtype {
+            DType::F32 if is_by_dots(rows, self.k, strides) => self.m * self.n,
+            DType::F32 | DType::F64 => transposed(self.dtype.size(), rows, self.k, strides),
             _ => 0,
         };
-        (partial + made + panel + transposed) * self.dtype.size() + tiles
+        (partial + made + panel + product) * self.dtype.size() + tiles
     }
 
     /// Multiplies. `outs` are the kernel's outputs.
@@ -206,7 +207,7 @@ impl Contraction {
         let made = self.make(sides, operands)?;
         let sides = [0, 1].map(|side| made[side].as_ref().map_or(sides[side], Slice::of));
         match self.dtype {
-            DType::F32 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f32>, sum: |a, b| a + b }),
+            DType::F32 => self.typed(sides, operands, outs, Rules { product: f32_product, sum: |a, b| a + b }),
             DType::F64 => self.typed(sides, operands, outs, Rules { product: gemm_product::<f64>, sum: |a, b| a + b }),
             DType::I32 => self.typed(sides, operands, outs, Rules { product: int_product::<i32>, sum: Int::add }),
             DType::U32 => self.typed(sides, operands, outs, Rules { product: int_product::<u32>, sum: Int::add }),
@@ -259,7 +260,7 @@ impl Contraction {
         let sides = [0, 1].map(|side| made[side].as_ref().map_or(sides[side], Slice::of));
         indices.zip(sums.chunks_mut(self.m * self.n)).try_for_each(|(index, sums)| {
             let part = Part { index, rows: 0..self.m, terms: 0..self.outer.numel() };
-            self.add(&part, sides, operands, sums, true, gemm_product::<f32>)
+            self.add(&part, sides, operands, sums, true, f32_product)
         })
     }
 

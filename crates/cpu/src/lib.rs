@@ -13,6 +13,7 @@ mod chain_loops;
 mod chains;
 mod contract;
 mod custom;
+mod dots;
 mod executable;
 mod fold;
 mod functions;

@@ -1,5 +1,6 @@
 //! Strided matrices, and their products on the `gemm` crate.
 
+use crate::dots::{dot_product, is_by_dots};
 use crate::parallel;
 use crate::slice::Typed;
 use gradus_ir::real::Int;
@@ -117,7 +118,15 @@ impl<T> Matrix<'_, T> {
     }
 }
 
-/// `out [m, n] = a [m, k] · b [n, k]ᵀ` on floats.
+/// `out [m, n] = a [m, k] · b [n, k]ᵀ` on f32.
+pub(crate) fn f32_product(a: Matrix<'_, f32>, b: Matrix<'_, f32>, out: &mut [f32], mode: Mode) {
+    match is_by_dots([a.rows, b.rows], a.columns, [[a.row, a.column], [b.row, b.column]]) {
+        true => dot_product(&a, &b, out, mode),
+        false => gemm_product(a, b, out, mode),
+    }
+}
+
+/// The same on floats, by `gemm`.
 ///
 /// Where the summed axis is the innermost of both operands, `gemm` transposes `b` as it goes. If its rows meet in a few sets of the
 /// cache, this takes several times as long as the product: so the smaller operand is transposed before, and becomes the right one.
@@ -161,12 +170,16 @@ pub(crate) fn is_along_sums([row, column]: [isize; 2]) -> bool {
     column == 1 && row != 1
 }
 
+/// Whether rows of a matrix with these row and column strides, of elements of a size, meet in few sets of a cache.
+pub(crate) fn rows_meet([row, _]: [isize; 2], size: usize) -> bool {
+    (row.unsigned_abs() * size).is_multiple_of(MEETING)
+}
+
 /// How many elements a product of so many rows on both sides, and terms of each sum, transposes; of operands with elements of a
 /// size, and with row and column strides.
 pub(crate) fn transposed(size: usize, [m, n]: [usize; 2], terms: usize, [a, b]: [[isize; 2]; 2]) -> usize {
-    let meets = (b[0].unsigned_abs() * size).is_multiple_of(MEETING);
     let is_worth_it = m.min(n) >= LEAST_ROWS && m.max(n) >= LEAST_OTHERS && terms >= LEAST_SUM;
-    match is_worth_it && meets && is_along_sums(a) && is_along_sums(b) {
+    match is_worth_it && rows_meet(b, size) && is_along_sums(a) && is_along_sums(b) {
         // Its results, too, if they are turned.
         true => m.min(n) * terms + if m < n { m * n } else { 0 },
         false => 0,

@@ -26,7 +26,9 @@ pub(super) fn workloads() -> Vec<Workload> {
         ("mm_vector".into(), Suite::Full, product(1, 1, 4096, 4096)),
         ("mm_skinny".into(), Suite::Full, product(1, 8, 4096, 4096)),
         ("mm_deep".into(), Suite::Full, product(1, 64, 65536, 64)),
-        // What a linear layer does to a few rows, and to more.
+        // What a linear layer does to a row, a few rows, and more.
+        ("linear1".into(), Suite::Full, linear(1, 1024, 4096)),
+        ("linear2".into(), Suite::Full, linear(2, 1024, 4096)),
         ("linear8".into(), Suite::Full, linear(8, 1024, 4096)),
         ("linear64".into(), Suite::Full, linear(64, 1024, 1024)),
         ("linear512".into(), Suite::Full, linear(512, 512, 512)),
