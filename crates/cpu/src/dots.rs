@@ -37,7 +37,7 @@ pub(crate) fn dot_product(a: &Matrix<'_, f32>, b: &Matrix<'_, f32>, out: &mut [f
     let few: Vec<&[f32]> = (0..few.rows).map(|i| row(few, i)).collect();
     let len = (TASK / (few.len() * terms).max(1)).max(FEW).next_multiple_of(FEW);
     let tasks: Vec<Range<usize>> = (0..many.rows).step_by(len).map(|first| first..many.rows.min(first + len)).collect();
-    let elements = if mode.parallel { few.len() * many.rows * terms / parallel::PER_ELEMENT } else { 0 };
+    let elements = if mode.parallel { parallel::product(few.len(), many.rows, terms) } else { 0 };
     let dots = |rows: Range<usize>| {
         let many: Vec<&[f32]> = rows.clone().map(|i| row(many, i)).collect();
         // As the result has them: those of a row of the left operand side by side.

@@ -254,7 +254,7 @@ fn strided_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out
     }
     // Each piece packs its operands anew. Of an `a` whose rows lie side by side that takes longer than of any `b`.
     let pieces = if a.row == 1 { pieces(m, n, k) } else { pieces(n, m, k).into_iter().map(|(j, i)| (i, j)).collect() };
-    let done = parallel::map(pieces, m * n * k / parallel::PER_ELEMENT, |at| {
+    let done = parallel::map(pieces, parallel::product(m, n, k), |at| {
         piece(at);
         Ok(())
     });

@@ -18,6 +18,14 @@ pub(crate) const PER_ELEMENT: usize = 32;
 /// Multiply-adds above which a matrix product is given to several threads.
 pub(crate) const PRODUCTS: usize = PER_ELEMENT * ELEMENTS;
 
+/// So many elements of operands are as much work as one: of a few rows, a product does not take longer than to read them.
+const READ_PER_ELEMENT: usize = 4;
+
+/// Elements whose work is as much as a product of `m` rows with `n`, of so many terms each.
+pub(crate) fn product(m: usize, n: usize, terms: usize) -> usize {
+    usize::max(m * n * terms / PER_ELEMENT, (m + n) * terms / READ_PER_ELEMENT)
+}
+
 /// So many tasks are enough to keep all threads at work to the end.
 pub(crate) fn tasks() -> usize {
     4 * team::size()
