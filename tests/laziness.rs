@@ -303,7 +303,10 @@ fn a_gradient_that_would_be_a_part_is_an_error() {
         }
         assert_eq!(values(&grad(&loss, [&y]).unwrap()[0]), [1.0, 2.0]);
         assert_eq!(values(&grad(&(y.detach() * &x).sum(..), [&x]).unwrap()[0]), [1.0, 4.0]);
-        // What is tracked has nothing to do with it.
+        // What came from elsewhere has nothing to do with it, nor has what is tracked.
+        let other = Tensor::rand([2], Key::new(1), &device);
+        other.eval().unwrap();
+        assert_eq!(grad(&(&other * &x).sum(..), [&x]).map(|g| values(&g[0])).unwrap(), values(&other));
         let (w, v) = (Cell::parameter(Tensor::new([1.0, 2.0], &device)), x.tracked());
         w.set_name("w");
         assert_eq!(values(&grad(&(&y * &v * w.tensor()).sum(..), [&v]).unwrap()[0]), [1.0, 8.0]);

@@ -8,10 +8,12 @@ mod steps;
 mod support;
 
 use devices::own_backends;
-use gradus::ir::plan::Family;
+use gradus::ir::op::UnaryOp;
+use gradus::ir::plan::{Family, Instruction, Kernel};
 use gradus::ir::{Plan, Target, plan, plan_in_order};
 use gradus::tensor::graph::trace;
-use gradus::{Conv, Device, Key, Tensor, grad};
+use gradus::{Conv, DType, Device, Key, Tensor, custom_gradient, grad};
+use std::slice::from_ref;
 use steps::{cross_entropy, layer_norm, steps};
 use support::Rng;
 
@@ -148,6 +150,20 @@ fn a_users_number_never_shapes_a_plan() {
     // The library's own numbers may.
     let plain = planned(&[(&x - x.zeros_like()) * x.ones_like()], &Target::default());
     assert!(plain.kernels.is_empty(), "{plain}");
+}
+
+#[test]
+fn what_waits_for_a_value_that_its_readers_compute_waits_for_what_it_is_computed_from() {
+    // The sums so far are of f32; those who read them as f16 narrow them, and no kernel does only that.
+    let x = normal([2, 0], 1).to_dtype(DType::F16);
+    x.eval().unwrap();
+    let sums = x.linear_recurrence(&x, 1);
+    let later = custom_gradient("later", from_ref(&sums), |_| x.clone(), |_, _, _| vec![None]);
+    let plan = planned(&[later.exp().matmul(&sums.square().t())], &Target::default());
+    let place = |is_it: &dyn Fn(&Kernel) -> bool| plan.kernels.iter().position(is_it).unwrap();
+    let is_exp = |(instruction, _): &(Instruction, DType)| matches!(instruction, Instruction::Unary(UnaryOp::Exp, _));
+    let scan = place(&|kernel| kernel.family_name() == "scan");
+    assert!(scan < place(&|kernel| kernel.expression.instructions.iter().any(is_exp)), "{plan}");
 }
 
 #[test]

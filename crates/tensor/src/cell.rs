@@ -157,6 +157,7 @@ impl Cell {
         leaf.cells = 1 << self.bit();
         leaf.set_reach(if self.identity.tracked { Reach::Parameter } else { Reach::Nothing });
         leaf.stops = true;
+        leaf.first = leaf.id;
         leaf.cell = Some(CellTag { identity: self.identity.clone(), version });
     }
 

@@ -108,7 +108,7 @@ impl NodeRef {
             Reach::Lost(id) => id,
             Reach::Nothing | Reach::Parameter => return false,
         };
-        last > target.id && node.cells & target.cells == target.cells
+        node.first <= target.id && target.id < last && node.cells & target.cells == target.cells
     }
 
     /// Whether the cell that this leaf stands for was assigned since the leaf was read.

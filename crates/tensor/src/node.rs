@@ -20,6 +20,8 @@ pub(crate) type Edges = SmallVec<[Arc<Node>; 3]>;
 pub(crate) struct Node {
     /// Grows with every node: sorting by it is a topological order.
     pub(crate) id: u64,
+    /// The smallest id among this node and those that a gradient reaches through it.
+    pub(crate) first: u64,
     /// The primitive; slots in it are filled when a graph is made.
     pub(crate) op: Op,
     /// The number of a `Scalar`, the key of a `Random`.
@@ -145,6 +147,7 @@ impl Node {
         }
         Node {
             id,
+            first: edges.iter().map(|e| e.first).min().unwrap_or(id),
             op,
             number: None,
             drawn: id,

@@ -223,6 +223,7 @@ impl Tensor {
         node.rule = rule;
         if NO_GRAD.get() {
             node.stops = true;
+            node.first = node.id;
             node.set_reach(Reach::Nothing);
         }
         Tensor::share(node)

@@ -5,6 +5,7 @@ use super::group::{Form, Group, GroupId, Level};
 use super::{Fused, Fuser, Value};
 use crate::graph::NodeId;
 use crate::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Plan};
+use std::collections::HashSet;
 
 impl Fuser<'_> {
     /// The buffer of an output: whole, row-major, and not one that a donation may overwrite.
@@ -48,6 +49,25 @@ impl Fuser<'_> {
         live
     }
 
+    /// Who waits for a group that is not needed (what it computes is computed by its readers) waits for what that one waits for.
+    fn wait_for_needed(&mut self, waits: &[Vec<GroupId>]) {
+        let needed: Vec<bool> =
+            self.groups.iter().map(|group| group.moved.is_none() && !group.stores.is_empty()).collect();
+        for id in (0..self.groups.len()).filter(|&id| needed[id]) {
+            let mut seen: HashSet<GroupId> = HashSet::new();
+            let mut open: Vec<GroupId> = self.groups[id].after.iter().map(|&group| self.found_group(group)).collect();
+            let mut after = Vec::new();
+            while let Some(group) = open.pop() {
+                match needed[group] {
+                    _ if !seen.insert(group) => {}
+                    true => after.push(group),
+                    false => open.extend(&waits[group]),
+                }
+            }
+            self.groups[id].after = after;
+        }
+    }
+
     /// Reductions of the same rows that read the same become one kernel, unless one must wait for the other.
     fn join_siblings(&mut self) {
         let reduces = |group: &Group| {
@@ -81,6 +101,8 @@ impl Fuser<'_> {
     /// The kernels of the groups that are needed.
     pub(super) fn finish(mut self, outputs: Vec<BufferId>, origins: &[NodeId]) -> Fused {
         self.now = usize::MAX;
+        // Those that are not needed forget what they read, but not what is to run before them.
+        let waits: Vec<Vec<GroupId>> = (0..self.groups.len()).map(|group| self.waits(group).collect()).collect();
         let used =
             |fuser: &Self| fuser.groups.iter().map(|group| group.stores.len() + group.loads.len()).sum::<usize>();
         let mut before = usize::MAX;
@@ -93,6 +115,7 @@ impl Fuser<'_> {
                 group.drop_unused();
             }
         }
+        self.wait_for_needed(&waits);
         if self.enabled {
             self.join_siblings();
         }
