@@ -76,7 +76,8 @@ impl Grad {
         self
     }
 
-    /// Targets that the output does not depend on get zeros instead of an error.
+    /// Targets that the output does not depend on get zeros instead of an error. (Of one that it may depend on through a graph that
+    /// is gone, nobody knows: that stays an error.)
     pub fn allow_unused(mut self) -> Grad {
         self.allow_unused = true;
         self
