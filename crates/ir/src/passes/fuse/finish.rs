@@ -51,8 +51,7 @@ impl Fuser<'_> {
 
     /// Who waits for a group that is not needed (what it computes is computed by its readers) waits for what that one waits for.
     fn wait_for_needed(&mut self, waits: &[Vec<GroupId>]) {
-        let needed: Vec<bool> =
-            self.groups.iter().map(|group| group.moved.is_none() && !group.stores.is_empty()).collect();
+        let needed: Vec<bool> = self.groups.iter().map(Group::is_needed).collect();
         for id in (0..self.groups.len()).filter(|&id| needed[id]) {
             let mut seen: HashSet<GroupId> = HashSet::new();
             let mut open: Vec<GroupId> = self.groups[id].after.iter().map(|&group| self.found_group(group)).collect();
@@ -119,9 +118,7 @@ impl Fuser<'_> {
         if self.enabled {
             self.join_siblings();
         }
-        let alive: Vec<GroupId> = (0..self.groups.len())
-            .filter(|&id| self.groups[id].moved.is_none() && !self.groups[id].stores.is_empty())
-            .collect();
+        let alive: Vec<GroupId> = (0..self.groups.len()).filter(|&id| self.groups[id].is_needed()).collect();
         let mut place = vec![None; self.groups.len()];
         alive.iter().enumerate().for_each(|(at, &id)| place[id] = Some(at));
         let mut after = Vec::with_capacity(alive.len());
@@ -138,6 +135,11 @@ impl Fuser<'_> {
 }
 
 impl Group {
+    /// Whether it becomes a kernel: somebody reads what it stores, and it is no part of another one.
+    fn is_needed(&self) -> bool {
+        self.moved.is_none() && !self.stores.is_empty()
+    }
+
     /// Forgets what no store needs.
     fn drop_unused(&mut self) {
         if self.moved.is_some() || matches!(self.form, Form::Closed(_)) {
