@@ -330,11 +330,23 @@ impl Program {
         elements >= LONG_BLOCK && holds_nothing() && elements >= parallel::tasks() * LONG_BLOCK
     }
 
+    /// Elements of a block: whole rows, if some are read where they lie, and a multiple of 4 as [`BLOCK`] is.
+    fn whole_rows(&self) -> usize {
+        let Some(row) = self.row.filter(|&row| row <= BLOCK) else { return BLOCK };
+        let rows = BLOCK / row;
+        match (row * rows).is_multiple_of(4) {
+            true => row * rows,
+            false if rows >= 4 => row * (rows / 4 * 4),
+            false => BLOCK,
+        }
+    }
+
     /// Evaluates the whole space into `outs`.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         let elements = self.space.numel();
+        let whole = self.whole_rows();
         let (block_len, task_len) =
-            if self.takes_long_blocks(elements) { (LONG_BLOCK, LONG_BLOCK) } else { (BLOCK, TASK) };
+            if self.takes_long_blocks(elements) { (LONG_BLOCK, LONG_BLOCK) } else { (whole, TASK / BLOCK * whole) };
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let len = outs.first().map_or(0, SliceMut::len);
             let mut scratch = self.scratch(operands.scalars);

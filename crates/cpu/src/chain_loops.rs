@@ -1,10 +1,9 @@
 //! The loops of chains, one for each sequence of operations.
 
-use crate::chains::{LONGEST, Link};
+use crate::chains::LONGEST;
 use crate::loops::Operand;
 use crate::slice::Slice;
 use pulp::{Simd, WithSimd};
-use smallvec::SmallVec;
 
 /// Vectors that are computed side by side, so that none waits for another.
 const VECTORS: usize = 4;
@@ -12,85 +11,259 @@ const VECTORS: usize = 4;
 /// Groups of [`VECTORS`] that are summed up as f32 before their sums become f64.
 const GROUPS: usize = 16;
 
-/// The operations of a chain, with what they read.
-pub(crate) type Links<'a> = SmallVec<[Link<Operand<'a>>; LONGEST]>;
+/// An operation on what a chain has come to, and on another operand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Operation {
+    Add,
+    Sub,
+    /// What the chain has come to is subtracted from the other.
+    SubFrom,
+    Mul,
+    /// This one has no other operand.
+    Square,
+}
 
-/// Computes a chain.
+/// What a chain reads of a block.
+pub(crate) struct Reads<'l, 'a> {
+    pub(crate) operations: &'l [Operation],
+    /// What it begins with, and the other operands of its operations.
+    pub(crate) start: Operand<'a>,
+    pub(crate) others: [Option<Operand<'a>>; LONGEST],
+}
+
+/// Computes a chain. Loops are told of what they do by reference, for the same reason as [`crate::loops::UnaryLoop`].
 pub(crate) struct Run<'l, 'a> {
-    pub(crate) start: &'l Operand<'a>,
-    pub(crate) links: &'l Links<'a>,
-    /// So many elements at a time are read from neighbouring places.
-    pub(crate) piece: usize,
-    pub(crate) out: &'l mut [f32],
+    reads: &'l Reads<'l, 'a>,
+    piece: Piece<'a>,
+    piece_len: usize,
+    out: &'l mut [f32],
 }
 
 /// Sums up rows of a chain.
 pub(crate) struct Sum<'l, 'a> {
-    pub(crate) start: &'l Operand<'a>,
-    pub(crate) links: &'l Links<'a>,
-    /// So many elements at a time are read from neighbouring places; a row is some of these, or they are some rows.
-    pub(crate) piece: usize,
+    reads: &'l Reads<'l, 'a>,
+    piece: Piece<'a>,
+    /// A row is some pieces, or a piece some rows.
+    piece_len: usize,
     /// The elements of a row, and of all.
-    pub(crate) row: usize,
-    pub(crate) len: usize,
+    row: usize,
+    len: usize,
     /// One for each row.
-    pub(crate) sums: &'l mut [f64],
+    sums: &'l mut [f64],
 }
 
-/// How many elements of a block all operands have in neighbouring places.
-pub(crate) fn piece(start: &Operand<'_>, links: &Links<'_>, len: usize) -> usize {
-    let operands = std::iter::once(start).chain(links.iter().filter_map(|link| link.as_ref().other()));
-    let mut lens = operands.filter_map(|operand| operand.rows).map(|rows| rows.len);
-    let piece = lens.next().unwrap_or(len).max(1);
-    debug_assert!(lens.all(|len| len == piece), "a program has rows of one length");
-    piece
+impl<'l, 'a> Run<'l, 'a> {
+    pub(crate) fn new(reads: &'l Reads<'l, 'a>, out: &'l mut [f32]) -> Run<'l, 'a> {
+        let piece_len = reads.piece_len(out.len());
+        Run { reads, piece: Piece::NOTHING, piece_len, out }
+    }
+}
+
+impl<'l, 'a> Sum<'l, 'a> {
+    /// Sums of rows of so many elements, of which there are so many altogether.
+    pub(crate) fn new(reads: &'l Reads<'l, 'a>, row: usize, len: usize, sums: &'l mut [f64]) -> Sum<'l, 'a> {
+        let piece_len = reads.piece_len(len);
+        Sum { reads, piece: Piece::NOTHING, piece_len, row, len, sums }
+    }
+}
+
+/// A piece of a block: elements that all operands have in neighbouring places. It lies in single fields, which are read as they
+/// are written: what is read by other widths waits until all that was written before, the piece before, is in the cache.
+struct Piece<'a> {
+    start: &'a [f32],
+    /// How many links there are: operations as a loop does them.
+    count: usize,
+    kinds: [Kind; LONGEST],
+    operations: [Operation; LONGEST],
+    /// What links read for each element.
+    arrays: [&'a [f32]; LONGEST],
+    /// With one number for all, a sum or a product is x · factor + summand. What is multiplied by 1 or -1 is exact, and so is
+    /// what -0 is added to: these are the bits of the operation, whether both are done at once or one after the other.
+    factors: [f32; LONGEST],
+    summands: [f32; LONGEST],
+    /// What all elements are, if no array is read.
+    all: Option<f32>,
+}
+
+/// What a loop is compiled for.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// With one number for all elements.
+    One,
+    /// A sum or a difference with an array. Which of them, the loop asks for each group of vectors: so there are fewer loops.
+    Add,
+    Mul,
+    Square,
+}
+
+impl Operation {
+    /// The same of the two operands in the other order.
+    fn turned(self) -> Operation {
+        match self {
+            Operation::Sub => Operation::SubFrom,
+            Operation::SubFrom => Operation::Sub,
+            other => other,
+        }
+    }
+}
+
+/// An operation on two numbers.
+fn apply(operation: Operation, x: f32, other: f32) -> f32 {
+    match operation {
+        Operation::Add => x + other,
+        Operation::Sub => x - other,
+        Operation::SubFrom => other - x,
+        Operation::Mul => x * other,
+        Operation::Square => x * x,
+    }
+}
+
+/// So many elements of an operand, which begin the piece with this number and place in the block, or one that stands for all.
+#[inline(always)]
+fn view<'a>(operand: &Operand<'a>, number: usize, place: usize, len: usize) -> Result<&'a [f32], f32> {
+    let Slice::F32(values) = operand.values else { unreachable!("chains are of f32") };
+    match operand.rows {
+        Some(rows) if rows.is_one => Err(values[rows.start(number)]),
+        Some(rows) => Ok(&values[rows.start(number)..][..len]),
+        None if values.len() == 1 => Err(values[0]),
+        None => Ok(&values[place..][..len]),
+    }
+}
+
+impl<'a> Reads<'_, 'a> {
+    /// How many elements a piece has, of a block of so many.
+    fn piece_len(&self, len: usize) -> usize {
+        let operands = std::iter::once(&self.start).chain(self.others.iter().flatten());
+        let mut lens = operands.filter_map(|operand| operand.rows).map(|rows| rows.len);
+        let piece = lens.next().unwrap_or(len).max(1);
+        debug_assert!(lens.all(|len| len == piece), "a program has rows of one length");
+        piece
+    }
+
+    /// Goes to a piece, the one with this number, place in the block and number of elements. All have links of the same kinds.
+    fn go_to(&self, piece: &mut Piece<'a>, number: usize, place: usize, len: usize) {
+        let mut next = 0;
+        piece.count = 0;
+        piece.all = None;
+        match view(&self.start, number, place, len) {
+            Ok(array) => piece.start = array,
+            Err(one) => match self.first_array(one, number, place, len) {
+                Err(all) => return piece.all = Some(all),
+                Ok((link, one, array)) => {
+                    // The one becomes the other operand of the first operation with an array.
+                    piece.start = array;
+                    piece.push_one(self.operations[link].turned(), one);
+                    next = link + 1;
+                }
+            },
+        }
+        while next < self.operations.len() {
+            let operation = self.operations[next];
+            match &self.others[next] {
+                None => piece.push_one(operation, 0.0),
+                Some(other) => match view(other, number, place, len) {
+                    Err(one) => piece.push_one(operation, one),
+                    Ok(array) => piece.push_array(operation, array),
+                },
+            }
+            next += 1;
+        }
+    }
+
+    /// The first operation with an array, what a chain that begins with one number for all has come to before it, and the array;
+    /// or what all elements are, if there is none.
+    #[cold]
+    fn first_array(
+        &self,
+        mut one: f32,
+        number: usize,
+        place: usize,
+        len: usize,
+    ) -> Result<(usize, f32, &'a [f32]), f32> {
+        for (link, (&operation, other)) in self.operations.iter().zip(&self.others).enumerate() {
+            match other.as_ref().map_or(Err(0.0), |other| view(other, number, place, len)) {
+                Ok(array) => return Ok((link, one, array)),
+                Err(other) => one = apply(operation, one, other),
+            }
+        }
+        Err(one)
+    }
 }
 
 /// An operation, known to the compiler.
 trait Op {
-    /// Whether it has a second operand.
-    const READS: bool;
-    fn apply<S: Simd>(simd: S, x: S::f32s, y: S::f32s, signs: Signs<S>) -> S::f32s;
+    fn apply<S: Simd, const N: usize>(simd: S, x: &mut [S::f32s; N], link: &Loaded<'_, S>, first: usize);
 }
 
-/// The sign bits that a sum changes: of what a chain has come to, and of what is added.
-type Signs<S> = [<S as Simd>::f32s; 2];
+/// A link, with its numbers in vectors.
+struct Loaded<'a, S: Simd> {
+    array: &'a [f32],
+    operation: Operation,
+    factor: S::f32s,
+    summand: S::f32s,
+}
+
+struct One;
+impl Op for One {
+    #[inline(always)]
+    fn apply<S: Simd, const N: usize>(simd: S, x: &mut [S::f32s; N], link: &Loaded<'_, S>, _: usize) {
+        for x in x {
+            *x = simd.mul_add_e_f32s(*x, link.factor, link.summand);
+        }
+    }
+}
 
 struct Add;
 impl Op for Add {
-    const READS: bool = true;
     #[inline(always)]
-    fn apply<S: Simd>(simd: S, x: S::f32s, y: S::f32s, [minus, minus_other]: Signs<S>) -> S::f32s {
-        simd.add_f32s(simd.xor_f32s(x, minus), simd.xor_f32s(y, minus_other))
+    fn apply<S: Simd, const N: usize>(simd: S, x: &mut [S::f32s; N], link: &Loaded<'_, S>, first: usize) {
+        let y = vectors::<S, N>(link.array, first);
+        match link.operation {
+            Operation::Sub => {
+                for i in 0..N {
+                    x[i] = simd.sub_f32s(x[i], y[i]);
+                }
+            }
+            Operation::SubFrom => {
+                for i in 0..N {
+                    x[i] = simd.sub_f32s(y[i], x[i]);
+                }
+            }
+            _ => {
+                for i in 0..N {
+                    x[i] = simd.add_f32s(x[i], y[i]);
+                }
+            }
+        }
     }
 }
 
 struct Mul;
 impl Op for Mul {
-    const READS: bool = true;
     #[inline(always)]
-    fn apply<S: Simd>(simd: S, x: S::f32s, y: S::f32s, _: Signs<S>) -> S::f32s {
-        simd.mul_f32s(x, y)
+    fn apply<S: Simd, const N: usize>(simd: S, x: &mut [S::f32s; N], link: &Loaded<'_, S>, first: usize) {
+        let y = vectors::<S, N>(link.array, first);
+        for i in 0..N {
+            x[i] = simd.mul_f32s(x[i], y[i]);
+        }
     }
 }
 
 struct Square;
 impl Op for Square {
-    const READS: bool = false;
     #[inline(always)]
-    fn apply<S: Simd>(simd: S, x: S::f32s, _: S::f32s, _: Signs<S>) -> S::f32s {
-        simd.mul_f32s(x, x)
+    fn apply<S: Simd, const N: usize>(simd: S, x: &mut [S::f32s; N], _: &Loaded<'_, S>, _: usize) {
+        for x in x {
+            *x = simd.mul_f32s(*x, *x);
+        }
     }
 }
 
 /// Stands for operations that a short chain lacks.
 struct Nothing;
 impl Op for Nothing {
-    const READS: bool = false;
     #[inline(always)]
-    fn apply<S: Simd>(_: S, x: S::f32s, _: S::f32s, _: Signs<S>) -> S::f32s {
-        x
-    }
+    fn apply<S: Simd, const N: usize>(_: S, _: &mut [S::f32s; N], _: &Loaded<'_, S>, _: usize) {}
 }
 
 /// What is done for a sequence of operations.
@@ -98,169 +271,144 @@ trait Visitor<S: Simd>: Sized {
     fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S);
 }
 
-/// Finds the operations of some links.
+/// Finds the loop of some operations.
 #[inline(always)]
-fn dispatch<S: Simd, T>(simd: S, links: &[Link<T>], visitor: impl Visitor<S>) {
+fn dispatch<S: Simd>(simd: S, kinds: [Option<Kind>; LONGEST], visitor: impl Visitor<S>) {
     #[inline(always)]
-    fn second<S: Simd, T, A: Op>(simd: S, links: &[Link<T>], visitor: impl Visitor<S>) {
-        match links.get(1) {
+    fn second<S: Simd, A: Op>(simd: S, kinds: [Option<Kind>; LONGEST], visitor: impl Visitor<S>) {
+        match kinds[1] {
             None => visitor.visit::<A, Nothing, Nothing, Nothing>(simd),
-            Some(Link::Add { .. }) => third::<S, T, A, Add>(simd, links, visitor),
-            Some(Link::Mul(_)) => third::<S, T, A, Mul>(simd, links, visitor),
-            Some(Link::Square) => visitor.visit::<A, Square, Nothing, Nothing>(simd),
+            Some(Kind::One) => third::<S, A, One>(simd, kinds, visitor),
+            Some(Kind::Add) => third::<S, A, Add>(simd, kinds, visitor),
+            Some(Kind::Mul) => third::<S, A, Mul>(simd, kinds, visitor),
+            Some(Kind::Square) => visitor.visit::<A, Square, Nothing, Nothing>(simd),
         }
     }
     #[inline(always)]
-    fn third<S: Simd, T, A: Op, B: Op>(simd: S, links: &[Link<T>], visitor: impl Visitor<S>) {
-        match links.get(2) {
+    fn third<S: Simd, A: Op, B: Op>(simd: S, kinds: [Option<Kind>; LONGEST], visitor: impl Visitor<S>) {
+        match kinds[2] {
             None => visitor.visit::<A, B, Nothing, Nothing>(simd),
-            Some(Link::Add { .. }) => fourth::<S, T, A, B, Add>(simd, links, visitor),
-            Some(Link::Mul(_)) => fourth::<S, T, A, B, Mul>(simd, links, visitor),
-            Some(Link::Square) => visitor.visit::<A, B, Square, Nothing>(simd),
+            Some(Kind::One) => fourth::<S, A, B, One>(simd, kinds, visitor),
+            Some(Kind::Add) => fourth::<S, A, B, Add>(simd, kinds, visitor),
+            Some(Kind::Mul) => fourth::<S, A, B, Mul>(simd, kinds, visitor),
+            Some(Kind::Square) => visitor.visit::<A, B, Square, Nothing>(simd),
         }
     }
     #[inline(always)]
-    fn fourth<S: Simd, T, A: Op, B: Op, C: Op>(simd: S, links: &[Link<T>], visitor: impl Visitor<S>) {
-        match links.get(3) {
+    fn fourth<S: Simd, A: Op, B: Op, C: Op>(simd: S, kinds: [Option<Kind>; LONGEST], visitor: impl Visitor<S>) {
+        match kinds[3] {
             None => visitor.visit::<A, B, C, Nothing>(simd),
-            Some(Link::Add { .. }) => visitor.visit::<A, B, C, Add>(simd),
-            Some(Link::Mul(_)) => visitor.visit::<A, B, C, Mul>(simd),
-            Some(Link::Square) => visitor.visit::<A, B, C, Square>(simd),
+            Some(Kind::One) => visitor.visit::<A, B, C, One>(simd),
+            Some(Kind::Add) => visitor.visit::<A, B, C, Add>(simd),
+            Some(Kind::Mul) => visitor.visit::<A, B, C, Mul>(simd),
+            Some(Kind::Square) => visitor.visit::<A, B, C, Square>(simd),
         }
     }
-    match links.first() {
+    match kinds[0] {
         None => visitor.visit::<Nothing, Nothing, Nothing, Nothing>(simd),
-        Some(Link::Add { .. }) => second::<S, T, Add>(simd, links, visitor),
-        Some(Link::Mul(_)) => second::<S, T, Mul>(simd, links, visitor),
-        Some(Link::Square) => visitor.visit::<Square, Nothing, Nothing, Nothing>(simd),
+        Some(Kind::One) => second::<S, One>(simd, kinds, visitor),
+        Some(Kind::Add) => second::<S, Add>(simd, kinds, visitor),
+        Some(Kind::Mul) => second::<S, Mul>(simd, kinds, visitor),
+        Some(Kind::Square) => visitor.visit::<Square, Nothing, Nothing, Nothing>(simd),
     }
 }
 
-/// What is read of an operand for a piece.
-#[derive(Clone, Copy)]
-struct View<'a> {
-    /// As many elements as the piece has, or one that stands for all.
-    values: &'a [f32],
-    is_one: bool,
+/// Vectors of an array, from an element on.
+#[inline(always)]
+fn vectors<S: Simd, const N: usize>(array: &[f32], first: usize) -> [S::f32s; N] {
+    let vectors = S::as_simd_f32s(&array[first..first + N * S::F32_LANES]).0;
+    *vectors.first_chunk().expect("so many vectors")
 }
 
-impl<'a> View<'a> {
-    const NOTHING: View<'static> = View { values: &[0.0], is_one: true };
+impl<'a> Piece<'a> {
+    const NOTHING: Piece<'static> = Piece {
+        start: &[],
+        count: 0,
+        kinds: [Kind::Square; LONGEST],
+        operations: [Operation::Square; LONGEST],
+        arrays: [&[]; LONGEST],
+        factors: [1.0; LONGEST],
+        summands: [0.0; LONGEST],
+        all: None,
+    };
 
-    /// So many elements, which begin the piece with this number and place in the block.
+    /// An operation with one number.
     #[inline(always)]
-    fn of(operand: &Operand<'a>, number: usize, place: usize, len: usize) -> View<'a> {
-        let Slice::F32(values) = operand.values else { unreachable!("chains are of f32") };
-        let (start, is_one) = match operand.rows {
-            Some(rows) => (rows.start(number), rows.is_one),
-            None if values.len() == 1 => (0, true),
-            None => (place, false),
+    fn push_one(&mut self, operation: Operation, one: f32) {
+        let link = self.count;
+        (self.factors[link], self.summands[link]) = match operation {
+            Operation::Add => (1.0, one),
+            Operation::Sub => (1.0, -one),
+            Operation::SubFrom => (-1.0, one),
+            Operation::Mul => (one, -0.0),
+            Operation::Square => (1.0, 0.0),
         };
-        View { values: &values[start..][..if is_one { 1 } else { len }], is_one }
+        self.kinds[link] = if operation == Operation::Square { Kind::Square } else { Kind::One };
+        self.count = link + 1;
     }
 
-    /// Vectors, from an element on.
+    /// An operation with an array.
     #[inline(always)]
-    fn vectors<S: Simd, const N: usize>(self, simd: S, first: usize) -> [S::f32s; N] {
-        match self.is_one {
-            true => [simd.splat_f32s(self.values[0]); N],
-            false => {
-                let vectors = S::as_simd_f32s(&self.values[first..]).0;
-                *vectors.first_chunk().expect("as many as there are results")
-            }
+    fn push_array(&mut self, operation: Operation, array: &'a [f32]) {
+        let link = self.count;
+        self.arrays[link] = array;
+        self.operations[link] = operation;
+        self.kinds[link] = if operation == Operation::Mul { Kind::Mul } else { Kind::Add };
+        self.count = link + 1;
+    }
+
+    /// What the loops are compiled for.
+    fn kinds(&self) -> [Option<Kind>; LONGEST] {
+        let kind = |number: usize| (number < self.count).then(|| self.kinds[number]);
+        [kind(0), kind(1), kind(2), kind(3)]
+    }
+
+    /// An element.
+    fn element(&self, place: usize) -> f32 {
+        (0..self.count).fold(self.start[place], |x, link| match self.kinds[link] {
+            Kind::One => x * self.factors[link] + self.summands[link],
+            Kind::Add | Kind::Mul => apply(self.operations[link], x, self.arrays[link][place]),
+            Kind::Square => x * x,
+        })
+    }
+
+    /// What a loop over so many elements needs.
+    #[inline(always)]
+    fn loaded<S: Simd>(&self, simd: S, len: usize) -> Values<'a, S> {
+        Values {
+            start: &self.start[..len],
+            links: [self.link(simd, 0, len), self.link(simd, 1, len), self.link(simd, 2, len), self.link(simd, 3, len)],
         }
     }
 
-    /// So many elements, fewer than a vector has, from one on.
     #[inline(always)]
-    fn part<S: Simd>(self, simd: S, first: usize, len: usize) -> S::f32s {
-        match self.is_one {
-            true => simd.splat_f32s(self.values[0]),
-            false => simd.partial_load_f32s(&self.values[first..first + len]),
-        }
+    fn link<S: Simd>(&self, simd: S, number: usize, len: usize) -> Loaded<'a, S> {
+        // Of arrays of one length, the compiler knows what lies in all of them.
+        let array = self.arrays[number].get(..len).unwrap_or(&[]);
+        let (factor, summand) = (simd.splat_f32s(self.factors[number]), simd.splat_f32s(self.summands[number]));
+        Loaded { array, operation: self.operations[number], factor, summand }
     }
 }
 
-/// A chain over a piece.
-struct Piece<'a, S: Simd> {
-    start: View<'a>,
-    others: [View<'a>; LONGEST],
-    signs: [Signs<S>; LONGEST],
+/// A piece in a loop.
+struct Values<'a, S: Simd> {
+    start: &'a [f32],
+    links: [Loaded<'a, S>; LONGEST],
 }
 
-impl<'a, S: Simd> Piece<'a, S> {
+impl<S: Simd> Values<'_, S> {
+    /// Some vectors, from an element on.
     #[inline(always)]
-    fn new(simd: S, links: &[Link<Operand<'a>>]) -> Piece<'a, S> {
-        let sign = |is_minus: bool| simd.splat_f32s(if is_minus { -0.0 } else { 0.0 });
-        let mut signs = [[sign(false); 2]; LONGEST];
-        for (signs, link) in signs.iter_mut().zip(links) {
-            if let Link::Add { minus, minus_other, .. } = link {
-                *signs = [sign(*minus), sign(*minus_other)];
-            }
-        }
-        Piece { start: View::NOTHING, others: [View::NOTHING; LONGEST], signs }
-    }
-
-    /// Goes to so many elements, which begin the piece with this number and place in the block.
-    #[inline(always)]
-    fn go_to(&mut self, start: &Operand<'a>, links: &[Link<Operand<'a>>], (number, place): (usize, usize), len: usize) {
-        self.start = View::of(start, number, place, len);
-        for (view, link) in self.others.iter_mut().zip(links) {
-            if let Some(operand) = link.as_ref().other() {
-                *view = View::of(operand, number, place, len);
-            }
-        }
-    }
-
-    /// The values of some vectors, of which `read` finds what they are computed from.
-    #[inline(always)]
-    fn values<const N: usize, A: Op, B: Op, C: Op, D: Op>(
-        &self,
-        simd: S,
-        read: impl Fn(View<'a>) -> [S::f32s; N],
-    ) -> [S::f32s; N] {
-        let mut x = read(self.start);
-        self.apply::<N, A>(simd, &mut x, 0, &read);
-        self.apply::<N, B>(simd, &mut x, 1, &read);
-        self.apply::<N, C>(simd, &mut x, 2, &read);
-        self.apply::<N, D>(simd, &mut x, 3, &read);
+    fn vectors<const N: usize, A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize) -> [S::f32s; N] {
+        let mut x = vectors::<S, N>(self.start, first);
+        A::apply(simd, &mut x, &self.links[0], first);
+        B::apply(simd, &mut x, &self.links[1], first);
+        C::apply(simd, &mut x, &self.links[2], first);
+        D::apply(simd, &mut x, &self.links[3], first);
         x
     }
 
-    #[inline(always)]
-    fn apply<const N: usize, O: Op>(
-        &self,
-        simd: S,
-        x: &mut [S::f32s; N],
-        number: usize,
-        read: &impl Fn(View<'a>) -> [S::f32s; N],
-    ) {
-        let y = if O::READS { read(self.others[number]) } else { *x };
-        for i in 0..N {
-            x[i] = O::apply(simd, x[i], y[i], self.signs[number]);
-        }
-    }
-
-    #[inline(always)]
-    fn vectors<const N: usize, A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize) -> [S::f32s; N] {
-        self.values::<N, A, B, C, D>(
-            simd,
-            #[inline(always)]
-            |view| view.vectors(simd, first),
-        )
-    }
-
-    #[inline(always)]
-    fn part<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize) -> S::f32s {
-        let [part] = self.values::<1, A, B, C, D>(
-            simd,
-            #[inline(always)]
-            |view| [view.part(simd, first, len)],
-        );
-        part
-    }
-
-    /// The sum of some elements.
+    /// The sum of some elements, at least a vector.
     #[inline(always)]
     fn sum<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize) -> f64 {
         let group = VECTORS * S::F32_LANES;
@@ -287,78 +435,137 @@ impl<'a, S: Simd> Piece<'a, S> {
             total += sum(bytemuck::cast_slice(&[last]));
         }
         if whole < first + len {
-            let rest = first + len - whole;
-            total += sum(&bytemuck::cast_slice(&[self.part::<A, B, C, D>(simd, whole, rest)])[..rest]);
+            // The last vector, of which the first lanes were summed up before.
+            let [values] = self.vectors::<1, A, B, C, D>(simd, first + len - S::F32_LANES);
+            total += sum(&bytemuck::cast_slice(&[values])[S::F32_LANES - (first + len - whole)..]);
         }
         total
     }
 }
 
-impl WithSimd for Run<'_, '_> {
+impl WithSimd for &mut Run<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        dispatch(simd, self.links, self);
+        self.reads.go_to(&mut self.piece, 0, 0, self.piece_len.min(self.out.len()));
+        match self.piece.all {
+            Some(_) => self.fill(),
+            None => dispatch(simd, self.piece.kinds(), self),
+        }
     }
 }
 
-impl<S: Simd> Visitor<S> for Run<'_, '_> {
+impl Run<'_, '_> {
+    /// Fills pieces that are one number each.
+    fn fill(&mut self) {
+        for (number, out) in self.out.chunks_mut(self.piece_len).enumerate() {
+            self.reads.go_to(&mut self.piece, number, number * self.piece_len, out.len());
+            self.piece.all.iter().for_each(|&all| out.fill(all));
+        }
+    }
+}
+
+impl<S: Simd> Visitor<S> for &mut Run<'_, '_> {
     #[inline(always)]
     fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S) {
-        let mut piece = Piece::new(simd, self.links);
-        for (number, out) in self.out.chunks_mut(self.piece).enumerate() {
-            piece.go_to(self.start, self.links, (number, number * self.piece), out.len());
-            // What is stored across lines of the cache takes four times as long.
-            let begin = out.as_ptr().align_offset(size_of::<S::f32s>()).min(out.len());
-            let (before, out) = out.split_at_mut(begin);
-            if begin > 0 {
-                simd.partial_store_f32s(before, piece.part::<A, B, C, D>(simd, 0, begin));
+        let Run { reads, piece, piece_len, out } = self;
+        for (number, out) in out.chunks_mut(*piece_len).enumerate() {
+            if number > 0 {
+                reads.go_to(piece, number, number * *piece_len, out.len());
             }
-            let (vectors, rest) = S::as_mut_simd_f32s(out);
-            let (groups, single) = vectors.as_chunks_mut::<VECTORS>();
+            let Some(last) = out.len().checked_sub(S::F32_LANES) else {
+                out.iter_mut().enumerate().for_each(|(place, out)| *out = piece.element(place));
+                continue;
+            };
+            let values = piece.loaded(simd, out.len());
+            // What is stored across lines of the cache takes four times as long, so most vectors lie in lines. The first and the
+            // last one overlap with their neighbours: parts of vectors would take longer.
+            let begin = out.as_ptr().align_offset(size_of::<S::f32s>()).min(last);
+            if begin > 0 {
+                values.store::<A, B, C, D>(simd, out, 0);
+            }
             let mut first = begin;
-            for group in groups {
-                *group = piece.vectors::<VECTORS, A, B, C, D>(simd, first);
+            while first + VECTORS * S::F32_LANES <= out.len() {
+                let vectors = values.vectors::<VECTORS, A, B, C, D>(simd, first);
+                let group = S::as_mut_simd_f32s(&mut out[first..first + VECTORS * S::F32_LANES]).0;
+                group.copy_from_slice(&vectors);
                 first += VECTORS * S::F32_LANES;
             }
-            for vector in single {
-                [*vector] = piece.vectors::<1, A, B, C, D>(simd, first);
-                first += S::F32_LANES;
-            }
-            if !rest.is_empty() {
-                simd.partial_store_f32s(rest, piece.part::<A, B, C, D>(simd, first, rest.len()));
+            while first < out.len() {
+                let at = first.min(last);
+                values.store::<A, B, C, D>(simd, out, at);
+                first = at + S::F32_LANES;
             }
         }
     }
 }
 
-impl WithSimd for Sum<'_, '_> {
-    type Output = ();
+impl<S: Simd> Values<'_, S> {
+    /// Stores a vector where it belongs, wherever that lies in a line of the cache.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        dispatch(simd, self.links, self);
+    fn store<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, out: &mut [f32], first: usize) {
+        let [vector] = self.vectors::<1, A, B, C, D>(simd, first);
+        S::as_mut_simd_f32s(&mut out[first..first + S::F32_LANES]).0[0] = vector;
     }
 }
 
-impl<S: Simd> Visitor<S> for Sum<'_, '_> {
+impl WithSimd for &mut Sum<'_, '_> {
+    type Output = ();
     #[inline(always)]
-    fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S) {
-        let mut piece = Piece::new(simd, self.links);
-        // Pieces hold whole rows, or rows whole pieces.
-        let part = self.piece.min(self.row);
-        let (mut sums, mut total, mut left) = (self.sums.iter_mut(), 0.0, self.row);
-        for (number, place) in (0..self.len).step_by(self.piece).enumerate() {
-            let len = self.piece.min(self.len - place);
-            piece.go_to(self.start, self.links, (number, place), len);
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.reads.go_to(&mut self.piece, 0, 0, self.piece_len.min(self.len));
+        match self.piece.all {
+            Some(_) => self.multiply(),
+            None => dispatch(simd, self.piece.kinds(), self),
+        }
+    }
+}
+
+impl Sum<'_, '_> {
+    /// The elements of a row in a piece.
+    fn part(&self) -> usize {
+        self.piece_len.min(self.row)
+    }
+
+    /// Sums up pieces, each of which `sum` gives for so many elements from one on.
+    #[inline(always)]
+    fn each_part(&mut self, sum: impl Fn(&Piece<'_>, usize, usize) -> f64) {
+        let part = self.part();
+        let (mut total, mut left, mut row) = (0.0, self.row, 0);
+        for (number, place) in (0..self.len).step_by(self.piece_len).enumerate() {
+            let len = self.piece_len.min(self.len - place);
+            if number > 0 {
+                self.reads.go_to(&mut self.piece, number, place, len);
+            }
             for first in (0..len).step_by(part) {
-                total += piece.sum::<A, B, C, D>(simd, first, part);
+                total += sum(&self.piece, first, part);
                 left -= part;
                 if left == 0 {
-                    *sums.next().expect("one for each row") = total;
-                    (total, left) = (0.0, self.row);
+                    self.sums[row] = total;
+                    (total, left, row) = (0.0, self.row, row + 1);
                 }
             }
         }
+    }
+
+    /// Sums of pieces that are one number each.
+    fn multiply(&mut self) {
+        self.each_part(|piece, _, part| f64::from(piece.all.unwrap_or_default()) * part as f64);
+    }
+}
+
+impl<S: Simd> Visitor<S> for &mut Sum<'_, '_> {
+    #[inline(always)]
+    fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S) {
+        if self.part() < S::F32_LANES {
+            return self.each_part(|piece, first, part| {
+                (first..first + part).map(|place| f64::from(piece.element(place))).sum()
+            });
+        }
+        self.each_part(
+            #[inline(always)]
+            |piece, first, part| piece.loaded(simd, first + part).sum::<A, B, C, D>(simd, first, part),
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 //! `chain_loops.rs` and `functions.rs`.
 
 use crate::ahead::Ahead;
-use crate::chain_loops::{Links, Run, Sum, piece};
+use crate::chain_loops::{Operation, Reads, Run, Sum};
 use crate::functions::{FunctionLoop, is_function};
 use crate::loops::{Operand, simd};
 use gradus_ir::DType;
@@ -20,6 +20,8 @@ pub(crate) const LONGEST: usize = 4;
 pub(crate) struct Chain {
     start: Register,
     links: SmallVec<[Link<Register>; LONGEST]>,
+    /// What the links are.
+    operations: SmallVec<[Operation; LONGEST]>,
     function: Option<UnaryOp>,
 }
 
@@ -33,12 +35,10 @@ enum Step {
 /// An operation on what a chain has come to, and what else it reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Link<T> {
-    /// A sum, of which one may be subtracted: the chain's, or the other.
-    Add {
-        other: T,
-        minus: bool,
-        minus_other: bool,
-    },
+    Add(T),
+    Sub(T),
+    /// What the chain has come to is subtracted from the other.
+    SubFrom(T),
     Mul(T),
     /// This one is always the last.
     Square,
@@ -48,7 +48,9 @@ impl<T> Link<T> {
     /// The same operation on something else.
     pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Link<U> {
         match self {
-            Link::Add { other, minus, minus_other } => Link::Add { other: f(other), minus, minus_other },
+            Link::Add(other) => Link::Add(f(other)),
+            Link::Sub(other) => Link::Sub(f(other)),
+            Link::SubFrom(other) => Link::SubFrom(f(other)),
             Link::Mul(other) => Link::Mul(f(other)),
             Link::Square => Link::Square,
         }
@@ -56,15 +58,27 @@ impl<T> Link<T> {
 
     pub(crate) fn as_ref(&self) -> Link<&T> {
         match self {
-            Link::Add { other, minus, minus_other } => Link::Add { other, minus: *minus, minus_other: *minus_other },
+            Link::Add(other) => Link::Add(other),
+            Link::Sub(other) => Link::Sub(other),
+            Link::SubFrom(other) => Link::SubFrom(other),
             Link::Mul(other) => Link::Mul(other),
             Link::Square => Link::Square,
         }
     }
 
+    fn operation(&self) -> Operation {
+        match self {
+            Link::Add(_) => Operation::Add,
+            Link::Sub(_) => Operation::Sub,
+            Link::SubFrom(_) => Operation::SubFrom,
+            Link::Mul(_) => Operation::Mul,
+            Link::Square => Operation::Square,
+        }
+    }
+
     pub(crate) fn other(self) -> Option<T> {
         match self {
-            Link::Add { other, .. } | Link::Mul(other) => Some(other),
+            Link::Add(other) | Link::Sub(other) | Link::SubFrom(other) | Link::Mul(other) => Some(other),
             Link::Square => None,
         }
     }
@@ -75,20 +89,16 @@ fn extensions((instruction, dtype): &(Instruction, DType)) -> SmallVec<[(Registe
     if *dtype != DType::F32 {
         return SmallVec::new();
     }
-    let sum = |other: Register, minus: bool, minus_other: bool| Step::Link(Link::Add { other, minus, minus_other });
-    let [product, square] = [|other| Step::Link(Link::Mul(other)), |_| Step::Link(Link::Square)];
+    let one = |from: Register, step: Step| [(from, step)].into_iter().collect();
+    let two = |(a, of_a), (b, of_b)| [(a, Step::Link(of_a)), (b, Step::Link(of_b))].into_iter().collect();
     match *instruction {
-        Instruction::Unary(UnaryOp::Square, x) => [(x, square(x))].into_iter().collect(),
-        Instruction::Unary(op, x) if is_function(op) => [(x, Step::Function(op))].into_iter().collect(),
-        Instruction::Binary(BinaryOp::Mul, a, b) if a == b => [(a, square(a))].into_iter().collect(),
+        Instruction::Unary(UnaryOp::Square, x) => one(x, Step::Link(Link::Square)),
+        Instruction::Unary(op, x) if is_function(op) => one(x, Step::Function(op)),
+        Instruction::Binary(BinaryOp::Mul, a, b) if a == b => one(a, Step::Link(Link::Square)),
         Instruction::Binary(_, a, b) if a == b => SmallVec::new(),
-        Instruction::Binary(BinaryOp::Add, a, b) => {
-            [(a, sum(b, false, false)), (b, sum(a, false, false))].into_iter().collect()
-        }
-        Instruction::Binary(BinaryOp::Sub, a, b) => {
-            [(a, sum(b, false, true)), (b, sum(a, true, false))].into_iter().collect()
-        }
-        Instruction::Binary(BinaryOp::Mul, a, b) => [(a, product(b)), (b, product(a))].into_iter().collect(),
+        Instruction::Binary(BinaryOp::Add, a, b) => two((a, Link::Add(b)), (b, Link::Add(a))),
+        Instruction::Binary(BinaryOp::Sub, a, b) => two((a, Link::Sub(b)), (b, Link::SubFrom(a))),
+        Instruction::Binary(BinaryOp::Mul, a, b) => two((a, Link::Mul(b)), (b, Link::Mul(a))),
         _ => SmallVec::new(),
     }
 }
@@ -190,17 +200,12 @@ fn chains(instructions: &[(Instruction, DType)], passed: &[bool]) -> Vec<Option<
 
 impl Chain {
     fn beginning(start: Register) -> Chain {
-        Chain { start, links: SmallVec::new(), function: None }
+        Chain { start, links: SmallVec::new(), operations: SmallVec::new(), function: None }
     }
 
     /// Whether there is a loop for it: for a single operation, which goes through rows in its own way, there is another one.
     fn is_loop(&self) -> bool {
         self.links.len() > 1 || self.is_function()
-    }
-
-    /// Whether it ends in a function, which takes so long that memory may be asked for meanwhile.
-    pub(crate) fn is_function(&self) -> bool {
-        self.function.is_some()
     }
 
     /// Whether a step may follow.
@@ -222,9 +227,15 @@ impl Chain {
                     self.links[0] = Link::Mul(self.start);
                 }
                 self.links.push(link);
+                self.operations = self.links.iter().map(|link| link.operation()).collect();
             }
         }
         self
+    }
+
+    /// Whether it ends in a function, which takes so long that memory may be asked for meanwhile.
+    pub(crate) fn is_function(&self) -> bool {
+        self.function.is_some()
     }
 
     /// The registers that it reads.
@@ -234,12 +245,11 @@ impl Chain {
 
     /// Computes `out`. Meanwhile it may ask for what is read next.
     pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32], ahead: &Ahead<'a>) {
-        let (start, links) = self.read(previous);
         if let Some(op) = self.function {
-            return op.dispatch(FunctionLoop { x: &start, link: links.first(), out, ahead });
+            let (x, link) = (previous(self.start), self.links.first().map(|link| link.map(&previous)));
+            return op.dispatch(FunctionLoop { x: &x, link: link.as_ref(), out, ahead });
         }
-        let piece = piece(&start, &links, out.len());
-        simd(Run { start: &start, links: &links, piece, out });
+        simd(&mut Run::new(&self.reads(previous), out));
     }
 
     /// The sums of rows of so many elements, of which there are `len` altogether.
@@ -249,15 +259,18 @@ impl Chain {
         row: usize,
         len: usize,
     ) -> SmallVec<[f64; 64]> {
-        let (start, links) = self.read(previous);
-        let piece = piece(&start, &links, len);
         let mut sums = SmallVec::from_elem(0.0, len / row);
-        simd(Sum { start: &start, links: &links, piece, row, len, sums: &mut sums });
+        simd(&mut Sum::new(&self.reads(previous), row, len, &mut sums));
         sums
     }
 
-    fn read<'a>(&self, previous: impl Fn(Register) -> Operand<'a>) -> (Operand<'a>, Links<'a>) {
-        (previous(self.start), self.links.iter().map(|link| link.map(&previous)).collect())
+    fn reads<'a>(&self, previous: impl Fn(Register) -> Operand<'a>) -> Reads<'_, 'a> {
+        let other = |number: usize| self.links.get(number).and_then(|link| link.other()).map(&previous);
+        Reads {
+            operations: &self.operations,
+            start: previous(self.start),
+            others: [other(0), other(1), other(2), other(3)],
+        }
     }
 }
 

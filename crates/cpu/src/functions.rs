@@ -39,10 +39,9 @@ impl UnaryVisitor for FunctionLoop<'_, '_> {
                 None => self.map::<R>(Nothing, fuses),
                 Some(Link::Square) => self.map::<R>(Square, fuses),
                 Some(Link::Mul(_)) => self.map::<R>(Mul, fuses),
-                Some(Link::Add { minus, minus_other, .. }) => {
-                    let sign = |is_minus: bool| u32::from(is_minus) << 31;
-                    self.map::<R>(Add { signs: [sign(*minus), sign(*minus_other)] }, fuses);
-                }
+                Some(Link::Add(_)) => self.map::<R>(Add { signs: [0, 0] }, fuses),
+                Some(Link::Sub(_)) => self.map::<R>(Add { signs: [0, MINUS] }, fuses),
+                Some(Link::SubFrom(_)) => self.map::<R>(Add { signs: [MINUS, 0] }, fuses),
             },
         );
     }
@@ -157,7 +156,10 @@ impl Before for Mul {
     }
 }
 
-/// A sum of elements, whose sign bits change.
+/// The sign bit.
+const MINUS: u32 = 1 << 31;
+
+/// A sum of elements, of which these bits change.
 #[derive(Clone, Copy)]
 struct Add {
     signs: [u32; 2],
@@ -200,14 +202,12 @@ mod tests {
             let (x, y) = (array(1), array(2));
             let at = |array: &[f32], i: usize| array[i.min(array.len() - 1)];
             let other = || operand(&y);
-            let sum = |minus, minus_other| Link::Add { other: other(), minus, minus_other };
-            let links: [(Link<Operand<'_>>, Linked); 6] = [
+            let links: [(Link<Operand<'_>>, Linked); 5] = [
                 (Link::Square, |x, _| x * x),
                 (Link::Mul(other()), |x, y| x * y),
-                (sum(false, false), |x, y| x + y),
-                (sum(false, true), |x, y| x - y),
-                (sum(true, false), |x, y| y - x),
-                (sum(true, true), |x, y| -x - y),
+                (Link::Add(other()), |x, y| x + y),
+                (Link::Sub(other()), |x, y| x - y),
+                (Link::SubFrom(other()), |x, y| y - x),
             ];
             for (number, (link, f)) in links.iter().enumerate() {
                 let linked: Vec<f32> = (0..len).map(|i| f(at(&x, i), at(&y, i))).collect();
