@@ -8,9 +8,11 @@ use std::time::Instant;
 
 /// Elements that a thread copies at a time.
 const BLOCK: usize = 1 << 16;
-/// Steps of a measurement, each with so many independent multiply-adds.
-const STEPS: usize = 1 << 20;
+/// Steps of a sample, each with so many independent multiply-adds: a millisecond, so that some samples are without an interruption
+/// also where other programs are at work.
+const STEPS: usize = 1 << 18;
 const ABREAST: usize = 12;
+const SAMPLES: usize = 100;
 
 /// Copies, as far as both slices go; within an operation of the user with the threads of its device.
 pub fn copy(from: &[f32], to: &mut [f32]) {
@@ -51,7 +53,7 @@ pub fn multiply_add_rate() -> Result<f64> {
         });
         operations.into_inner() as f64 / start.elapsed().as_secs_f64()
     };
-    Ok(Team::global()?.enter(|| (0..8).map(rate).fold(0.0, f64::max)))
+    Ok(Team::global()?.enter(|| (0..SAMPLES).map(rate).fold(0.0, f64::max)))
 }
 
 #[cfg(test)]
