@@ -36,3 +36,44 @@ fn a_row_for_all_rows_is_found_wherever_a_block_begins() {
     };
     on_each_device(|| body().unwrap());
 }
+
+/// Elements of which the CPU takes long blocks, if they are read where they lie.
+const MANY: usize = 300_000;
+
+#[test]
+fn many_rows_are_normalised_as_one_is() {
+    let body = || -> Result<()> {
+        for width in [256, 384, 1000, 1001, 4099, 16_384, 16_385] {
+            let (rows, on) = (MANY / width + 1, &device());
+            let x = Tensor::randn([rows, width], Key::new(1), on) + 3.0;
+            let (gain, bias) = (Tensor::randn([width], Key::new(2), on), Tensor::randn([width], Key::new(3), on));
+            let centred = &x - x.mean_keepdim(-1);
+            let normalised = &centred * (centred.square().mean_keepdim(-1) + 1e-5).rsqrt() * &gain + &bias;
+            let affine = &x * &gain + &bias;
+            let [xs, gains, biases] = [&x, &gain, &bias].map(|tensor| tensor.to_vec::<f32>());
+            let (xs, gains, biases) = (xs?, gains?, biases?);
+            let [normalised, affine] = [normalised, affine].map(|tensor| tensor.to_vec::<f32>());
+            let (normalised, affine) = (normalised?, affine?);
+            for row in 0..rows {
+                let of_row = row * width..(row + 1) * width;
+                let x: Vec<f64> = xs[of_row.clone()].iter().map(|&x| f64::from(x)).collect();
+                let mean = x.iter().sum::<f64>() / width as f64;
+                let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+                let got = normalised[of_row.clone()].iter().zip(&affine[of_row.clone()]);
+                for (column, (&normalised, &affine)) in got.enumerate() {
+                    let (gain, bias) = (gains[column], biases[column]);
+                    let unit = (x[column] - mean) / (variance + 1e-5).sqrt();
+                    let wanted = unit * f64::from(gain) + f64::from(bias);
+                    let error = (f64::from(normalised) - wanted).abs();
+                    assert!(
+                        error <= 1e-5 * (1.0 + unit.abs() * f64::from(gain).abs()),
+                        "{width}: {row}, {column}: {error}"
+                    );
+                    assert_eq!(affine, xs[row * width + column] * gain + bias, "{width}: {row}, {column}");
+                }
+            }
+        }
+        Ok(())
+    };
+    on_each_device(|| body().unwrap());
+}

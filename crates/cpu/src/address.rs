@@ -139,6 +139,11 @@ impl Strided {
         }
     }
 
+    /// The same, if whole rows, however many, are always [`Shown::Rows`], or one of them a stretch or one element.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        self.row().filter(|_| self.axes.len() == 2 && self.axes[0].guard.is_none())
+    }
+
     /// Fills `out` with the elements at `start`, `start + 1`, … of the view, row-major.
     pub(crate) fn fill<T: Copy + Default>(&self, source: &[T], start: usize, out: &mut [T]) {
         if out.is_empty() {

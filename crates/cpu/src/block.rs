@@ -29,9 +29,9 @@ pub(crate) const BLOCK_OF_ROWS: usize = 4 * BLOCK;
 /// Elements per task.
 const TASK: usize = 4 * BLOCK;
 
-/// Elements per block, and per task, where no register is held: what is read from memory and written there has no place in the
-/// caches, and every block begins anew to read ahead.
-pub(crate) const LONG_BLOCK: usize = 16 * BLOCK;
+/// Elements per block, and per task, at most where no register is held: what is read from memory and written there has no place in
+/// the first cache, and every block begins anew to read ahead.
+const LONG_BLOCK: usize = 16 * BLOCK;
 
 /// The outputs of a block, or of a task.
 pub(crate) type Outs<'a> = SmallVec<[SliceMut<'a>; 4]>;
@@ -323,30 +323,38 @@ impl Program {
         }
     }
 
-    /// Whether so many elements are taken in long blocks: everything is read where it lies and written where it goes, and there
-    /// are blocks enough for all threads.
-    pub(crate) fn takes_long_blocks(&self, elements: usize) -> bool {
-        let holds_nothing = || self.needs.iter().all(|need| matches!(need, Need::Nothing | Need::Element));
-        elements >= LONG_BLOCK && holds_nothing() && elements >= parallel::tasks() * LONG_BLOCK
+    /// How long the blocks of so many elements are if no register is held, since everything is read where it lies, if need be row by
+    /// row of so many elements, and written where it goes: there are blocks enough for all threads.
+    pub(crate) fn long_block(&self, elements: usize, row: Option<usize>) -> Option<usize> {
+        let is_held = |r: Register| match (self.needs[r], &self.instructions[r]) {
+            (Need::Nothing | Need::Element, _) => false,
+            (_, (Instruction::Load(l), dtype)) => !(self.may_splat[r] && self.loads[*l].is_rows(row, *dtype)),
+            _ => true,
+        };
+        let is_long = elements >= LONG_BLOCK && !(0..self.needs.len()).any(is_held);
+        is_long.then(|| (elements / parallel::tasks()).clamp(BLOCK_OF_ROWS, LONG_BLOCK))
     }
 
-    /// Elements of a block: whole rows, if some are read where they lie, and a multiple of 4 as [`BLOCK`] is.
-    fn whole_rows(&self) -> usize {
-        let Some(row) = self.row.filter(|&row| row <= BLOCK) else { return BLOCK };
-        let rows = BLOCK / row;
-        match (row * rows).is_multiple_of(4) {
-            true => row * rows,
-            false if rows >= 4 => row * (rows / 4 * 4),
-            false => BLOCK,
+    /// Elements of a block, and of a task: of both whole rows, if some are read where they lie, and a multiple of 4 as [`BLOCK`] is.
+    fn block_and_task(&self) -> (usize, usize) {
+        let row = self.row.filter(|&row| row <= BLOCK);
+        if let Some(long) = self.long_block(self.space.numel(), row) {
+            let whole = row.map_or(long / 4 * 4, |row| long / row * row);
+            return (whole, whole);
         }
+        let rows = row.map(|row| (row, BLOCK / row));
+        let block = match rows {
+            Some((row, rows)) if (row * rows).is_multiple_of(4) => row * rows,
+            Some((row, rows)) if rows >= 4 => row * (rows / 4 * 4),
+            _ => BLOCK,
+        };
+        (block, TASK / BLOCK * block)
     }
 
     /// Evaluates the whole space into `outs`.
     pub(crate) fn run(&self, operands: &Operands, outs: &mut [Data]) -> Result<()> {
         let elements = self.space.numel();
-        let whole = self.whole_rows();
-        let (block_len, task_len) =
-            if self.takes_long_blocks(elements) { (LONG_BLOCK, LONG_BLOCK) } else { (whole, TASK / BLOCK * whole) };
+        let (block_len, task_len) = self.block_and_task();
         let run = |(task, mut outs): (usize, Outs<'_>)| {
             let len = outs.first().map_or(0, SliceMut::len);
             let mut scratch = self.scratch(operands.scalars);
@@ -407,19 +415,19 @@ impl Program {
         self.summed.contains(&register)
     }
 
-    /// The sums of the rows of the block that was evaluated last, of a register that is asked for them.
+    /// The sums of the rows of the block that was evaluated last, of a register that is asked for them: one for each.
     pub(crate) fn sums(
         &self,
         operands: &Operands,
         scratch: &Scratch,
         register: Register,
         block: Block,
-        row: usize,
-    ) -> SmallVec<[f64; 64]> {
+        sums: &mut [f64],
+    ) {
         let chain = self.chains.sums(register).expect("a register that is summed up");
         let piece = |piece: usize| &scratch.memory[piece];
         let previous = |r: Register| self.read(operands, piece, scratch.places[r], r, block.len);
-        chain.sums(previous, row, block.len)
+        chain.sums(previous, block.len / sums.len(), sums);
     }
 
     /// What is in a register that is at a place: the elements of a block, or one that stands for all of them.
@@ -597,6 +605,11 @@ impl PreparedLoad {
     /// Whether an array holds elements as registers of a dtype do.
     fn is_held_as(&self, dtype: DType) -> bool {
         dtype != DType::F16 || self.source.local
+    }
+
+    /// Whether whole rows of so many elements, and nothing else, are read where they lie.
+    fn is_rows(&self, row: Option<usize>, dtype: DType) -> bool {
+        row.is_some() && self.strided.rows() == row && self.source.output.is_none() && self.is_held_as(dtype)
     }
 
     /// What a block of the load is.

@@ -60,8 +60,9 @@ impl<'l, 'a> Run<'l, 'a> {
 }
 
 impl<'l, 'a> Sum<'l, 'a> {
-    /// Sums of rows of so many elements, of which there are so many altogether.
-    pub(crate) fn new(reads: &'l Reads<'l, 'a>, row: usize, len: usize, sums: &'l mut [f64]) -> Sum<'l, 'a> {
+    /// Sums of rows of so many elements.
+    pub(crate) fn new(reads: &'l Reads<'l, 'a>, row: usize, sums: &'l mut [f64]) -> Sum<'l, 'a> {
+        let len = row * sums.len();
         let piece_len = reads.piece_len(len);
         Sum { reads, piece: Piece::NOTHING, piece_len, row, len, sums }
     }

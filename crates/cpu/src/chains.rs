@@ -252,16 +252,9 @@ impl Chain {
         simd(&mut Run::new(&self.reads(previous), out));
     }
 
-    /// The sums of rows of so many elements, of which there are `len` altogether.
-    pub(crate) fn sums<'a>(
-        &self,
-        previous: impl Fn(Register) -> Operand<'a>,
-        row: usize,
-        len: usize,
-    ) -> SmallVec<[f64; 64]> {
-        let mut sums = SmallVec::from_elem(0.0, len / row);
-        simd(&mut Sum::new(&self.reads(previous), row, len, &mut sums));
-        sums
+    /// The sums of rows of so many elements, one for each row.
+    pub(crate) fn sums<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, row: usize, sums: &mut [f64]) {
+        simd(&mut Sum::new(&self.reads(previous), row, sums));
     }
 
     fn reads<'a>(&self, previous: impl Fn(Register) -> Operand<'a>) -> Reads<'_, 'a> {
@@ -353,8 +346,8 @@ mod tests {
                     let operand = |r: Register| Operand { values: Slice::F32(&arrays[r]), rows: None };
                     let values: Vec<f64> = (0..len).map(|i| f64::from(value(&instructions, last, &at(i)))).collect();
                     for row in [len, if len % 7 == 0 { 7 } else { 1 }] {
-                        let sums = chain.sums(operand, row, len);
-                        assert_eq!(sums.len(), len / row);
+                        let mut sums = vec![f64::NAN; len / row];
+                        chain.sums(operand, row, &mut sums);
                         for (got, values) in sums.iter().zip(values.chunks(row)) {
                             let (sum, size) = values.iter().fold((0.0, 0.0), |(s, n), x| (s + x, n + x.abs()));
                             assert!((got - sum).abs() <= 1e-6 * size, "{sequence:?} {singles:b} {row}: {got} {sum}");

@@ -3,14 +3,21 @@
 
 use crate::team;
 use gradus_ir::Result;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// Elements above which a kernel is given to several threads, if they are awake.
 pub(crate) const ELEMENTS: usize = 1 << 14;
 
-/// Elements above which sleeping threads are woken: that takes as long as some ten thousand elements.
+/// Elements above which sleeping threads are woken, of one kernel or of several together: that takes as long as some ten thousand
+/// elements.
 const WAKING: usize = 1 << 17;
+
+thread_local! {
+    /// Elements of the kernels for which this thread has not woken others since it did.
+    static SINCE_WAKING: Cell<usize> = const { Cell::new(0) };
+}
 
 /// So many multiply-adds of a matrix product are as much work as an element.
 pub(crate) const PER_ELEMENT: usize = 32;
@@ -41,8 +48,16 @@ pub(crate) fn map<T: Send, R: Send>(
     if elements <= ELEMENTS || threads < 2 {
         tasks.into_iter().map(task).collect()
     } else {
-        map_shares(tasks, threads, elements > WAKING, task)
+        map_shares(tasks, threads, wakes(elements), task)
     }
+}
+
+/// Whether others are woken for so many elements more. What it takes to wake them is little beside what came before, also if
+/// nothing comes after, and many small kernels in a row do not leave them asleep.
+fn wakes(elements: usize) -> bool {
+    let all = SINCE_WAKING.get().saturating_add(elements);
+    SINCE_WAKING.set(if all > WAKING { 0 } else { all });
+    all > WAKING
 }
 
 /// Maps tasks. Each thread begins with a share of them, the same one every time, since what it has written lies in the caches
@@ -97,6 +112,7 @@ mod tests {
     use gradus_ir::Error;
     use std::collections::HashSet;
     use std::thread::current;
+    use std::time::Duration;
 
     #[test]
     fn every_task_is_done_once_and_results_keep_their_order() {
@@ -136,6 +152,22 @@ mod tests {
         let tasks = if cfg!(miri) { 8 } else { 100 };
         let sums = Team::new(3).unwrap().enter(|| map((0..tasks).collect(), ELEMENTS + 1, inner)).unwrap();
         assert_eq!(sums, (0..tasks).map(|task| task * task.saturating_sub(1) / 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn small_kernels_in_a_row_wake_others() {
+        // Longer than a helper stays awake, and than it takes to wake.
+        let wait = || std::thread::sleep(Duration::from_millis(5));
+        let kernel = || {
+            wait();
+            let ids = map(vec![(); 2], ELEMENTS + 1, |()| {
+                wait();
+                Ok(current().id())
+            });
+            ids.unwrap().iter().any(|&id| id != current().id())
+        };
+        let team = Team::new(2).unwrap();
+        assert!(team.enter(|| (0..1000).any(|_| kernel())));
     }
 
     /// All helpers of a team wait for something that the work of another thread must bring about.

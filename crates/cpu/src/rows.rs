@@ -4,7 +4,7 @@
 //! A kernel's expression is taken apart: what differs along a row is evaluated for blocks of elements (`elements`), what
 //! does not once for each row (`per_row`). A pass walks along the rows once; what it reduces is known to the next one.
 
-use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, LONG_BLOCK, Operands, Outs, Program, Scratch, Source, Steps};
+use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Operands, Outs, Program, Scratch, Source, Steps};
 use crate::fold::{Folding, folding};
 use crate::loops;
 use crate::parallel;
@@ -130,11 +130,12 @@ impl RowProgram {
 
     /// Elements of a block of whole rows.
     fn block(&self) -> usize {
-        match self.abreast {
-            1 if self.has_whole_rows() && self.elements.takes_long_blocks(self.rows * self.row_len) => LONG_BLOCK,
-            1 => BLOCK_OF_ROWS,
-            _ => BLOCK,
+        if self.abreast > 1 {
+            return BLOCK;
         }
+        let long = || self.elements.long_block(self.rows * self.row_len, Some(self.row_len));
+        let long = if self.has_whole_rows() { long() } else { None };
+        long.unwrap_or(BLOCK_OF_ROWS)
     }
 
     /// Whether a block always holds whole rows, one after the other.
@@ -253,6 +254,8 @@ struct Walker<'a> {
     elements: Scratch,
     /// For each pass.
     folds: SmallVec<[Folds; 4]>,
+    /// What rows of a block sum up to.
+    sums: Vec<f64>,
 }
 
 impl<'a> Walker<'a> {
@@ -264,6 +267,7 @@ impl<'a> Walker<'a> {
             per_row: program.per_row.scratch(operands.scalars),
             elements: program.elements.scratch(operands.scalars),
             folds: program.passes.iter().map(Pass::folds).collect::<Result<_>>()?,
+            sums: Vec::new(),
         })
     }
 
@@ -325,7 +329,9 @@ impl<'a> Walker<'a> {
             program.elements.take(steps, &operands, &mut self.elements, block, &mut parts)?;
             for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
                 if program.elements.is_summed(reduction.register) {
-                    fold.add_sums(&program.elements.sums(&operands, &self.elements, reduction.register, block, count));
+                    self.sums.resize(rows, 0.0);
+                    program.elements.sums(&operands, &self.elements, reduction.register, block, &mut self.sums);
+                    fold.add_sums(&self.sums);
                     continue;
                 }
                 let elements = program.elements.register(&operands, &self.elements, reduction.register, block);
