@@ -1,4 +1,4 @@
-//! Asking for memory ahead of reading it: while a loop computes, what the next block reads is on its way.
+//! Asking for memory ahead of its use: while a loop computes, what is read or written next is on its way.
 
 use crate::slice::{Slice, with_slice};
 use smallvec::SmallVec;
@@ -6,33 +6,42 @@ use smallvec::SmallVec;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
-/// Stretches of memory that are read soon.
+/// Stretches of memory that are used soon.
 #[derive(Default)]
-pub(crate) struct Ahead<'a> {
-    stretches: SmallVec<[&'a [u8]; 4]>,
+pub(crate) struct Ahead {
+    stretches: SmallVec<[Stretch; 4]>,
     /// How many lines they are.
     lines: usize,
 }
 
-impl<'a> Ahead<'a> {
-    pub(crate) fn push(&mut self, slice: Slice<'a>) {
+/// Neighbouring lines of the cache. They are asked for and not read, so nobody need keep them.
+#[derive(Clone, Copy)]
+struct Stretch {
+    next: *const u8,
+    lines: usize,
+}
+
+impl Ahead {
+    pub(crate) fn push(&mut self, slice: Slice<'_>) {
         let bytes: &[u8] = with_slice!(Slice, slice, slice => bytemuck::cast_slice(slice));
-        self.lines += bytes.len().div_ceil(LINE);
-        self.stretches.push(bytes);
+        let lines = bytes.len().div_ceil(LINE);
+        self.lines += lines;
+        self.stretches.push(Stretch { next: bytes.as_ptr(), lines });
     }
 
     /// The same in so many parts: asking for all at once takes as long as reading them.
     #[inline(always)]
     pub(crate) fn parts(&self, parts: usize) -> Parts<'_> {
-        Parts { left: &[], next: &self.stretches, lines: self.lines.div_ceil(parts.max(1)) }
+        let left = Stretch { next: std::ptr::null(), lines: 0 };
+        Parts { left, next: &self.stretches, lines: self.lines.div_ceil(parts.max(1)) }
     }
 }
 
 /// Stretches of memory that are asked for part by part.
-pub(crate) struct Parts<'a> {
+pub(crate) struct Parts<'l> {
     /// What is left of one stretch, and the next ones.
-    left: &'a [u8],
-    next: &'a [&'a [u8]],
+    left: Stretch,
+    next: &'l [Stretch],
     /// The lines of a part.
     lines: usize,
 }
@@ -41,28 +50,43 @@ impl Parts<'_> {
     /// Asks for the next part.
     #[inline(always)]
     pub(crate) fn ask(&mut self) {
-        for _ in 0..self.lines {
-            if self.left.is_empty() {
-                let Some((left, next)) = self.next.split_first() else { return };
-                (self.left, self.next) = (left, next);
+        let mut lines = self.lines;
+        loop {
+            let now = self.left.take(lines);
+            for line in 0..now.lines {
+                ask(now.next.wrapping_add(line * LINE));
             }
-            self.left.first().into_iter().for_each(ask);
-            self.left = self.left.get(LINE..).unwrap_or(&[]);
+            lines -= now.lines;
+            if lines == 0 {
+                return;
+            }
+            let Some((left, next)) = self.next.split_first() else { return };
+            (self.left, self.next) = (*left, next);
         }
     }
 }
 
-/// Asks for the line that a byte lies in, if the processor can be asked: into the second cache. What a block reads is more than the
-/// first one holds beside the registers of the block before.
+impl Stretch {
+    /// So many lines of it, or as many as there are, which it has no longer.
+    #[inline(always)]
+    fn take(&mut self, lines: usize) -> Stretch {
+        let taken = Stretch { next: self.next, lines: lines.min(self.lines) };
+        *self = Stretch { next: self.next.wrapping_add(taken.lines * LINE), lines: self.lines - taken.lines };
+        taken
+    }
+}
+
+/// Asks for the line that a byte lies in, if the processor can be asked: into the second cache. What a block reads and writes is more
+/// than the first one holds beside the registers of the block before.
 #[inline(always)]
-fn ask(byte: &u8) {
+fn ask(byte: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: this is a hint, which changes nothing that a program sees and fails for no address.
         #[allow(unsafe_code)]
         unsafe {
-            _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(byte).cast());
+            _mm_prefetch::<_MM_HINT_T1>(byte.cast());
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -81,7 +105,7 @@ mod tests {
             lens.iter().for_each(|&len| ahead.push(Slice::F32(&memory[..len])));
             let mut asked = ahead.parts(parts);
             (0..parts).for_each(|_| asked.ask());
-            assert!(asked.left.is_empty() && asked.next.iter().all(|stretch| stretch.is_empty()), "{lens:?} {parts}");
+            assert!(asked.left.lines == 0 && asked.next.iter().all(|left| left.lines == 0), "{lens:?} {parts}");
         }
     }
 }

@@ -80,7 +80,9 @@ pub(crate) struct Steps {
     /// Registers that are summed up afterwards.
     summed: Vec<Register>,
     /// The register during whose computation the next block's memory is asked for.
-    asking: Option<Register>,
+    pub(crate) asking: Option<Register>,
+    /// Whether what steps after these write to is asked for then, or while registers are summed up.
+    pub(crate) ask_outputs: bool,
     /// Whether any of these writes to an output, or reads what one holds.
     pub(crate) use_outputs: bool,
 }
@@ -298,12 +300,15 @@ impl Program {
         let writes = !copied.is_empty() || registers.iter().any(|&r| self.direct[r].is_some());
         let summed = self.summed.iter().copied().filter(wanted).collect();
         let asking = registers.iter().copied().find(|&r| self.chains.of(r).is_some_and(Chain::is_function));
-        Steps { use_outputs: writes || !overwritten.is_empty(), overwritten, registers, copied, summed, asking }
+        let use_outputs = writes || !overwritten.is_empty();
+        Steps { overwritten, registers, copied, summed, asking, ask_outputs: false, use_outputs }
     }
 
-    /// What the block after one reads from memory. What is local to a piece of work was computed just now.
-    fn ahead<'a>(&self, operands: &Operands<'a>, block: Block) -> Ahead<'a> {
+    /// What the block after one reads from memory, and what this one writes to later. What is local to a piece of work was computed
+    /// just now.
+    fn ahead(&self, operands: &Operands, block: Block, outs: &[SliceMut<'_>]) -> Ahead {
         let mut ahead = Ahead::default();
+        outs.iter().for_each(|out| ahead.push(out.as_slice()));
         let next = block.start + block.len..(block.start + 2 * block.len).min(self.space.numel());
         for (instruction, _) in &self.instructions {
             let &Instruction::Load(l) = instruction else { continue };
@@ -423,11 +428,12 @@ impl Program {
         register: Register,
         block: Block,
         sums: &mut [f64],
+        ahead: &Ahead,
     ) {
         let chain = self.chains.sums(register).expect("a register that is summed up");
         let piece = |piece: usize| &scratch.memory[piece];
         let previous = |r: Register| self.read(operands, piece, scratch.places[r], r, block.len);
-        chain.sums(previous, block.len / sums.len(), sums);
+        chain.sums(previous, block.len / sums.len(), sums, ahead);
     }
 
     /// What is in a register that is at a place: the elements of a block, or one that stands for all of them.
@@ -484,6 +490,11 @@ impl Program {
         }
         for &r in &steps.registers {
             let (instruction, dtype) = &self.instructions[r];
+            let ahead = match steps.asking {
+                Some(asking) if asking == r && steps.ask_outputs => self.ahead(operands, block, outs),
+                Some(asking) if asking == r => self.ahead(operands, block, &[]),
+                _ => Ahead::default(),
+            };
             // No operand is held where the register is.
             let own = self.homes.of(r).map_or(memory.len(), |home| home.piece);
             let (before, rest) = memory.split_at_mut(own);
@@ -518,8 +529,6 @@ impl Program {
                 _ => {
                     let previous = |register: Register| self.read(operands, piece, places[register], register, len);
                     if let Some(chain) = self.chains.of(r) {
-                        let is_asking = steps.asking == Some(r);
-                        let ahead = if is_asking { self.ahead(operands, block) } else { Ahead::default() };
                         chain.run(previous, target.range(0, len).typed(), &ahead);
                         continue;
                     }

@@ -1,5 +1,6 @@
 //! The loops of chains, one for each sequence of operations.
 
+use crate::ahead::{Ahead, Parts};
 use crate::chains::LONGEST;
 use crate::loops::Operand;
 use crate::slice::Slice;
@@ -50,6 +51,8 @@ pub(crate) struct Sum<'l, 'a> {
     len: usize,
     /// One for each row.
     sums: &'l mut [f64],
+    /// What is asked for meanwhile.
+    ahead: &'l Ahead,
 }
 
 impl<'l, 'a> Run<'l, 'a> {
@@ -61,10 +64,10 @@ impl<'l, 'a> Run<'l, 'a> {
 
 impl<'l, 'a> Sum<'l, 'a> {
     /// Sums of rows of so many elements.
-    pub(crate) fn new(reads: &'l Reads<'l, 'a>, row: usize, sums: &'l mut [f64]) -> Sum<'l, 'a> {
+    pub(crate) fn new(reads: &'l Reads<'l, 'a>, row: usize, sums: &'l mut [f64], ahead: &'l Ahead) -> Sum<'l, 'a> {
         let len = row * sums.len();
         let piece_len = reads.piece_len(len);
-        Sum { reads, piece: Piece::NOTHING, piece_len, row, len, sums }
+        Sum { reads, piece: Piece::NOTHING, piece_len, row, len, sums, ahead }
     }
 }
 
@@ -411,7 +414,7 @@ impl<S: Simd> Values<'_, S> {
 
     /// The sum of some elements, at least a vector.
     #[inline(always)]
-    fn sum<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize) -> f64 {
+    fn sum<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize, ahead: &mut Parts<'_>) -> f64 {
         let group = VECTORS * S::F32_LANES;
         let (grouped, whole) = (first + len / group * group, first + len / S::F32_LANES * S::F32_LANES);
         let zero = simd.splat_f32s(0.0);
@@ -419,6 +422,7 @@ impl<S: Simd> Values<'_, S> {
         for begin in (first..grouped).step_by(GROUPS * group) {
             let mut sums = [zero; VECTORS];
             for begin in (begin..grouped.min(begin + GROUPS * group)).step_by(group) {
+                ahead.ask();
                 let values = self.vectors::<VECTORS, A, B, C, D>(simd, begin);
                 for i in 0..VECTORS {
                     sums[i] = simd.add_f32s(sums[i], values[i]);
@@ -530,7 +534,7 @@ impl Sum<'_, '_> {
 
     /// Sums up pieces, each of which `sum` gives for so many elements from one on.
     #[inline(always)]
-    fn each_part(&mut self, sum: impl Fn(&Piece<'_>, usize, usize) -> f64) {
+    fn each_part(&mut self, mut sum: impl FnMut(&Piece<'_>, usize, usize) -> f64) {
         let part = self.part();
         let (mut total, mut left, mut row) = (0.0, self.row, 0);
         for (number, place) in (0..self.len).step_by(self.piece_len).enumerate() {
@@ -563,9 +567,10 @@ impl<S: Simd> Visitor<S> for &mut Sum<'_, '_> {
                 (first..first + part).map(|place| f64::from(piece.element(place))).sum()
             });
         }
+        let mut ahead = self.ahead.parts(self.len / (VECTORS * S::F32_LANES));
         self.each_part(
             #[inline(always)]
-            |piece, first, part| piece.loaded(simd, first + part).sum::<A, B, C, D>(simd, first, part),
+            |piece, first, part| piece.loaded(simd, first + part).sum::<A, B, C, D>(simd, first, part, &mut ahead),
         );
     }
 }

@@ -243,8 +243,8 @@ impl Chain {
         std::iter::once(self.start).chain(self.links.iter().filter_map(|link| link.other()))
     }
 
-    /// Computes `out`. Meanwhile it may ask for what is read next.
-    pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32], ahead: &Ahead<'a>) {
+    /// Computes `out`. Meanwhile a function asks for what is used next.
+    pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32], ahead: &Ahead) {
         if let Some(op) = self.function {
             let (x, link) = (previous(self.start), self.links.first().map(|link| link.map(&previous)));
             return op.dispatch(FunctionLoop { x: &x, link: link.as_ref(), out, ahead });
@@ -252,9 +252,15 @@ impl Chain {
         simd(&mut Run::new(&self.reads(previous), out));
     }
 
-    /// The sums of rows of so many elements, one for each row.
-    pub(crate) fn sums<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, row: usize, sums: &mut [f64]) {
-        simd(&mut Sum::new(&self.reads(previous), row, sums));
+    /// The sums of rows of so many elements, one for each row. Meanwhile this asks for what is used next.
+    pub(crate) fn sums<'a>(
+        &self,
+        previous: impl Fn(Register) -> Operand<'a>,
+        row: usize,
+        sums: &mut [f64],
+        ahead: &Ahead,
+    ) {
+        simd(&mut Sum::new(&self.reads(previous), row, sums, ahead));
     }
 
     fn reads<'a>(&self, previous: impl Fn(Register) -> Operand<'a>) -> Reads<'_, 'a> {
@@ -347,7 +353,7 @@ mod tests {
                     let values: Vec<f64> = (0..len).map(|i| f64::from(value(&instructions, last, &at(i)))).collect();
                     for row in [len, if len % 7 == 0 { 7 } else { 1 }] {
                         let mut sums = vec![f64::NAN; len / row];
-                        chain.sums(operand, row, &mut sums);
+                        chain.sums(operand, row, &mut sums, &Ahead::default());
                         for (got, values) in sums.iter().zip(values.chunks(row)) {
                             let (sum, size) = values.iter().fold((0.0, 0.0), |(s, n), x| (s + x, n + x.abs()));
                             assert!((got - sum).abs() <= 1e-6 * size, "{sequence:?} {singles:b} {row}: {got} {sum}");

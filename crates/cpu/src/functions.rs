@@ -24,7 +24,7 @@ pub(crate) struct FunctionLoop<'l, 'a> {
     pub(crate) link: Option<&'l Link<Operand<'a>>>,
     pub(crate) out: &'l mut [f32],
     /// What is asked for meanwhile.
-    pub(crate) ahead: &'l Ahead<'a>,
+    pub(crate) ahead: &'l Ahead,
 }
 
 impl UnaryVisitor for FunctionLoop<'_, '_> {

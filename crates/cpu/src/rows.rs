@@ -4,6 +4,7 @@
 //! A kernel's expression is taken apart: what differs along a row is evaluated for blocks of elements (`elements`), what
 //! does not once for each row (`per_row`). A pass walks along the rows once; what it reduces is known to the next one.
 
+use crate::ahead::Ahead;
 use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Operands, Outs, Program, Scratch, Source, Steps};
 use crate::fold::{Folding, folding};
 use crate::loops;
@@ -21,6 +22,9 @@ const TASK: usize = 8 * BLOCK;
 
 /// So many parts are tasks enough, if their rows are not much longer than a task.
 const MANY_PARTS: usize = 8;
+
+/// Elements of which outputs are asked for before they are written. Fewer are in some cache already.
+const ASKED: usize = 1 << 21;
 
 /// Sums of shorter rows are found by folding their elements.
 const SHORTEST_SUM: usize = 64;
@@ -315,6 +319,7 @@ impl<'a> Walker<'a> {
         let operands = Operands { computed: &self.values, ..self.operands };
         let Part { first_row, rows, ref elements } = *part;
         let abreast = program.abreast;
+        let asks = steps.ask_outputs && program.rows * program.row_len >= ASKED;
         let base = first_row / abreast * abreast * program.row_len + first_row % abreast;
         for first in elements.clone().step_by(program.depth(rows)) {
             let count = program.depth(rows).min(elements.end - first);
@@ -322,15 +327,20 @@ impl<'a> Walker<'a> {
             // Where there are outputs with an element for each, no rows lie abreast.
             let offset = first - elements.start;
             let mut parts = Outs::new();
-            if steps.use_outputs {
+            if steps.use_outputs || asks {
                 let elements = outs.iter_mut().zip(&program.outputs).filter(|(_, value)| value.is_none());
                 parts.extend(elements.map(|(out, _)| out.range(offset, block.len)));
             }
             program.elements.take(steps, &operands, &mut self.elements, block, &mut parts)?;
+            let mut ahead = Ahead::default();
+            if asks && steps.asking.is_none() {
+                parts.iter().for_each(|out| ahead.push(out.as_slice()));
+            }
             for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
                 if program.elements.is_summed(reduction.register) {
                     self.sums.resize(rows, 0.0);
-                    program.elements.sums(&operands, &self.elements, reduction.register, block, &mut self.sums);
+                    program.elements.sums(&operands, &self.elements, reduction.register, block, &mut self.sums, &ahead);
+                    ahead = Ahead::default();
                     fold.add_sums(&self.sums);
                     continue;
                 }
@@ -562,6 +572,12 @@ impl<'k> Splitter<'k> {
             });
             rows_before.iter_mut().zip(of_rows).for_each(|(before, now)| *before |= now);
             elements_before.iter_mut().zip(of_elements).for_each(|(before, now)| *before |= now);
+        }
+        // Where a block holds whole rows, what the last passes write to is asked for before.
+        if let Some(writing) = passes.iter().position(|pass| pass.new_elements.use_outputs)
+            && let Some(before) = writing.checked_sub(1)
+        {
+            passes[before].new_elements.ask_outputs = true;
         }
         passes
     }
