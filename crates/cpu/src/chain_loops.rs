@@ -72,7 +72,7 @@ impl<'l, 'a> Sum<'l, 'a> {
 }
 
 /// A piece of a block: elements that all operands have in neighbouring places. It lies in single fields, which are read as they
-/// are written: what is read by other widths waits until all that was written before, the piece before, is in the cache.
+/// are written: reading by other widths seems to wait until all that was written before, the piece before, is in the cache.
 struct Piece<'a> {
     start: &'a [f32],
     /// How many links there are: operations as a loop does them.
