@@ -65,7 +65,14 @@ fn random<const N: usize>(shape: [usize; N], seed: u64, device: &Device) -> Tens
 fn values_are_those_of_loops() -> Result<()> {
     for device in devices::devices() {
         for (heads, shared, queries, keys, width, values) in
-            [(1, 1, 1, 1, 1, 1), (4, 2, 6, 9, 8, 5), (6, 2, 9, 7, 3, 4)]
+            // On the CPU, more queries than are computed at once, and so many keys that these are fewer.
+            [
+                (1, 1, 1, 1, 1, 1),
+                (4, 2, 6, 9, 8, 5),
+                (6, 2, 9, 7, 3, 4),
+                (2, 1, 150, 300, 8, 5),
+                (1, 1, 140, 5000, 4, 3),
+            ]
         {
             let query = random([heads, queries, width], 1, &device);
             let (key, value) = (random([shared, keys, width], 2, &device), random([shared, keys, values], 3, &device));
@@ -133,6 +140,36 @@ fn gradients_agree_with_finite_differences() {
             x[0].attention(&x[0], &x[0], &Attention::new().mask(&x[1]).scale(1.0))
         });
     });
+}
+
+/// More queries and keys than are computed at once, against products and a softmax.
+#[test]
+fn gradients_of_many_rows_are_those_of_products() -> Result<()> {
+    for device in devices::devices() {
+        for (queries, keys) in [(150, 300), (300, 150), (140, 5000), (5000, 140)] {
+            let key = [random([1, keys, 4], 2, &device), random([1, keys, 3], 3, &device)].map(|x| x.tracked());
+            let (query, [key, value]) = (random([2, queries, 4], 1, &device).tracked(), key);
+            let slope = random([2, queries, 3], 4, &device);
+            let hidden = |n: usize| n % 5 == 1;
+            let mask = Tensor::from_vec((0..keys).map(|n| !hidden(n)).collect(), [keys], &device);
+            let added =
+                Tensor::from_vec((0..keys).map(|n| if hidden(n) { -1e4f32 } else { 0.0 }).collect(), [keys], &device);
+            let inputs = [&query, &key, &value];
+            let attended = query.attention(&key, &value, &Attention::new().mask(&mask));
+            let logits = query.matmul(&key.transpose(-1, -2)) * 0.5 + &added;
+            let composed = logits.softmax(-1).matmul(&value);
+            let of = |y: &Tensor| grad(&(y * &slope).sum(..), inputs);
+            for (got, expected) in of(&attended)?.iter().zip(&of(&composed)?) {
+                let size = expected.square().mean(..).sqrt().item::<f32>()?;
+                assert!(
+                    distance(got, expected) < 1e-3 * size,
+                    "{queries} by {keys} on {device}: {}",
+                    distance(got, expected)
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -11,8 +11,8 @@ use gradus_ir::real::Real;
 use gradus_ir::{DType, Data, Error, Result, Shape};
 use std::ops::Range;
 
-/// Logits that are computed at once: so many stay in the cache.
-const LOGITS: usize = 1 << 16;
+/// Logits that are computed at once, in memory: rows enough that it does not count to pack the other operand anew for them.
+const LOGITS: usize = 1 << 19;
 /// Independent accumulators of a sum, so that it vectorises.
 const LANES: usize = 16;
 

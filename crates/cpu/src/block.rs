@@ -134,7 +134,7 @@ impl<'a> Operands<'a> {
 pub(crate) struct Scratch {
     /// The memory that [`Homes`] are in.
     memory: SmallVec<[Piece; 8]>,
-    places: SmallVec<[Place; 32]>,
+    places: SmallVec<[Place; 8]>,
 }
 
 impl Drop for Scratch {

@@ -578,11 +578,15 @@ impl<S: Simd> Visitor<S> for &mut Sum<'_, '_> {
 /// The sum of the lanes of a vector.
 #[inline(always)]
 fn sum(lanes: &[f32]) -> f64 {
-    let (fours, rest) = lanes.as_chunks::<4>();
-    let mut sums = [0.0; 4];
-    for four in fours {
-        sums.iter_mut().zip(four).for_each(|(sum, &x)| *sum += f64::from(x));
+    let (eights, rest) = lanes.as_chunks::<8>();
+    // What -0 is added to stays as it is, so the first sums are none.
+    let mut sums = [-0.0; 8];
+    for eight in eights {
+        for i in 0..8 {
+            sums[i] += f64::from(eight[i]);
+        }
     }
-    let [a, b, c, d] = sums;
-    rest.iter().fold((a + b) + (c + d), |sum, &x| sum + f64::from(x))
+    let [a, b, c, d, e, f, g, h] = sums;
+    let [a, b, c, d] = [a + e, b + f, c + g, d + h];
+    rest.iter().fold((a + c) + (b + d), |sum, &x| sum + f64::from(x))
 }
