@@ -228,7 +228,7 @@ fn a_percentage_is_the_floor_by_the_time() {
         eval([&x, &w]).unwrap();
         let ((), mut profile) = device.profile(|| eval([&(&x * 2.0), &w.matmul(&w)])).unwrap();
         let ceilings = |copy, f32| Ceilings { copy, f32, f16: None, dispatch: 1.0, read: 1.0 };
-        let (read_and_written, operations) = ((2 * 4 << 20) as f64, (2 * LENGTH.pow(3)) as f64);
+        let (read_and_written, operations) = (((2 * 4) << 20) as f64, (2 * LENGTH.pow(3)) as f64);
         // What binds: for both kernels the bytes that they move (both operands of the product are one array), then
         // their operations.
         let cases = [
