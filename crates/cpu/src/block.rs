@@ -331,6 +331,8 @@ impl Program {
     /// How long the blocks of so many elements are if no register is held, since everything is read where it lies, if need be row by
     /// row of so many elements, and written where it goes: there are blocks enough for all threads.
     pub(crate) fn long_block(&self, elements: usize, row: Option<usize>) -> Option<usize> {
+        // Rows of one length are read where they lie.
+        let row = row.filter(|_| row == self.row);
         let is_held = |r: Register| match (self.needs[r], &self.instructions[r]) {
             (Need::Nothing | Need::Element, _) => false,
             (_, (Instruction::Load(l), dtype)) => !(self.may_splat[r] && self.loads[*l].is_rows(row, *dtype)),
