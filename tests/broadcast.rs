@@ -86,3 +86,31 @@ fn many_rows_are_normalised_as_one_is() {
     };
     on_each_device(|| body().unwrap());
 }
+
+#[test]
+fn rows_of_two_lengths_are_found_beside_each_other() {
+    let body = || -> Result<()> {
+        for [rows, groups, width] in [[400, 2, 512], [300, 3, 256], [80, 4, 1001]] {
+            let on = &device();
+            let x = Tensor::randn([rows, groups, width], Key::new(1), on);
+            let gain = Tensor::randn([width], Key::new(2), on);
+            let bias = Tensor::randn([groups, width], Key::new(3), on);
+            let affine = (&x * &gain + &bias).to_vec::<f32>()?;
+            let turned = (&x * &bias + &gain).to_vec::<f32>()?;
+            let sums = (&x * &gain + &bias).sum(-1).to_vec::<f32>()?;
+            let [xs, gains, biases] = [&x, &gain, &bias].map(|tensor| tensor.to_vec::<f32>());
+            let (xs, gains, biases) = (xs?, gains?, biases?);
+            for (i, &x) in xs.iter().enumerate() {
+                let (gain, bias) = (gains[i % width], biases[i % (groups * width)]);
+                assert_eq!((affine[i], turned[i]), (x * gain + bias, x * bias + gain), "{groups} of {width}: {i}");
+            }
+            for (row, (sum, affine)) in sums.into_iter().zip(affine.chunks(width)).enumerate() {
+                let exact: f64 = affine.iter().map(|&x| f64::from(x)).sum();
+                let size: f64 = affine.iter().map(|&x| f64::from(x).abs()).sum();
+                assert!((f64::from(sum) - exact).abs() <= 1e-6 * size, "{groups} of {width}, row {row}: {sum}");
+            }
+        }
+        Ok(())
+    };
+    on_each_device(|| body().unwrap());
+}

@@ -253,3 +253,35 @@ fn many_indices() {
         gives(on, case, &[("gather of wide rows", gathered, found)]);
     }
 }
+
+/// On a CPU, blocks of rows that lie abreast hold several planes of so many elements.
+#[test]
+fn columns_of_many_planes() {
+    let [planes, rows, columns] = [33, 257, 128];
+    let number = |i: usize| (i * 7919 % 1021) as i64 - 500;
+    let column = |i: usize| {
+        let (plane, column) = (i / columns, i % columns);
+        (0..rows).map(move |row| number((plane * rows + row) * columns + column))
+    };
+    let of_columns = |f: fn(&mut dyn Iterator<Item = i64>) -> i64| -> Vec<i64> {
+        (0..planes * columns).map(|i| f(&mut column(i))).collect()
+    };
+    let sums = of_columns(|numbers| numbers.sum());
+    let largest = of_columns(|numbers| numbers.max().unwrap_or_default());
+    let first = of_columns(|numbers| {
+        let best = numbers.enumerate().max_by_key(|&(row, number)| (number, std::cmp::Reverse(row)));
+        best.map_or(0, |(row, _)| row as i64)
+    });
+    for on in &tunings() {
+        for dtype in [DType::F32, DType::I32] {
+            let mut case = Case::default();
+            let x = case.input([planes, rows, columns], data((0..planes * rows * columns).map(number), dtype));
+            let mut reduced = |op: ReduceOp| case.op(Op::Reduce(op, [1].as_slice().into()), &[x]);
+            let [sum, max, place] = [ReduceOp::Sum, ReduceOp::Max, ReduceOp::ArgMax].map(&mut reduced);
+            let outputs = [("sum", sum, sums.clone()), ("max", max, largest.clone()), ("argmax", place, first.clone())];
+            // Each alone and all of one walk.
+            outputs.iter().for_each(|output| gives(on, case.clone(), std::slice::from_ref(output)));
+            gives(on, case, &outputs);
+        }
+    }
+}

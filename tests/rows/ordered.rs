@@ -206,6 +206,39 @@ fn long_lines() {
     }
 }
 
+/// Long sums of what lies across, in whole numbers and in others.
+#[test]
+fn long_sums_of_columns() {
+    let (n, lines) = (40_000, 3);
+    for on in &tunings() {
+        let mut rng = Rng(3);
+        let whole: Vec<i32> = (0..n * lines).map(|_| rng.below(1 << 30) as i32).collect();
+        let parts: Vec<f32> = (0..n * lines).map(|_| rng.unit() as f32 - 0.3).collect();
+        let mut case = Case::default();
+        let mut sums = |data: Data| {
+            let dtype = data.dtype();
+            let x = case.input([n, lines], data);
+            let turned = case.typed(Op::Permute([1, 0].as_slice().into()), &[x], [lines, n], dtype);
+            case.op(Op::Scan(ScanOp::Sum, 1), &[turned])
+        };
+        let outputs = [sums(Data::I32(whole.clone())), sums(Data::F32(parts.clone()))];
+        let got = run(on, &mut case, &outputs);
+        for line in 0..lines {
+            let (mut wrapped, mut sum, mut size) = (0i32, 0.0, 0.0);
+            for k in 0..n {
+                let (at, place) = (k * lines + line, line * n + k);
+                wrapped = wrapped.wrapping_add(whole[at]);
+                (sum, size) = (sum + f64::from(parts[at]), size + f64::from(parts[at]).abs());
+                let what = || format!("line {line}, element {k} on {}", on.name);
+                assert_eq!(got[0].get(place), Some(Number::Int(wrapped.into())), "{}", what());
+                let got = got[1].get(place).map_or(f64::NAN, Number::to_f64);
+                let bound = f64::from(f32::EPSILON) * if on.thorough { sum.abs() } else { 20.0 * size };
+                assert!((got - sum).abs() <= bound, "{}: {got}, not {sum}", what());
+            }
+        }
+    }
+}
+
 #[test]
 fn long_sorts() {
     for on in &tunings() {

@@ -22,7 +22,7 @@ fn reducible(dtype: DType, len: usize, nan: bool) -> Data {
 
 /// Operands' shapes, and the axes to reduce: nothing at all, one element, lengths around a block, few long rows, many
 /// short rows, long and short columns, several axes, and a middle axis between few and many.
-const REDUCTIONS: [(&[usize], &[usize]); 32] = [
+const REDUCTIONS: [(&[usize], &[usize]); 35] = [
     (&[], &[]),
     (&[3, 4], &[]),
     (&[0], &[0]),
@@ -53,6 +53,9 @@ const REDUCTIONS: [(&[usize], &[usize]); 32] = [
     (&[3, 700, 5], &[1]),
     (&[3, 70, 17], &[1]),
     (&[6, 10, 130], &[1]),
+    (&[5, 40, 64], &[1]),
+    (&[2, 19, 100], &[1]),
+    (&[8, 33, 300], &[1]),
     (&[2, 5, 1500], &[1]),
     (&[2, 20_000, 3], &[1]),
 ];

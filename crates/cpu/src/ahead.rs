@@ -29,6 +29,10 @@ impl Ahead {
         self.stretches.push(Stretch { next: bytes.as_ptr(), lines });
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stretches.is_empty()
+    }
+
     /// The same in so many parts: asking for all at once takes as long as reading them.
     #[inline(always)]
     pub(crate) fn parts(&self, parts: usize) -> Parts<'_> {

@@ -331,6 +331,18 @@ impl Program {
     /// How long the blocks of so many elements are if no register is held, since everything is read where it lies, if need be row by
     /// row of so many elements, and written where it goes: there are blocks enough for all threads.
     pub(crate) fn long_block(&self, elements: usize, row: Option<usize>) -> Option<usize> {
+        let len = || (elements / parallel::tasks()).clamp(BLOCK_OF_ROWS, LONG_BLOCK);
+        (elements >= LONG_BLOCK && self.holds_nothing(row)).then(len)
+    }
+
+    /// The same of any number of threads.
+    pub(crate) fn fixed_long_block(&self, elements: usize) -> Option<usize> {
+        let len = || if elements >= 16 * LONG_BLOCK { LONG_BLOCK } else { BLOCK_OF_ROWS };
+        (elements >= LONG_BLOCK && self.holds_nothing(None)).then(len)
+    }
+
+    /// Whether everything is read where it lies, if need be row by row of so many elements, and written where it goes.
+    fn holds_nothing(&self, row: Option<usize>) -> bool {
         // Rows of one length are read where they lie.
         let row = row.filter(|_| row == self.row);
         let is_held = |r: Register| match (self.needs[r], &self.instructions[r]) {
@@ -338,8 +350,7 @@ impl Program {
             (_, (Instruction::Load(l), dtype)) => !(self.may_splat[r] && self.loads[*l].is_rows(row, *dtype)),
             _ => true,
         };
-        let is_long = elements >= LONG_BLOCK && !(0..self.needs.len()).any(is_held);
-        is_long.then(|| (elements / parallel::tasks()).clamp(BLOCK_OF_ROWS, LONG_BLOCK))
+        !(0..self.needs.len()).any(is_held)
     }
 
     /// Elements of a block, and of a task: of both whole rows, if some are read where they lie, and a multiple of 4 as [`BLOCK`] is.

@@ -1,10 +1,12 @@
 //! The loops of chains, one for each sequence of operations.
 
-use crate::ahead::{Ahead, Parts};
+use crate::ahead::Ahead;
+use crate::best::WIDEST;
 use crate::chains::LONGEST;
 use crate::loops::Operand;
 use crate::slice::Slice;
 use pulp::{Simd, WithSimd};
+use std::ops::Range;
 
 /// Vectors that are computed side by side, so that none waits for another.
 const VECTORS: usize = 4;
@@ -414,37 +416,39 @@ impl<S: Simd> Values<'_, S> {
 
     /// The sum of some elements, at least a vector.
     #[inline(always)]
-    fn sum<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize, ahead: &mut Parts<'_>) -> f64 {
-        let group = VECTORS * S::F32_LANES;
-        let (grouped, whole) = (first + len / group * group, first + len / S::F32_LANES * S::F32_LANES);
+    fn sum<A: Op, B: Op, C: Op, D: Op>(&self, simd: S, first: usize, len: usize, ask: &mut impl FnMut()) -> f64 {
+        let (group, end) = (VECTORS * S::F32_LANES, first + len);
         let zero = simd.splat_f32s(0.0);
-        let mut total = 0.0;
-        for begin in (first..grouped).step_by(GROUPS * group) {
+        let (mut total, mut begin) = (0.0, first);
+        while begin + group <= end {
             let mut sums = [zero; VECTORS];
-            for begin in (begin..grouped.min(begin + GROUPS * group)).step_by(group) {
-                ahead.ask();
+            for _ in 0..GROUPS.min((end - begin) / group) {
+                ask();
                 let values = self.vectors::<VECTORS, A, B, C, D>(simd, begin);
                 for i in 0..VECTORS {
                     sums[i] = simd.add_f32s(sums[i], values[i]);
                 }
+                begin += group;
             }
             let [a, b, c, d] = sums;
-            total += sum(bytemuck::cast_slice(&[simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d))]));
+            total += sum(simd, simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)));
+        }
+        if begin == end {
+            return total;
         }
         let mut last = zero;
-        for begin in (grouped..whole).step_by(S::F32_LANES) {
+        while begin + S::F32_LANES <= end {
             let [values] = self.vectors::<1, A, B, C, D>(simd, begin);
             last = simd.add_f32s(last, values);
+            begin += S::F32_LANES;
         }
-        if grouped < whole {
-            total += sum(bytemuck::cast_slice(&[last]));
-        }
-        if whole < first + len {
+        if begin < end {
             // The last vector, of which the first lanes were summed up before.
-            let [values] = self.vectors::<1, A, B, C, D>(simd, first + len - S::F32_LANES);
-            total += sum(&bytemuck::cast_slice(&[values])[S::F32_LANES - (first + len - whole)..]);
+            let mut values = self.vectors::<1, A, B, C, D>(simd, end - S::F32_LANES);
+            bytemuck::cast_slice_mut::<_, f32>(&mut values)[..S::F32_LANES - (end - begin)].fill(0.0);
+            last = simd.add_f32s(last, values[0]);
         }
-        total
+        total + sum(simd, last)
     }
 }
 
@@ -521,6 +525,11 @@ impl WithSimd for &mut Sum<'_, '_> {
         self.reads.go_to(&mut self.piece, 0, 0, self.piece_len.min(self.len));
         match self.piece.all {
             Some(_) => self.multiply(),
+            None if self.part() < S::F32_LANES => self.add_one_by_one(),
+            // Where nothing is computed nor asked for, rows take no longer than it takes to read them.
+            None if self.piece.count == 0 && self.ahead.is_empty() => {
+                self.add_up::<S, Nothing, Nothing, Nothing, Nothing>(simd, &mut || {});
+            }
             None => dispatch(simd, self.piece.kinds(), self),
         }
     }
@@ -532,61 +541,94 @@ impl Sum<'_, '_> {
         self.piece_len.min(self.row)
     }
 
-    /// Sums up pieces, each of which `sum` gives for so many elements from one on.
+    /// Goes through pieces, of which `add` adds up the elements, so many at a time.
     #[inline(always)]
-    fn each_part(&mut self, mut sum: impl FnMut(&Piece<'_>, usize, usize) -> f64) {
+    fn each_piece(&mut self, mut add: impl FnMut(&Piece<'_>, Range<usize>, usize, &mut Totals<'_>)) {
         let part = self.part();
-        let (mut total, mut left, mut row) = (0.0, self.row, 0);
+        let mut totals = Totals { sums: self.sums.iter_mut(), row: self.row, total: 0.0, left: self.row };
         for (number, place) in (0..self.len).step_by(self.piece_len).enumerate() {
             let len = self.piece_len.min(self.len - place);
             if number > 0 {
                 self.reads.go_to(&mut self.piece, number, place, len);
             }
-            for first in (0..len).step_by(part) {
-                total += sum(&self.piece, first, part);
-                left -= part;
-                if left == 0 {
-                    self.sums[row] = total;
-                    (total, left, row) = (0.0, self.row, row + 1);
-                }
-            }
+            add(&self.piece, 0..len, part, &mut totals);
         }
+    }
+
+    /// Sums of rows that are shorter than a vector.
+    fn add_one_by_one(&mut self) {
+        self.each_piece(|piece, places, part, totals| {
+            for first in places.step_by(part) {
+                totals.add((first..first + part).map(|place| f64::from(piece.element(place))).sum(), part);
+            }
+        });
     }
 
     /// Sums of pieces that are one number each.
     fn multiply(&mut self) {
-        self.each_part(|piece, _, part| f64::from(piece.all.unwrap_or_default()) * part as f64);
+        self.each_piece(|piece, places, part, totals| {
+            let sum = f64::from(piece.all.unwrap_or_default()) * part as f64;
+            places.step_by(part).for_each(|_| totals.add(sum, part));
+        });
+    }
+}
+
+/// Sums of rows, whose elements come part by part.
+struct Totals<'l> {
+    sums: std::slice::IterMut<'l, f64>,
+    /// The elements of a row.
+    row: usize,
+    /// What the present row has come to, and how many of its elements are left.
+    total: f64,
+    left: usize,
+}
+
+impl Totals<'_> {
+    /// Adds the sum of so many elements.
+    #[inline(always)]
+    fn add(&mut self, sum: f64, elements: usize) {
+        self.total += sum;
+        self.left -= elements;
+        if self.left == 0 {
+            self.sums.next().into_iter().for_each(|row| *row = self.total);
+            (self.total, self.left) = (0.0, self.row);
+        }
     }
 }
 
 impl<S: Simd> Visitor<S> for &mut Sum<'_, '_> {
     #[inline(always)]
     fn visit<A: Op, B: Op, C: Op, D: Op>(self, simd: S) {
-        if self.part() < S::F32_LANES {
-            return self.each_part(|piece, first, part| {
-                (first..first + part).map(|place| f64::from(piece.element(place))).sum()
-            });
-        }
         let mut ahead = self.ahead.parts(self.len / (VECTORS * S::F32_LANES));
-        self.each_part(
+        self.add_up::<S, A, B, C, D>(simd, &mut || ahead.ask());
+    }
+}
+
+impl Sum<'_, '_> {
+    /// Sums up vectors, and asks for what is used next meanwhile.
+    #[inline(always)]
+    fn add_up<S: Simd, A: Op, B: Op, C: Op, D: Op>(&mut self, simd: S, ask: &mut impl FnMut()) {
+        self.each_piece(
             #[inline(always)]
-            |piece, first, part| piece.loaded(simd, first + part).sum::<A, B, C, D>(simd, first, part, &mut ahead),
+            |piece, places, part, totals| {
+                let values = piece.loaded(simd, places.end);
+                for first in places.step_by(part) {
+                    totals.add(values.sum::<A, B, C, D>(simd, first, part, ask), part);
+                }
+            },
         );
     }
 }
 
-/// The sum of the lanes of a vector.
+/// The sum of the lanes of a vector. With vectors of f64 the compiler keeps to them; of single numbers it makes shorter ones.
 #[inline(always)]
-fn sum(lanes: &[f32]) -> f64 {
-    let (eights, rest) = lanes.as_chunks::<8>();
-    // What -0 is added to stays as it is, so the first sums are none.
-    let mut sums = [-0.0; 8];
-    for eight in eights {
-        for i in 0..8 {
-            sums[i] += f64::from(eight[i]);
-        }
+fn sum<S: Simd>(simd: S, vector: S::f32s) -> f64 {
+    let mut lanes = [0.0; WIDEST];
+    for (lane, &x) in lanes.iter_mut().zip(bytemuck::cast_slice::<_, f32>(&[vector])) {
+        *lane = f64::from(x);
     }
-    let [a, b, c, d, e, f, g, h] = sums;
-    let [a, b, c, d] = [a + e, b + f, c + g, d + h];
-    rest.iter().fold((a + c) + (b + d), |sum, &x| sum + f64::from(x))
+    match S::as_simd_f64s(&lanes[..S::F32_LANES]).0 {
+        &[a, b] => simd.reduce_sum_f64s(simd.add_f64s(a, b)),
+        vectors => vectors.iter().map(|&vector| simd.reduce_sum_f64s(vector)).sum(),
+    }
 }

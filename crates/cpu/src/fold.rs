@@ -1,5 +1,6 @@
 //! How elements combine: sums and products of floats in f64, the best of several, wrapping integers.
 
+use crate::best::{self, End, OfRows, WIDEST};
 use crate::loops::vectorised;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::op::ReduceOp;
@@ -21,6 +22,12 @@ const SHORT: usize = 16 * WIDE;
 /// So many f32 are summed up as such before their sum becomes an f64.
 const TERMS: usize = 8;
 
+/// Columns that are folded at a time where there are as many.
+const COLUMNS: usize = 2 * LANES;
+
+/// Lines that are folded before the next columns are: what is read lies within a few pages, in the order in which memory brings it.
+const LINES: usize = 2 * TERMS;
+
 /// Accumulators for several results, whatever their type.
 pub(crate) trait Folding: Send + Sync {
     /// So many results of which nothing has been seen yet.
@@ -41,15 +48,15 @@ pub(crate) trait Folding: Send + Sync {
 /// Accumulators for a reduction of elements of this dtype: of f16, held as f32, only the best are looked for.
 pub(crate) fn folding(op: ReduceOp, dtype: DType) -> Result<Box<dyn Folding>> {
     match dtype {
-        DType::F16 | DType::F32 => Ok(float::<f32>(op)),
-        DType::F64 => Ok(float::<f64>(op)),
+        DType::F16 | DType::F32 => Ok(float::<f32>(op, Some(best::of_rows))),
+        DType::F64 => Ok(float::<f64>(op, None)),
         DType::I32 => Ok(int::<i32>(op)),
         DType::U32 => Ok(int::<u32>(op)),
         DType::Bool => Err(Error::Backend("a reduction of bool".into())),
     }
 }
 
-fn float<T: Typed + Real + Into<f64>>(op: ReduceOp) -> Box<dyn Folding> {
+fn float<T: Typed + Real + Into<f64>>(op: ReduceOp, of_rows: Option<OfRows<T>>) -> Box<dyn Folding> {
     let (lowest, highest) = (T::of(f64::NEG_INFINITY), T::of(f64::INFINITY));
     // Without branches, which would not vectorise.
     let above = |new: T, best: T| (new > best) | (new.nan() & !best.nan());
@@ -57,8 +64,20 @@ fn float<T: Typed + Real + Into<f64>>(op: ReduceOp) -> Box<dyn Folding> {
     match op {
         ReduceOp::Sum => boxed(Sum(PhantomData::<T>)),
         ReduceOp::Prod => boxed(Product(PhantomData::<T>)),
-        ReduceOp::Max => boxed(Best { worst: lowest, beats: |new: T, best: T| new > best, is_nan: T::nan }),
-        ReduceOp::Min => boxed(Best { worst: highest, beats: |new: T, best: T| new < best, is_nan: T::nan }),
+        ReduceOp::Max => boxed(Best {
+            of_rows,
+            end: End::Largest,
+            worst: lowest,
+            beats: |new: T, best: T| new > best,
+            is_nan: T::nan,
+        }),
+        ReduceOp::Min => boxed(Best {
+            of_rows,
+            end: End::Smallest,
+            worst: highest,
+            beats: |new: T, best: T| new < best,
+            is_nan: T::nan,
+        }),
         ReduceOp::ArgMax => boxed(ArgBest { worst: lowest, better: above }),
         ReduceOp::ArgMin => boxed(ArgBest { worst: highest, better: below }),
     }
@@ -70,8 +89,12 @@ fn int<T: Typed + Int>(op: ReduceOp) -> Box<dyn Folding> {
     match op {
         ReduceOp::Sum => boxed(FoldInt { identity: T::ZERO, fold: T::add }),
         ReduceOp::Prod => boxed(FoldInt { identity: T::ONE, fold: T::mul }),
-        ReduceOp::Max => boxed(Best { worst: T::LOWEST, beats: above, is_nan: |_| false }),
-        ReduceOp::Min => boxed(Best { worst: T::HIGHEST, beats: below, is_nan: |_| false }),
+        ReduceOp::Max => {
+            boxed(Best { of_rows: None, end: End::Largest, worst: T::LOWEST, beats: above, is_nan: |_| false })
+        }
+        ReduceOp::Min => {
+            boxed(Best { of_rows: None, end: End::Smallest, worst: T::HIGHEST, beats: below, is_nan: |_| false })
+        }
         ReduceOp::ArgMax => boxed(ArgBest { worst: T::LOWEST, better: above }),
         ReduceOp::ArgMin => boxed(ArgBest { worst: T::HIGHEST, better: below }),
     }
@@ -97,14 +120,18 @@ impl<F: Fold + 'static> Folding for Accumulators<F> {
     fn add(&mut self, values: Slice<'_>, per_row: usize, abreast: usize, first: usize) {
         let Accumulators { fold, accumulators } = self;
         let values: &[F::In] = values.typed();
+        if abreast == 1 && fold.whole_rows(accumulators, values, per_row) {
+            return;
+        }
         vectorised(
             #[inline(always)]
             || {
                 if abreast == 1 {
-                    for (row, values) in accumulators.iter_mut().zip(values.chunks(per_row)) {
-                        *row = fold_row(fold, *row, values, first);
-                    }
-                    return;
+                    return match per_row {
+                        0..LANES => fold_short_rows(fold, accumulators, values.chunks(per_row), first),
+                        LANES..=SHORT => fold_rows::<F, LANES>(fold, accumulators, values, per_row, first),
+                        _ => fold_rows::<F, WIDE>(fold, accumulators, values, per_row, first),
+                    };
                 }
                 for (rows, values) in accumulators.chunks_mut(abreast).zip(values.chunks(per_row * abreast)) {
                     fold_abreast(fold, rows, values, first);
@@ -171,6 +198,11 @@ trait Fold: Sync + Send {
         }
     }
 
+    /// Folds rows that lie one after the other, if there is a loop for that.
+    fn whole_rows(&self, _: &mut [Self::Acc], _: &[Self::In], _: usize) -> bool {
+        false
+    }
+
     /// What a result is if its elements come so much later in their row.
     #[inline(always)]
     fn later(&self, acc: Self::Acc, _: i32) -> Self::Acc {
@@ -195,22 +227,35 @@ impl<'a, T> Lines<'a, T> {
     }
 }
 
-/// Folds a row, of which the first element has this index.
+/// Folds rows of fewer elements than there are lanes, of which the first element has this index.
 #[inline(always)]
-fn fold_row<F: Fold>(fold: &F, acc: F::Acc, values: &[F::In], first: usize) -> F::Acc {
-    if values.len() < LANES {
-        return values.iter().zip(first as i32..).fold(acc, |acc, (&x, index)| fold.fold(acc, x, index));
+fn fold_short_rows<'v, F: Fold>(
+    fold: &F,
+    rows: &mut [F::Acc],
+    values: impl Iterator<Item = &'v [F::In]>,
+    first: usize,
+) {
+    for (row, values) in rows.iter_mut().zip(values) {
+        *row = values.iter().zip(first as i32..).fold(*row, |acc, (&x, index)| fold.fold(acc, x, index));
     }
-    let folded = match values.len() <= SHORT {
-        true => fold_interleaved::<F, LANES>(fold, values, first),
-        false => fold_interleaved::<F, WIDE>(fold, values, first),
-    };
-    fold.combine(acc, folded)
 }
+
+/// Folds rows in so many interleaved chains each.
+#[inline(always)]
+fn fold_rows<F: Fold, const N: usize>(fold: &F, rows: &mut [F::Acc], values: &[F::In], per_row: usize, first: usize) {
+    for (row, values) in rows.iter_mut().zip(values.chunks(per_row)) {
+        let lanes = Aligned(fold_interleaved::<F, N>(fold, values, first));
+        *row = fold.combine(*row, join(fold, &lanes));
+    }
+}
+
+/// Lanes that begin with a line of the cache: what lies in two of them is read again late.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 /// Folds a row in so many interleaved chains.
 #[inline(always)]
-fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: usize) -> F::Acc {
+fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: usize) -> [F::Acc; N] {
     let (values, rest) = values.split_at(values.len() / N * N);
     // Made here, so that they stay in registers.
     let mut lanes = [fold.identity(); N];
@@ -222,26 +267,27 @@ fn fold_interleaved<F: Fold, const N: usize>(fold: &F, values: &[F::In], first: 
     for (lane, &x) in rest.iter().enumerate() {
         lanes[lane] = fold.fold(lanes[lane], x, (first + lane) as i32);
     }
-    join(fold, &Aligned(lanes))
+    lanes
 }
-
-/// Lanes that begin with a line of the cache: what lies in two of them is read again late.
-#[repr(align(64))]
-struct Aligned<T>(T);
 
 /// Joins lanes, one half with the other, until one is left. Not inlined: the compiler would look ahead to this, and permute what
 /// it adds to the lanes in every step of the loop before, which takes three times as long.
 #[inline(never)]
 fn join<F: Fold, const N: usize>(fold: &F, Aligned(lanes): &Aligned<[F::Acc; N]>) -> F::Acc {
-    let mut lanes = *lanes;
-    let mut len = N;
-    while len > 1 {
-        len /= 2;
-        for lane in 0..len {
-            lanes[lane] = fold.combine(lanes[lane], lanes[lane + len]);
-        }
-    }
-    lanes[0]
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut lanes = *lanes;
+            let mut len = N;
+            while len > 1 {
+                len /= 2;
+                for lane in 0..len {
+                    lanes[lane] = fold.combine(lanes[lane], lanes[lane + len]);
+                }
+            }
+            lanes[0]
+        },
+    )
 }
 
 /// Folds rows that lie abreast. Where these are fewer than [`LANES`], some elements of each row are folded side by side.
@@ -278,16 +324,29 @@ fn fold_each<F: Fold>(fold: &F, rows: &mut [F::Acc], values: &[F::In], first: us
 #[inline(always)]
 fn fold_columns<F: Fold>(fold: &F, columns: &mut [F::Acc], step: usize, values: &[F::In], first: usize) {
     let width = columns.len();
-    for begin in (0..width).step_by(LANES) {
-        // The last columns are taken together with some that were folded already.
-        let from = begin.min(width - LANES);
-        let mut lanes = [fold.identity(); LANES];
-        lanes.copy_from_slice(&columns[from..from + LANES]);
-        fold.fold_lines(&mut lanes, Lines { values, width, from }, first as i32, step as i32);
-        columns[begin..from + LANES].copy_from_slice(&lanes[begin - from..]);
+    for (group, values) in values.chunks(LINES * width).enumerate() {
+        let first = first + group * LINES * step;
+        match width {
+            COLUMNS.. => fold_strips::<F, COLUMNS>(fold, columns, step, values, first),
+            _ => fold_strips::<F, LANES>(fold, columns, step, values, first),
+        }
     }
     let (lines, rest) = (values.len() / width, values.len() % width);
     fold_each(fold, &mut columns[..width / step], &values[values.len() - rest..], first + lines * step);
+}
+
+/// Folds whole lines, so many columns at a time.
+#[inline(always)]
+fn fold_strips<F: Fold, const N: usize>(fold: &F, columns: &mut [F::Acc], step: usize, values: &[F::In], first: usize) {
+    let width = columns.len();
+    for begin in (0..width).step_by(N) {
+        // The last columns are taken together with some that were folded already.
+        let from = begin.min(width - N);
+        let mut lanes = [fold.identity(); N];
+        lanes.copy_from_slice(&columns[from..from + N]);
+        fold.fold_lines(&mut lanes, Lines { values, width, from }, first as i32, step as i32);
+        columns[begin..from + N].copy_from_slice(&lanes[begin - from..]);
+    }
 }
 
 /// Sums of floats, in f64, so that long sums of f32 keep their digits. Some f32 at a time are summed up as such before: what they
@@ -380,6 +439,9 @@ impl<T: Typed + Int, F: Fn(T, T) -> T + Sync + Send> Fold for FoldInt<T, F> {
 
 /// The best element: one that beats all others, or NaN, if there is any.
 struct Best<T, F, N> {
+    /// How whole rows are folded faster, if they can be.
+    of_rows: Option<OfRows<T>>,
+    end: End,
     worst: T,
     beats: F,
     is_nan: N,
@@ -401,6 +463,10 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send, N: Fn(T) -> bool + Sync + Send
     }
     fn finish(&self, best: T) -> T {
         best
+    }
+    fn whole_rows(&self, rows: &mut [T], values: &[T], per_row: usize) -> bool {
+        let of_rows = self.of_rows.filter(|_| per_row >= WIDEST);
+        of_rows.inspect(|of_rows| of_rows(self.end, rows, values, per_row)).is_some()
     }
 
     /// The best numbers and the last NaNs: for one comparison after the other, a processor has an instruction.

@@ -7,6 +7,7 @@
 mod address;
 mod ahead;
 mod attention;
+mod best;
 mod block;
 mod ceilings;
 mod chain_loops;

@@ -132,12 +132,14 @@ impl RowProgram {
         parallel::map(tasks.into_iter().enumerate().collect(), self.rows * self.row_len, run).map(|_| ())
     }
 
-    /// Elements of a block of whole rows.
+    /// Elements of a block of whole rows, or of rows abreast.
     fn block(&self) -> usize {
+        let elements = self.rows * self.row_len;
         if self.abreast > 1 {
-            return BLOCK;
+            // Whatever the number of threads: where a block ends, sums are rounded.
+            return self.elements.fixed_long_block(elements).unwrap_or(BLOCK);
         }
-        let long = || self.elements.long_block(self.rows * self.row_len, Some(self.row_len));
+        let long = || self.elements.long_block(elements, Some(self.row_len));
         let long = if self.has_whole_rows() { long() } else { None };
         long.unwrap_or(BLOCK_OF_ROWS)
     }
@@ -172,6 +174,7 @@ impl RowProgram {
         match rows {
             _ if rows < self.abreast => 1,
             _ if self.has_whole_rows() => self.row_len.max(1),
+            _ if self.abreast > 1 => (self.block() / rows).max(1),
             _ => (BLOCK / rows).max(1),
         }
     }

@@ -1,4 +1,5 @@
-//! Scans: what is carried along an axis, in lines that are neighbours at once. Floats are carried in f64.
+//! Scans: what is carried along an axis, in lines that are neighbours at once. Floats are carried in f64. Long sums are cut into
+//! segments: what each adds to what is carried is found first, so that none waits for the one before.
 
 use crate::address::Strided;
 use crate::loops::vectorised;
@@ -8,11 +9,17 @@ use gradus_ir::op::ScanOp;
 use gradus_ir::plan::Kernel;
 use gradus_ir::real::Int;
 use gradus_ir::{DType, Data, Error, Result};
+use std::ops::Range;
 
 /// Elements that are loaded at once.
 const PIECE: usize = 4096;
 /// Elements per task, where lines are short.
 const TASK: usize = 1 << 15;
+
+/// Elements of a segment of a long sum, and segments of a task. They are walked along side by side: each sum waits for the one
+/// before, and a processor begins several at a time.
+const SEGMENT: usize = 4096;
+const SIDES: usize = 8;
 
 /// A scan made ready.
 #[derive(Debug)]
@@ -36,6 +43,9 @@ impl Scan {
     pub(crate) fn run(&self, loads: &[Option<Slice<'_>>], out: &mut Data) -> Result<()> {
         let loads: Vec<Slice<'_>> = loads.iter().flatten().copied().collect();
         match SliceMut::of(out) {
+            SliceMut::F32(out) if self.is_long_sum() => self.long_sums::<_, f64>(loads[0], out),
+            SliceMut::I32(out) if self.is_long_sum() => self.long_sums::<_, i32>(loads[0], out),
+            SliceMut::U32(out) if self.is_long_sum() => self.long_sums::<_, u32>(loads[0], out),
             SliceMut::F32(out) => self.floats(&loads, out, |x| x as f32),
             SliceMut::F64(out) => self.floats(&loads, out, |x| x),
             SliceMut::I32(out) => self.ints(&loads, out),
@@ -101,6 +111,51 @@ impl Scan {
         })
     }
 
+    /// Whether a line is a sum of many segments. Sums of f64 are not cut: what a part of one comes to may be too large for them,
+    /// where it is not together with what came before.
+    fn is_long_sum(&self) -> bool {
+        self.op == ScanOp::Sum && self.inner == 1 && self.line > SIDES * SEGMENT
+    }
+
+    /// Sums along long lines.
+    fn long_sums<T: Typed, S: Sum<T>>(&self, source: Slice<'_>, out: &mut [T]) -> Result<()> {
+        let source: &[T] = source.typed();
+        let elements = out.len();
+        for (number, out) in out.chunks_mut(self.line).enumerate() {
+            let start = number * self.line;
+            let segments = (0..self.line).step_by(SEGMENT).map(|at| at..self.line.min(at + SEGMENT)).collect();
+            let sums = parallel::map(segments, elements, |Range { start: at, end }| {
+                let mut buffer = Vec::new();
+                Ok(sum::<T, S>(self.read(source, start + at, end - at, &mut buffer)))
+            })?;
+            let carry = |carried: &mut S, sum: S| {
+                let before = *carried;
+                *carried = before.and(sum);
+                Some(before)
+            };
+            let carried: Vec<S> = sums.into_iter().scan(S::default(), carry).collect();
+            let tasks = out.chunks_mut(SIDES * SEGMENT).zip(carried.chunks(SIDES)).enumerate().collect();
+            parallel::map(tasks, elements, |(task, (out, carried))| {
+                let mut buffer = Vec::new();
+                let loaded = self.read(source, start + task * SIDES * SEGMENT, out.len(), &mut buffer);
+                walk_side_by_side(carried, loaded, out);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Elements of the operand of a sum, where they lie if they are neighbours.
+    fn read<'a, T: Typed>(&self, source: &'a [T], start: usize, len: usize, buffer: &'a mut Vec<T>) -> &'a [T] {
+        let operand = &self.operands[0];
+        if let Some(from) = operand.contiguous_from {
+            return &source[from + start..][..len];
+        }
+        buffer.resize(len, T::default());
+        operand.fill(source, start, buffer);
+        buffer
+    }
+
     /// A whole number of steps of all neighbouring lines.
     fn piece(&self) -> usize {
         self.inner * (PIECE / self.inner).max(1)
@@ -134,4 +189,85 @@ fn walk<T: Copy, S: Copy>(
             }
         },
     );
+}
+
+/// What sums of elements are carried as.
+trait Sum<T>: Copy + Default + Send + Sync {
+    /// With one element more.
+    fn with(self, x: T) -> Self;
+    /// With all that another one has summed up.
+    fn and(self, later: Self) -> Self;
+    /// As an element.
+    fn settled(self) -> T;
+}
+
+impl Sum<f32> for f64 {
+    #[inline(always)]
+    fn with(self, x: f32) -> f64 {
+        self + f64::from(x)
+    }
+    #[inline(always)]
+    fn and(self, later: f64) -> f64 {
+        self + later
+    }
+    #[inline(always)]
+    fn settled(self) -> f32 {
+        self as f32
+    }
+}
+
+impl<T: Typed + Int> Sum<T> for T {
+    #[inline(always)]
+    fn with(self, x: T) -> T {
+        Int::add(self, x)
+    }
+    #[inline(always)]
+    fn and(self, later: T) -> T {
+        Int::add(self, later)
+    }
+    #[inline(always)]
+    fn settled(self) -> T {
+        self
+    }
+}
+
+/// The sum of a segment.
+fn sum<T: Copy, S: Sum<T>>(values: &[T]) -> S {
+    const LANES: usize = 32;
+    vectorised(
+        #[inline(always)]
+        || {
+            let (lines, rest) = values.as_chunks::<LANES>();
+            let mut lanes = [S::default(); LANES];
+            for line in lines {
+                for lane in 0..LANES {
+                    lanes[lane] = lanes[lane].with(line[lane]);
+                }
+            }
+            let lanes = lanes.into_iter().fold(S::default(), S::and);
+            rest.iter().fold(lanes, |sum, &x| sum.with(x))
+        },
+    )
+}
+
+/// Some segments, with what is carried into each of them.
+fn walk_side_by_side<T: Copy, S: Sum<T>>(carried: &[S], loaded: &[T], out: &mut [T]) {
+    let (sources, outs) = (loaded.as_chunks::<SEGMENT>().0, out.as_chunks_mut::<SEGMENT>().0);
+    if let (Ok(&(mut sums)), Ok(sources), Ok(outs)) =
+        (<&[S; SIDES]>::try_from(carried), <&[_; SIDES]>::try_from(sources), <&mut [_; SIDES]>::try_from(outs))
+    {
+        for place in 0..SEGMENT {
+            for side in 0..SIDES {
+                sums[side] = sums[side].with(sources[side][place]);
+                outs[side][place] = sums[side].settled();
+            }
+        }
+        return;
+    }
+    for ((&(mut sum), loaded), out) in carried.iter().zip(loaded.chunks(SEGMENT)).zip(out.chunks_mut(SEGMENT)) {
+        for (out, &x) in out.iter_mut().zip(loaded) {
+            sum = sum.with(x);
+            *out = sum.settled();
+        }
+    }
 }
