@@ -9,19 +9,24 @@ const VECTORS: usize = 4;
 /// The lanes of the widest vector that there is.
 pub(crate) const WIDEST: usize = 16;
 
-/// Which elements are best.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum End {
-    Largest,
-    Smallest,
+/// Folds rows of so many elements each, at least [`WIDEST`]: what a row has come to stays, unless an element is better or NaN.
+pub(crate) type OfRows<T> = fn(&mut [T], &[T], usize);
+
+/// The largest elements.
+pub(crate) fn largest(rows: &mut [f32], values: &[f32], per_row: usize) {
+    simd(Rows { end: End::Largest, rows, values, per_row });
 }
 
-/// Folds rows of so many elements each, at least [`WIDEST`]: what a row has come to stays, unless an element is better or NaN.
-pub(crate) type OfRows<T> = fn(End, &mut [T], &[T], usize);
+/// The smallest elements.
+pub(crate) fn smallest(rows: &mut [f32], values: &[f32], per_row: usize) {
+    simd(Rows { end: End::Smallest, rows, values, per_row });
+}
 
-/// The same of f32.
-pub(crate) fn of_rows(end: End, rows: &mut [f32], values: &[f32], per_row: usize) {
-    simd(Rows { end, rows, values, per_row });
+/// Which elements are best.
+#[derive(Clone, Copy)]
+enum End {
+    Largest,
+    Smallest,
 }
 
 struct Rows<'l> {
@@ -112,17 +117,16 @@ mod tests {
             let number = |i: usize| ((i * 7919) % 1021) as f32 - 500.0;
             let numbers: Vec<f32> = (0..3 * per_row).map(number).collect();
             let places = (0..per_row).map(Some).chain([None]);
-            for (nan, end) in places.flat_map(|nan| [(nan, End::Largest), (nan, End::Smallest)]) {
-                let (better, worst): (fn(f32, f32) -> f32, f32) = match end {
-                    End::Largest => (f32::max, f32::NEG_INFINITY),
-                    End::Smallest => (f32::min, f32::INFINITY),
-                };
+            type Better = fn(f32, f32) -> f32;
+            let largest: (OfRows<f32>, Better, f32) = (largest, f32::max, f32::NEG_INFINITY);
+            let ends = [largest, (smallest, f32::min, f32::INFINITY)];
+            for (nan, (of_rows, better, worst)) in places.flat_map(|nan| ends.map(|end| (nan, end))) {
                 let mut values = numbers.clone();
                 nan.into_iter().for_each(|place| values[per_row + place] = f32::NAN);
                 // What was seen before: nothing, something better than all, NaN.
                 for before in [worst, -10.0 * worst.clamp(-100.0, 100.0), f32::NAN] {
                     let mut rows = [before; 3];
-                    of_rows(end, &mut rows, &values, per_row);
+                    of_rows(&mut rows, &values, per_row);
                     for (row, got) in rows.into_iter().enumerate() {
                         let values = &numbers[row * per_row..][..per_row];
                         let expected = match nan {
@@ -132,7 +136,7 @@ mod tests {
                         };
                         assert!(
                             got == expected || got.is_nan() && expected.is_nan(),
-                            "{end:?} of {per_row}, NaN at {nan:?}, {before} before: row {row} is {got}, not {expected}"
+                            "from {worst} of {per_row}, NaN at {nan:?}, {before} before: row {row} is {got}, not {expected}"
                         );
                     }
                 }

@@ -1,6 +1,6 @@
 //! How elements combine: sums and products of floats in f64, the best of several, wrapping integers.
 
-use crate::best::{self, End, OfRows, WIDEST};
+use crate::best::{self, OfRows, WIDEST};
 use crate::loops::vectorised;
 use crate::slice::{Slice, SliceMut, Typed};
 use gradus_ir::op::ReduceOp;
@@ -48,7 +48,7 @@ pub(crate) trait Folding: Send + Sync {
 /// Accumulators for a reduction of elements of this dtype: of f16, held as f32, only the best are looked for.
 pub(crate) fn folding(op: ReduceOp, dtype: DType) -> Result<Box<dyn Folding>> {
     match dtype {
-        DType::F16 | DType::F32 => Ok(float::<f32>(op, Some(best::of_rows))),
+        DType::F16 | DType::F32 => Ok(float::<f32>(op, Some([best::largest, best::smallest]))),
         DType::F64 => Ok(float::<f64>(op, None)),
         DType::I32 => Ok(int::<i32>(op)),
         DType::U32 => Ok(int::<u32>(op)),
@@ -56,7 +56,8 @@ pub(crate) fn folding(op: ReduceOp, dtype: DType) -> Result<Box<dyn Folding>> {
     }
 }
 
-fn float<T: Typed + Real + Into<f64>>(op: ReduceOp, of_rows: Option<OfRows<T>>) -> Box<dyn Folding> {
+fn float<T: Typed + Real + Into<f64>>(op: ReduceOp, of_rows: Option<[OfRows<T>; 2]>) -> Box<dyn Folding> {
+    let [largest, smallest] = of_rows.map_or([None; 2], |of_rows| of_rows.map(Some));
     let (lowest, highest) = (T::of(f64::NEG_INFINITY), T::of(f64::INFINITY));
     // Without branches, which would not vectorise.
     let above = |new: T, best: T| (new > best) | (new.nan() & !best.nan());
@@ -64,20 +65,12 @@ fn float<T: Typed + Real + Into<f64>>(op: ReduceOp, of_rows: Option<OfRows<T>>) 
     match op {
         ReduceOp::Sum => boxed(Sum(PhantomData::<T>)),
         ReduceOp::Prod => boxed(Product(PhantomData::<T>)),
-        ReduceOp::Max => boxed(Best {
-            of_rows,
-            end: End::Largest,
-            worst: lowest,
-            beats: |new: T, best: T| new > best,
-            is_nan: T::nan,
-        }),
-        ReduceOp::Min => boxed(Best {
-            of_rows,
-            end: End::Smallest,
-            worst: highest,
-            beats: |new: T, best: T| new < best,
-            is_nan: T::nan,
-        }),
+        ReduceOp::Max => {
+            boxed(Best { of_rows: largest, worst: lowest, beats: |new: T, best: T| new > best, is_nan: T::nan })
+        }
+        ReduceOp::Min => {
+            boxed(Best { of_rows: smallest, worst: highest, beats: |new: T, best: T| new < best, is_nan: T::nan })
+        }
         ReduceOp::ArgMax => boxed(ArgBest { worst: lowest, better: above }),
         ReduceOp::ArgMin => boxed(ArgBest { worst: highest, better: below }),
     }
@@ -89,12 +82,8 @@ fn int<T: Typed + Int>(op: ReduceOp) -> Box<dyn Folding> {
     match op {
         ReduceOp::Sum => boxed(FoldInt { identity: T::ZERO, fold: T::add }),
         ReduceOp::Prod => boxed(FoldInt { identity: T::ONE, fold: T::mul }),
-        ReduceOp::Max => {
-            boxed(Best { of_rows: None, end: End::Largest, worst: T::LOWEST, beats: above, is_nan: |_| false })
-        }
-        ReduceOp::Min => {
-            boxed(Best { of_rows: None, end: End::Smallest, worst: T::HIGHEST, beats: below, is_nan: |_| false })
-        }
+        ReduceOp::Max => boxed(Best { of_rows: None, worst: T::LOWEST, beats: above, is_nan: |_| false }),
+        ReduceOp::Min => boxed(Best { of_rows: None, worst: T::HIGHEST, beats: below, is_nan: |_| false }),
         ReduceOp::ArgMax => boxed(ArgBest { worst: T::LOWEST, better: above }),
         ReduceOp::ArgMin => boxed(ArgBest { worst: T::HIGHEST, better: below }),
     }
@@ -441,7 +430,6 @@ impl<T: Typed + Int, F: Fn(T, T) -> T + Sync + Send> Fold for FoldInt<T, F> {
 struct Best<T, F, N> {
     /// How whole rows are folded faster, if they can be.
     of_rows: Option<OfRows<T>>,
-    end: End,
     worst: T,
     beats: F,
     is_nan: N,
@@ -466,7 +454,7 @@ impl<T: Typed, F: Fn(T, T) -> bool + Sync + Send, N: Fn(T) -> bool + Sync + Send
     }
     fn whole_rows(&self, rows: &mut [T], values: &[T], per_row: usize) -> bool {
         let of_rows = self.of_rows.filter(|_| per_row >= WIDEST);
-        of_rows.inspect(|of_rows| of_rows(self.end, rows, values, per_row)).is_some()
+        of_rows.inspect(|of_rows| of_rows(rows, values, per_row)).is_some()
     }
 
     /// The best numbers and the last NaNs: for one comparison after the other, a processor has an instruction.

@@ -117,31 +117,34 @@ impl Scan {
         self.op == ScanOp::Sum && self.inner == 1 && self.line > SIDES * SEGMENT
     }
 
-    /// Sums along long lines.
+    /// Sums along long lines, whose segments are shared by threads, however many lines there are.
     fn long_sums<T: Typed, S: Sum<T>>(&self, source: Slice<'_>, out: &mut [T]) -> Result<()> {
-        let source: &[T] = source.typed();
-        let elements = out.len();
-        for (number, out) in out.chunks_mut(self.line).enumerate() {
-            let start = number * self.line;
-            let segments = (0..self.line).step_by(SEGMENT).map(|at| at..self.line.min(at + SEGMENT)).collect();
-            let sums = parallel::map(segments, elements, |Range { start: at, end }| {
-                let mut buffer = Vec::new();
-                Ok(sum::<T, S>(self.read(source, start + at, end - at, &mut buffer)))
-            })?;
-            let carry = |carried: &mut S, sum: S| {
-                let before = *carried;
-                *carried = before.and(sum);
-                Some(before)
-            };
-            let carried: Vec<S> = sums.into_iter().scan(S::default(), carry).collect();
-            let tasks = out.chunks_mut(SIDES * SEGMENT).zip(carried.chunks(SIDES)).enumerate().collect();
-            parallel::map(tasks, elements, |(task, (out, carried))| {
-                let mut buffer = Vec::new();
-                let loaded = self.read(source, start + task * SIDES * SEGMENT, out.len(), &mut buffer);
-                walk_side_by_side(carried, loaded, out);
-                Ok(())
-            })?;
+        let (source, elements): (&[T], _) = (source.typed(), out.len());
+        let starts = (0..elements).step_by(self.line);
+        let segments = starts.flat_map(|start| {
+            let end = start + self.line;
+            (start..end).step_by(SEGMENT).map(move |at| at..end.min(at + SEGMENT))
+        });
+        let mut carried = parallel::map(segments.collect(), elements, |Range { start, end }| {
+            let mut buffer = Vec::new();
+            Ok(sum::<T, S>(self.read(source, start, end - start, &mut buffer)))
+        })?;
+        // Instead of the sum of each segment, that of all before it in its line.
+        let of_line = self.line.div_ceil(SEGMENT);
+        for line in carried.chunks_mut(of_line) {
+            let mut before = S::default();
+            line.iter_mut().for_each(|sum| (*sum, before) = (before, before.and(*sum)));
         }
+        let lines = out.chunks_mut(self.line).zip(carried.chunks(of_line)).enumerate();
+        let tasks = lines.flat_map(|(line, (out, carried))| {
+            let starts = (line * self.line..).step_by(SIDES * SEGMENT);
+            starts.zip(out.chunks_mut(SIDES * SEGMENT)).zip(carried.chunks(SIDES))
+        });
+        parallel::map(tasks.collect(), elements, |((start, out), carried)| {
+            let mut buffer = Vec::new();
+            walk_side_by_side(carried, self.read(source, start, out.len(), &mut buffer), out);
+            Ok(())
+        })?;
         Ok(())
     }
 
