@@ -217,15 +217,16 @@ fn memory_grows_with_the_sequence() -> Result<()> {
 }
 
 #[test]
-fn output_and_logarithms_are_one_kernel() -> Result<()> {
+fn what_needs_the_same_weights_is_one_kernel() -> Result<()> {
     for device in devices::own_devices(None) {
         let x = random([2, 6, 4], 1, &device).tracked();
         eval([&x])?;
         let before = device.stats().launches;
         let y = x.attention(&x, &x, &Attention::new());
         eval(&Grad::of(&y).cotangent(&x.detach()).wrt([&x])?)?;
-        // The scale, attention, the scalar products of output and cotangent, three cotangents and their sum.
-        assert_eq!(device.stats().launches - before, 7, "on {device}");
+        // The scale, attention, the scalar products of output and cotangent, three cotangents, at once on a CPU, and their sum.
+        let expected = if devices::is_cpu(&device) { 5 } else { 7 };
+        assert_eq!(device.stats().launches - before, expected, "on {device}");
     }
     Ok(())
 }

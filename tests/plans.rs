@@ -20,7 +20,7 @@ use support::Rng;
 /// A device's own limits, and WebGPU's.
 fn targets() -> [Target; 2] {
     let webgpu = Target::default();
-    [Target { bindings: 32, longest_row: usize::MAX, ..webgpu.clone() }, webgpu]
+    [Target { bindings: 32, longest_row: usize::MAX, joins_gradients: true, ..webgpu.clone() }, webgpu]
 }
 
 fn normal<const N: usize>(shape: [usize; N], seed: u64) -> Tensor {

@@ -8,8 +8,9 @@ use gradus_ir::op::attention::{AttentionPart, AttentionShape};
 use gradus_ir::{DType, Data, Shape};
 
 /// Batch, heads that share keys, queries, keys, numbers of a key, numbers of a value: one of everything; nothing at all; more
-/// queries than keys, so that some look at nothing if causal; sizes that fill vectors and such that do not; several blocks.
-const EXTENTS: [(&[usize], [usize; 5]); 10] = [
+/// queries than keys, so that some look at nothing if causal; sizes that fill vectors and such that do not; several blocks, of few
+/// heads and of many.
+const EXTENTS: [(&[usize], [usize; 5]); 11] = [
     (&[], [1, 1, 1, 1, 1]),
     (&[2], [1, 3, 5, 4, 4]),
     (&[2, 2], [2, 7, 9, 8, 5]),
@@ -19,6 +20,7 @@ const EXTENTS: [(&[usize], [usize; 5]); 10] = [
     (&[2], [1, 1, 33, 16, 16]),
     (&[3], [2, 33, 1, 6, 7]),
     (&[1], [2, 130, 67, 16, 16]),
+    (&[9], [1, 130, 3, 2, 2]),
     (&[2], [1, 70, 300, 12, 20]),
 ];
 
@@ -56,7 +58,10 @@ fn check_attention(
     let all = [query, key, value, cotangent, sums, products];
     let gradients = [AttentionPart::GradQuery, AttentionPart::GradKey, AttentionPart::GradValue].map(|p| part(p, &all));
     let what =
-        ("attention", batch, inner, dtype, ["", "causal"][causal as usize], ["", "masked"][masked as usize], turn);
+        &("attention", batch, inner, dtype, ["", "causal"][causal as usize], ["", "masked"][masked as usize], turn);
+    // Together, and each alone: a CPU finds gradients that are wanted at once by another walk.
+    gradients.iter().for_each(|&gradient| check(on, case.clone(), &[gradient], what));
+    check(on, case.clone(), &gradients[..2], what);
     check(on, case, &[&[output, sums], &gradients[..]].concat(), what);
 }
 

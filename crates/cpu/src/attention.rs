@@ -13,6 +13,9 @@ use std::ops::Range;
 
 /// Logits that are computed at once, in memory: rows enough that it does not count to pack the other operand anew for them.
 const LOGITS: usize = 1 << 19;
+/// So many pieces of a walk that finds several gradients are enough for all threads: a number that depends on sizes alone, as what is
+/// added up does.
+const PIECES: usize = 16;
 /// Independent accumulators of a sum, so that it vectorises.
 const LANES: usize = 16;
 
@@ -32,6 +35,58 @@ pub(crate) struct Attention {
 /// The numbers of a dtype that attention is computed in.
 trait Number: Typed + Real + From<f32> + Into<f64> {}
 impl<T: Typed + Real + From<f32> + Into<f64>> Number for T {}
+
+/// What some queries make of some keys, `[keys, queries]`: memory that is kept from one block to the next.
+struct Block<T> {
+    /// The weights with which the queries look at the keys.
+    weights: Vec<T>,
+    /// What these make of the slopes: the cotangents of the logits. Empty if nobody wants them.
+    slopes: Vec<T>,
+    keys: usize,
+    queries: usize,
+}
+
+/// A piece of a walk that finds several gradients: some queries of each of the heads that share keys.
+struct Piece<'o, T> {
+    slice: usize,
+    queries: Range<usize>,
+    /// For each head, the part of the output; none if it is not wanted.
+    query: Vec<&'o mut [T]>,
+    /// Where the cotangents of all keys and values of the slice are added up: in the outputs for the first queries, in memory of its own
+    /// for others.
+    key: Added<'o, T>,
+    value: Added<'o, T>,
+}
+
+/// Where a piece adds up.
+enum Added<'o, T> {
+    Unwanted,
+    Output(&'o mut [T]),
+    Own(Vec<T>),
+}
+
+impl<T: Number> Added<'_, T> {
+    /// So many sums of nothing.
+    fn begin(&mut self, len: usize) {
+        match self {
+            Added::Unwanted => {}
+            Added::Output(sums) => sums.fill(T::of(0.0)),
+            Added::Own(sums) => sums.resize(len, T::of(0.0)),
+        }
+    }
+
+    fn sums(&mut self) -> Option<&mut [T]> {
+        match self {
+            Added::Unwanted => None,
+            Added::Output(sums) => Some(sums),
+            Added::Own(sums) => Some(sums),
+        }
+    }
+
+    fn own(self) -> Vec<T> {
+        if let Added::Own(sums) = self { sums } else { Vec::new() }
+    }
+}
 
 /// The slices that a run reads.
 struct Loads<'a, T> {
@@ -84,10 +139,13 @@ impl Attention {
         }
         let AttentionShape { group, queries, keys, width, values, .. } = self.shape;
         let first = self.outputs[0];
+        if first.is_gradient() && self.outputs.len() > 1 {
+            return self.gradients(&loads, outs);
+        }
         let by_keys = matches!(first, AttentionPart::GradKey | AttentionPart::GradValue);
         let (rows, others) = if by_keys { (keys, queries) } else { (queries, keys) };
         let slices = self.shape.batch.numel() * if by_keys { 1 } else { group };
-        let block = (LOGITS / others.max(1)).clamp(16, 128).min(rows);
+        let block = rows_at_once(others).min(rows);
         // A task is some rows of a head, and of each output.
         let blocks = rows.div_ceil(block);
         let mut tasks: Vec<Vec<&mut [T]>> = (0..slices * blocks).map(|_| Vec::new()).collect();
@@ -106,7 +164,6 @@ impl Attention {
             let rows = start..rows.min(start + block);
             match first {
                 AttentionPart::Output | AttentionPart::LogSumExp => self.forward(&loads, slice, rows, outs),
-                // Each of these has a kernel of its own.
                 gradient => outs.into_iter().for_each(|out| match gradient {
                     AttentionPart::GradQuery => self.query_gradient(&loads, slice, rows.clone(), out),
                     _ => self.key_gradient(&loads, slice, rows.clone(), gradient, out),
@@ -165,19 +222,97 @@ impl Attention {
         }
     }
 
+    /// Several gradients: weights and slopes are found once, and what keys and values get is added up.
+    fn gradients<T: Number>(&self, loads: &Loads<'_, T>, outs: &mut [Data]) -> Result<()> {
+        let AttentionShape { group, queries, keys, width, values, .. } = self.shape;
+        let slices = self.shape.batch.numel();
+        let block = rows_at_once(keys);
+        let blocks = queries.div_ceil(block).max(1);
+        let piece = blocks.div_ceil((PIECES / slices.max(1)).clamp(1, blocks)) * block;
+        let pieces = queries.div_ceil(piece).max(1);
+        let new = |number: usize| {
+            let (slice, start) = (number / pieces, number % pieces * piece);
+            let (query, key, value) = (Vec::new(), Added::Unwanted, Added::Unwanted);
+            Piece { slice, queries: start..queries.min(start + piece), query, key, value }
+        };
+        let mut all: Vec<Piece<'_, T>> = (0..slices * pieces).map(new).collect();
+        for (out, part) in outs.iter_mut().zip(&self.outputs) {
+            let out = SliceMut::of(out).typed::<T>();
+            if *part == AttentionPart::GradQuery {
+                for (head, out) in out.chunks_mut((queries * width).max(1)).enumerate() {
+                    let pieces = all[head / group * pieces..].iter_mut();
+                    pieces.zip(out.chunks_mut((piece * width).max(1))).for_each(|(piece, out)| piece.query.push(out));
+                }
+                continue;
+            }
+            let is_key = *part == AttentionPart::GradKey;
+            let len = keys * if is_key { width } else { values };
+            // The outputs themselves are where the first queries of each slice add up.
+            let mut outs = out.chunks_mut(len.max(1));
+            for piece in &mut all {
+                let out = if piece.queries.start == 0 { outs.next() } else { None };
+                let added = out.map_or_else(|| Added::Own(Vec::new()), Added::Output);
+                *(if is_key { &mut piece.key } else { &mut piece.value }) = added;
+            }
+        }
+        let work = self.shape.logits().numel();
+        let added = parallel::map(all, work, |mut piece| {
+            self.piece(loads, &mut piece);
+            Ok((piece.slice, piece.key.own(), piece.value.own()))
+        })?;
+        for (out, part) in outs.iter_mut().zip(&self.outputs) {
+            let is_key = *part == AttentionPart::GradKey;
+            if is_key || *part == AttentionPart::GradValue {
+                let out = SliceMut::of(out).typed::<T>();
+                for (slice, key, value) in &added {
+                    let sums = if is_key { key } else { value };
+                    let out = &mut out[slice * sums.len()..][..sums.len()];
+                    vectorised(
+                        #[inline(always)]
+                        || out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = *out + sum),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a piece of such a walk adds.
+    fn piece<T: Number>(&self, loads: &Loads<'_, T>, piece: &mut Piece<'_, T>) {
+        let Piece { slice, queries, query: of_queries, key: of_keys, value: of_values } = piece;
+        let AttentionShape { group, width, values, keys: all, .. } = self.shape;
+        let wants_slopes = !of_queries.is_empty() || of_keys.sums().is_some();
+        of_keys.begin(all * width);
+        of_values.begin(all * values);
+        let (size, mut block) = (rows_at_once(all), Block::new());
+        for member in 0..group {
+            let head = *slice * group + member;
+            for start in queries.clone().step_by(size) {
+                let rows = start..queries.end.min(start + size);
+                let keys = 0..self.visible_keys(rows.end - 1);
+                block.find(self, loads, head, keys.clone(), rows.clone(), wants_slopes);
+                if let Some(sums) = of_values.sums() {
+                    let cotangent = self.cotangent(loads, head, &rows).transposed();
+                    product(block.weights(), cotangent, &mut sums[..keys.len() * values], true);
+                }
+                if let Some(sums) = of_keys.sums() {
+                    let query = self.query(loads, head, &rows).transposed();
+                    product(block.slopes(), query, &mut sums[..keys.len() * width], true);
+                }
+                if let Some(out) = of_queries.get_mut(member) {
+                    let out = &mut out[(start - queries.start) * width..][..rows.len() * width];
+                    product(block.slopes().transposed(), self.key(loads, head, &keys).transposed(), out, false);
+                }
+            }
+        }
+    }
+
     /// The cotangent of some queries of a head.
     fn query_gradient<T: Number>(&self, loads: &Loads<'_, T>, head: usize, queries: Range<usize>, out: &mut [T]) {
         let keys = 0..self.visible_keys(queries.end - 1);
-        let slopes = self.weights(loads, head, keys.clone(), queries.clone(), true);
-        let slopes = Matrix {
-            source: &slopes,
-            offset: 0,
-            rows: queries.len(),
-            columns: keys.len(),
-            row: 1,
-            column: queries.len() as isize,
-        };
-        product(slopes, self.key(loads, head, &keys).transposed(), out, false);
+        let mut block = Block::new();
+        block.find(self, loads, head, keys.clone(), queries, true);
+        product(block.slopes().transposed(), self.key(loads, head, &keys).transposed(), out, false);
     }
 
     /// The cotangent of some keys, or of some values, summed over the heads that share them.
@@ -194,76 +329,20 @@ impl Attention {
         let first = if self.causal { (keys.start + queries).saturating_sub(all).min(queries) } else { 0 };
         let queries = first..queries;
         let of_values = part == AttentionPart::GradValue;
+        let mut block = Block::new();
         for member in 0..group {
             let head = slice * group + member;
-            let weights = self.weights(loads, head, keys.clone(), queries.clone(), !of_values);
-            let weights = Matrix {
-                source: &weights,
-                offset: 0,
-                rows: keys.len(),
-                columns: queries.len(),
-                row: queries.len() as isize,
-                column: 1,
-            };
-            let rows =
-                if of_values { self.cotangent(loads, head, &queries) } else { self.query(loads, head, &queries) };
-            product(weights, rows.transposed(), out, member > 0);
-        }
-    }
-
-    /// The weights with which some queries look at some keys, `[keys, queries]`, or what these weights make of the slopes: the
-    /// cotangents of the logits.
-    fn weights<T: Number>(
-        &self,
-        loads: &Loads<'_, T>,
-        head: usize,
-        keys: Range<usize>,
-        queries: Range<usize>,
-        slopes: bool,
-    ) -> Vec<T> {
-        let columns = queries.len();
-        let mut weights = vec![T::of(0.0); keys.len() * columns];
-        product(self.key(loads, head, &keys), self.query(loads, head, &queries), &mut weights, false);
-        let sums = self.per_query(loads, 4, head, &queries);
-        let mut of_values = Vec::new();
-        if slopes {
-            of_values.resize(weights.len(), T::of(0.0));
-            product(self.value(loads, head, &keys), self.cotangent(loads, head, &queries), &mut of_values, false);
-        }
-        let products = if slopes { self.per_query(loads, 5, head, &queries) } else { Vec::new() };
-        let mask = loads.mask.zip(self.mask.as_ref());
-        let mask = mask.map(|(mask, m)| (mask, m, m.offset_at(&self.heads(), &Shape::default(), head)));
-        for (i, key) in keys.enumerate() {
-            let row = &mut weights[i * columns..][..columns];
-            vectorised_reals(
-                #[inline(always)]
-                |fuses| row.iter_mut().zip(&sums).for_each(|(x, &sum)| *x = exp(*x - sum, fuses)),
-            );
-            if slopes {
-                let of_values = &of_values[i * columns..][..columns];
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for ((x, &slope), &product) in row.iter_mut().zip(of_values).zip(&products) {
-                            *x = *x * (slope - product);
-                        }
-                    },
-                );
-            }
-            if self.causal {
-                let first = (key + self.shape.queries).saturating_sub(self.shape.keys).max(queries.start);
-                row[..(first - queries.start).min(columns)].fill(T::of(0.0));
-            }
-            if let Some((mask, matrices, at)) = mask {
-                for (query, x) in queries.clone().zip(row) {
-                    let place = at + matrices.row * query as isize + matrices.column * key as isize;
-                    if !mask[place as usize] {
-                        *x = T::of(0.0);
-                    }
+            block.find(self, loads, head, keys.clone(), queries.clone(), !of_values);
+            match of_values {
+                true => {
+                    let cotangent = self.cotangent(loads, head, &queries).transposed();
+                    product(block.weights(), cotangent, out, member > 0);
+                }
+                false => {
+                    product(block.slopes(), self.query(loads, head, &queries).transposed(), out, member > 0);
                 }
             }
         }
-        weights
     }
 
     /// How many keys a query may look at, the mask apart.
@@ -322,6 +401,88 @@ impl Attention {
         let Matrix { source, offset, row, .. } = self.matrix(loads, operand, head, 1, queries);
         (0..queries.len()).map(|i| source[(offset + row * i as isize) as usize]).collect()
     }
+}
+
+impl<T: Number> Block<T> {
+    fn new() -> Block<T> {
+        Block { weights: Vec::new(), slopes: Vec::new(), keys: 0, queries: 0 }
+    }
+
+    /// Finds the weights, and the slopes if they are wanted.
+    fn find(
+        &mut self,
+        of: &Attention,
+        loads: &Loads<'_, T>,
+        head: usize,
+        keys: Range<usize>,
+        queries: Range<usize>,
+        wants_slopes: bool,
+    ) {
+        let columns = queries.len();
+        (self.keys, self.queries) = (keys.len(), columns);
+        let len = keys.len() * columns;
+        self.weights.resize(len, T::of(0.0));
+        product(of.key(loads, head, &keys), of.query(loads, head, &queries), &mut self.weights, false);
+        let sums = of.per_query(loads, 4, head, &queries);
+        let mut products = Vec::new();
+        if wants_slopes {
+            self.slopes.resize(len, T::of(0.0));
+            product(of.value(loads, head, &keys), of.cotangent(loads, head, &queries), &mut self.slopes, false);
+            products = of.per_query(loads, 5, head, &queries);
+        }
+        let mask = loads.mask.zip(of.mask.as_ref());
+        let mask = mask.map(|(mask, m)| (mask, m, m.offset_at(&of.heads(), &Shape::default(), head)));
+        for (i, key) in keys.enumerate() {
+            let row = i * columns..(i + 1) * columns;
+            let weights = &mut self.weights[row.clone()];
+            let slopes = self.slopes.get_mut(row).unwrap_or_default();
+            vectorised_reals(
+                #[inline(always)]
+                |fuses| weights.iter_mut().zip(&sums).for_each(|(x, &sum)| *x = exp(*x - sum, fuses)),
+            );
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((slope, &x), &product) in slopes.iter_mut().zip(&*weights).zip(&products) {
+                        *slope = x * (*slope - product);
+                    }
+                },
+            );
+            let hidden = |query: usize| {
+                mask.is_some_and(|(mask, matrices, at)| {
+                    !mask[(at + matrices.row * query as isize + matrices.column * key as isize) as usize]
+                })
+            };
+            let shape = &of.shape;
+            let first = if of.causal { (key + shape.queries).saturating_sub(shape.keys) } else { 0 };
+            let first = first.clamp(queries.start, queries.end) - queries.start;
+            for row in [weights, slopes] {
+                let len = first.min(row.len());
+                row[..len].fill(T::of(0.0));
+                if mask.is_some() {
+                    let rest = row.iter_mut().enumerate().skip(first);
+                    rest.filter(|(i, _)| hidden(queries.start + i)).for_each(|(_, x)| *x = T::of(0.0));
+                }
+            }
+        }
+    }
+
+    fn weights(&self) -> Matrix<'_, T> {
+        self.matrix(&self.weights)
+    }
+
+    fn slopes(&self) -> Matrix<'_, T> {
+        self.matrix(&self.slopes)
+    }
+
+    fn matrix<'a>(&self, source: &'a [T]) -> Matrix<'a, T> {
+        Matrix { source, offset: 0, rows: self.keys, columns: self.queries, row: self.queries as isize, column: 1 }
+    }
+}
+
+/// How many rows of logits are computed at once, of so many each.
+fn rows_at_once(others: usize) -> usize {
+    (LOGITS / others.max(1)).clamp(16, 128)
 }
 
 /// `out [m, n] = a [m, k] · b [n, k]ᵀ`, or added to it; 0 of nothing.

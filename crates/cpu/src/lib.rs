@@ -58,7 +58,16 @@ impl Cpu {
     pub fn new(threads: Option<usize>, memory_limit: Option<usize>) -> Result<Cpu> {
         let team = threads.map(|threads| Team::new(threads).map(Arc::new)).transpose()?;
         let memory = Arc::new(Memory::with_limit(memory_limit));
-        Ok(Cpu { target: Target { dtypes: DType::ALL.to_vec(), bindings: 32, longest_row: usize::MAX }, memory, team })
+        Ok(Cpu {
+            target: Target {
+                dtypes: DType::ALL.to_vec(),
+                bindings: 32,
+                longest_row: usize::MAX,
+                joins_gradients: true,
+            },
+            memory,
+            team,
+        })
     }
 }
 

@@ -60,7 +60,12 @@ impl Gpu {
             dtype => *dtype != DType::F64,
         };
         let dtypes = DType::ALL.into_iter().filter(has).collect();
-        let target = Target { dtypes, bindings: device.limits().storage_buffers, longest_row: tuning.longest_row };
+        let target = Target {
+            dtypes,
+            bindings: device.limits().storage_buffers,
+            longest_row: tuning.longest_row,
+            joins_gradients: false,
+        };
         Gpu { device, target, tuning, history: History::new(), observer: None }
     }
 

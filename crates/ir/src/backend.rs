@@ -50,12 +50,14 @@ pub struct Target {
     pub bindings: usize,
     /// How long a row may be that one kernel walks along more than once, or writes while it reduces it.
     pub longest_row: usize,
+    /// Whether one kernel may compute all gradients of an attention, since it walks along a head and adds up more than one of them.
+    pub joins_gradients: bool,
 }
 
 impl Default for Target {
     /// All dtypes, and WebGPU's limits.
     fn default() -> Target {
-        Target { dtypes: DType::ALL.to_vec(), bindings: 8, longest_row: 4096 }
+        Target { dtypes: DType::ALL.to_vec(), bindings: 8, longest_row: 4096, joins_gradients: false }
     }
 }
 

@@ -98,7 +98,7 @@ pub enum Family {
     /// Parts of one attention, an output each. Its operands are the loads, none of them padded; the space is that of the rows of
     /// what is computed.
     Attention {
-        /// What is computed: one part, or the output and the logarithms of the sums.
+        /// What is computed: one part, the output and the logarithms of the sums, or, for targets that join them, several gradients.
         parts: SmallVec<[AttentionPart; 2]>,
         /// Whether it is causal.
         causal: bool,

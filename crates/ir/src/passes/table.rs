@@ -144,15 +144,15 @@ fn operations(kernel: &Kernel) -> usize {
             let loads = [0, 1, 2].map(|load| kernel.loads[load].view.shape());
             let shape = AttentionShape::of(&loads[0], &loads[1], &loads[2]);
             let (width, values) = (shape.width, shape.values);
-            let products = |part: &AttentionPart| match part {
-                AttentionPart::Output => width + values,
-                // The output has found them too.
-                AttentionPart::LogSumExp if parts.len() > 1 => 0,
-                AttentionPart::LogSumExp => width,
-                AttentionPart::GradQuery | AttentionPart::GradKey => 2 * width + values,
-                AttentionPart::GradValue => width + values,
+            let own = |part: &AttentionPart| match part {
+                AttentionPart::Output | AttentionPart::GradValue => values,
+                AttentionPart::LogSumExp => 0,
+                AttentionPart::GradQuery | AttentionPart::GradKey => width,
             };
-            2 * shape.logits().numel() * parts.iter().map(products).sum::<usize>()
+            // All need the logits, and some the slopes.
+            let has_slopes = |part: &AttentionPart| matches!(part, AttentionPart::GradQuery | AttentionPart::GradKey);
+            let shared = width + if parts.iter().any(has_slopes) { values } else { 0 };
+            2 * shape.logits().numel() * (shared + parts.iter().map(own).sum::<usize>())
         }
         Family::Elementwise | Family::Reduce { .. } => own,
     }

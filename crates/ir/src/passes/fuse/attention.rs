@@ -1,4 +1,4 @@
-//! Attention: a kernel of its own, that gives the output and what its gradient needs at once.
+//! Attention: a kernel of its own, that gives the output and what its gradient needs at once, or, for some targets, all gradients.
 
 use super::builder::Builder;
 use super::group::{Form, Group, GroupId, Level, Member};
@@ -47,17 +47,24 @@ impl Fuser<'_> {
         (self.copied(operand, &Builder::of_load(load, dtype), after), Vec::new())
     }
 
-    /// The kernel that computes the other one of output and logarithms from the same operands.
+    /// The kernel that computes another part from the same operands, and may compute this one too.
     fn beside(&self, group: &Group) -> Option<GroupId> {
-        let forward = |group: &Group| match &group.form {
-            Form::Closed(Family::Attention { parts, causal }) if parts.len() == 1 && !parts[0].is_gradient() => {
-                Some((parts[0], *causal))
-            }
+        let parts = |group: &'_ Group| match &group.form {
+            Form::Closed(Family::Attention { parts, causal }) => Some((parts.clone(), *causal)),
             _ => None,
         };
-        let (part, causal) = forward(group).filter(|_| self.enabled)?;
-        let is_other = |group: &Group| forward(group).is_some_and(|(p, c)| p != part && c == causal);
-        let alike = |other: &Group| is_other(other) && other.loads == group.loads && other.after == group.after;
+        let (own, causal) = parts(group).filter(|_| self.enabled)?;
+        let part = own[0];
+        if part.is_gradient() && !self.target.joins_gradients {
+            return None;
+        }
+        let is_joined = |other: &Group| {
+            let others = parts(other).filter(|(_, other)| *other == causal);
+            others.is_some_and(|(others, _)| {
+                others.iter().all(|&other| other != part && other.is_gradient() == part.is_gradient())
+            })
+        };
+        let alike = |other: &Group| is_joined(other) && other.loads == group.loads && other.after == group.after;
         self.groups.iter().position(alike)
     }
 }
