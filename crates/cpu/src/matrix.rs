@@ -37,8 +37,9 @@ const PIECES: usize = 16;
 const LARGE: usize = 1 << 31;
 const PIECES_OF_LARGE: usize = 64;
 
-/// The least rows or columns of a piece, if there are as many, and what they are multiples of.
-const SIDE: usize = 64;
+/// The least rows and columns of a piece, if there are as many, and what they are multiples of.
+const PIECE_ROWS: usize = 192;
+const PIECE_COLUMNS: usize = 64;
 const LANES: usize = 16;
 
 /// How a product is computed.
@@ -252,9 +253,7 @@ fn strided_product<T: Typed + From<f32>>(a: Matrix<'_, T>, b: Matrix<'_, T>, out
     if !mode.parallel {
         return piece((0..m, 0..n));
     }
-    // Each piece packs its operands anew. Of an `a` whose rows lie side by side that takes longer than of any `b`.
-    let pieces = if a.row == 1 { pieces(m, n, k) } else { pieces(n, m, k).into_iter().map(|(j, i)| (i, j)).collect() };
-    let done = parallel::map(pieces, parallel::product(m, n, k), |at| {
+    let done = parallel::map(pieces(m, n, k), parallel::product(m, n, k), |at| {
         piece(at);
         Ok(())
     });
@@ -268,18 +267,18 @@ struct Out<T>(*mut T);
 // SAFETY: whoever writes there says why nobody else does.
 unsafe impl<T: Send> Sync for Out<T> {}
 
-/// Cuts a product of `a` rows and `b` columns, or the other way round, into pieces that depend on nothing but sizes: of `a` as many
-/// as are worth it, of `b` what is missing then.
-fn pieces(a: usize, b: usize, k: usize) -> Vec<(Range<usize>, Range<usize>)> {
-    let products = a * b * k;
+/// Cuts a product of `m` rows and `n` columns into pieces that depend on nothing but sizes: columns as far as it is worth it, rows by
+/// what is missing then. Each piece packs its operands anew, which takes longer for columns where they are packed for few rows.
+fn pieces(m: usize, n: usize, k: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let products = m * n * k;
     let wanted = (products / PIECE).clamp(2, if products < LARGE { PIECES } else { PIECES_OF_LARGE });
-    let of_a = (a / SIDE).clamp(1, wanted);
-    let of_b = (b / SIDE).clamp(1, wanted / of_a);
+    let across = (n / PIECE_COLUMNS).clamp(1, wanted);
+    let down = (m / PIECE_ROWS).clamp(1, wanted / across);
     let cut = |len: usize, pieces: usize| {
         let at = move |piece: usize| (len.div_ceil(LANES) * piece / pieces * LANES).min(len);
         (0..pieces).map(move |piece| at(piece)..at(piece + 1))
     };
-    cut(a, of_a).flat_map(|a| cut(b, of_b).map(move |b| (a.clone(), b))).collect()
+    cut(n, across).flat_map(|columns| cut(m, down).map(move |rows| (rows, columns.clone()))).collect()
 }
 
 /// The same on integers, which wrap.
@@ -330,15 +329,15 @@ mod tests {
 
     #[test]
     fn pieces_are_the_whole_product_and_meet_nowhere() {
-        for (a, b, k) in
+        for (m, n, k) in
             [(1, 1, 1), (63, 900, 3), (130, 70, 3), (300, 200, 9000), (1000, 1, 100_000), (4096, 4096, 4096)]
         {
-            let pieces = pieces(a, b, k);
-            let sums: usize = pieces.iter().map(|(a, b)| a.len() * b.len()).sum();
-            assert_eq!(sums, a * b, "{a} {b} {k}");
+            let pieces = pieces(m, n, k);
+            let sums: usize = pieces.iter().map(|(rows, columns)| rows.len() * columns.len()).sum();
+            assert_eq!(sums, m * n, "{m} {n} {k}");
             for (i, (rows, columns)) in pieces.iter().enumerate() {
                 assert!(
-                    !rows.is_empty() && !columns.is_empty() && rows.end <= a && columns.end <= b,
+                    !rows.is_empty() && !columns.is_empty() && rows.end <= m && columns.end <= n,
                     "{rows:?} {columns:?}"
                 );
                 let meets = |x: &Range<usize>, y: &Range<usize>| x.start < y.end && y.start < x.end;
