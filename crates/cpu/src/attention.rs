@@ -139,7 +139,7 @@ impl Attention {
         }
         let AttentionShape { group, queries, keys, width, values, .. } = self.shape;
         let first = self.outputs[0];
-        if first.is_gradient() && self.outputs.len() > 1 {
+        if self.is_joined() {
             return self.gradients(&loads, outs);
         }
         let by_keys = matches!(first, AttentionPart::GradKey | AttentionPart::GradValue);
@@ -222,14 +222,40 @@ impl Attention {
         }
     }
 
+    /// Whether several gradients are found by one walk.
+    fn is_joined(&self) -> bool {
+        self.outputs.len() > 1 && self.outputs[0].is_gradient()
+    }
+
+    /// How many queries of a head are a piece of such a walk, and how many pieces there are then.
+    fn cut(&self) -> (usize, usize) {
+        let AttentionShape { queries, keys, .. } = self.shape;
+        let block = rows_at_once(keys);
+        let blocks = queries.div_ceil(block).max(1);
+        let piece = blocks.div_ceil((PIECES / self.shape.batch.numel().max(1)).clamp(1, blocks)) * block;
+        (piece, queries.div_ceil(piece).max(1))
+    }
+
+    /// The bytes that a run takes for itself, beside some logits for each thread: where pieces add up what keys and values get.
+    pub(crate) fn scratch(&self) -> usize {
+        if !self.is_joined() {
+            return 0;
+        }
+        let numbers = |part: &AttentionPart| match part {
+            AttentionPart::GradKey => self.shape.keys * self.shape.width,
+            AttentionPart::GradValue => self.shape.keys * self.shape.values,
+            _ => 0,
+        };
+        let (_, pieces) = self.cut();
+        let numbers: usize = self.outputs.iter().map(numbers).sum();
+        self.shape.batch.numel() * (pieces - 1) * numbers * self.dtype.size()
+    }
+
     /// Several gradients: weights and slopes are found once, and what keys and values get is added up.
     fn gradients<T: Number>(&self, loads: &Loads<'_, T>, outs: &mut [Data]) -> Result<()> {
         let AttentionShape { group, queries, keys, width, values, .. } = self.shape;
         let slices = self.shape.batch.numel();
-        let block = rows_at_once(keys);
-        let blocks = queries.div_ceil(block).max(1);
-        let piece = blocks.div_ceil((PIECES / slices.max(1)).clamp(1, blocks)) * block;
-        let pieces = queries.div_ceil(piece).max(1);
+        let (piece, pieces) = self.cut();
         let new = |number: usize| {
             let (slice, start) = (number / pieces, number % pieces * piece);
             let (query, key, value) = (Vec::new(), Added::Unwanted, Added::Unwanted);

@@ -313,9 +313,9 @@ impl Work {
     fn scratch(&self) -> usize {
         match self {
             Work::Contract(contraction) => contraction.scratch(),
+            Work::Attention(attention) => attention.scratch(),
             Work::Elementwise(_) | Work::Rows(_) | Work::Scatter(_) => 0,
-            // An attention takes some logits for each thread.
-            Work::Scan(_) | Work::Sort(_) | Work::Custom(_) | Work::Attention(_) => 0,
+            Work::Scan(_) | Work::Sort(_) | Work::Custom(_) => 0,
         }
     }
 }
