@@ -75,6 +75,7 @@ impl Tuning {
         baked_values: 0,
         loads_pairs: true,
         row_workgroup: 64,
+        scatter_looks: 1 << 20,
         ..Tuning::GPU
     };
     /// Very many threads.
