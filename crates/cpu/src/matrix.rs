@@ -268,7 +268,7 @@ struct Out<T>(*mut T);
 unsafe impl<T: Send> Sync for Out<T> {}
 
 /// Cuts a product of `m` rows and `n` columns into pieces that depend on nothing but sizes: columns as far as it is worth it, rows by
-/// what is missing then. Each piece packs its operands anew, which takes longer for columns where they are packed for few rows.
+/// what is missing then. Of columns for few rows `gemm` packs nothing, and reads them where they lie again and again.
 fn pieces(m: usize, n: usize, k: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let products = m * n * k;
     let wanted = (products / PIECE).clamp(2, if products < LARGE { PIECES } else { PIECES_OF_LARGE });
