@@ -576,7 +576,7 @@ impl Program {
             Instruction::Iota(axis) => iota(&self.space, *axis, block.start, out),
             Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, block.start, out),
             Instruction::Unary(op, x) if is_function(*op) && dtype.computed() == DType::F32 => {
-                op.dispatch(FunctionLoop { x: &previous(*x), link: None, out: out.typed(), ahead: &Ahead::default() });
+                FunctionLoop { x: &previous(*x), link: None, out: out.typed(), ahead: &Ahead::default() }.run(*op);
             }
             Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: &previous(*x).values, out: &mut out }),
             Instruction::Binary(op, a, b) => {

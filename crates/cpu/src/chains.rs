@@ -247,7 +247,7 @@ impl Chain {
     pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32], ahead: &Ahead) {
         if let Some(op) = self.function {
             let (x, link) = (previous(self.start), self.links.first().map(|link| link.map(&previous)));
-            return op.dispatch(FunctionLoop { x: &x, link: link.as_ref(), out, ahead });
+            return FunctionLoop { x: &x, link: link.as_ref(), out, ahead }.run(op);
         }
         simd(&mut Run::new(&self.reads(previous), out));
     }

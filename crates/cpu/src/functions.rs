@@ -4,8 +4,13 @@
 use crate::ahead::Ahead;
 use crate::chains::Link;
 use crate::loops::{Operand, Typed, unary, vectorised_reals};
+#[cfg(target_arch = "x86_64")]
+use crate::{erf::erf, loops::arch};
 use gradus_ir::op::UnaryOp;
 use gradus_ir::op::row::{Unary, UnaryVisitor};
+#[cfg(target_arch = "x86_64")]
+use pulp::x86::{Arch, V4};
+use std::marker::PhantomData;
 
 /// Elements that are computed at once: some vectors.
 const STEP: usize = 32;
@@ -27,6 +32,20 @@ pub(crate) struct FunctionLoop<'l, 'a> {
     pub(crate) ahead: &'l Ahead,
 }
 
+impl FunctionLoop<'_, '_> {
+    /// Computes a function of f32 that has a loop here.
+    pub(crate) fn run(self, op: UnaryOp) {
+        #[cfg(target_arch = "x86_64")]
+        if let (UnaryOp::Erf, Arch::V4(simd)) = (op, arch()) {
+            return simd.vectorize(
+                #[inline(always)]
+                || self.map_linked(ErfByTable(simd)),
+            );
+        }
+        op.dispatch(self);
+    }
+}
+
 impl UnaryVisitor for FunctionLoop<'_, '_> {
     type Output = ();
     fn visit<R: Unary>(self) {
@@ -35,22 +54,27 @@ impl UnaryVisitor for FunctionLoop<'_, '_> {
         }
         vectorised_reals(
             #[inline(always)]
-            |fuses| match self.link {
-                None => self.map::<R>(Nothing, fuses),
-                Some(Link::Square) => self.map::<R>(Square, fuses),
-                Some(Link::Mul(_)) => self.map::<R>(Mul, fuses),
-                Some(Link::Add(_)) => self.map::<R>(Add { signs: [0, 0] }, fuses),
-                Some(Link::Sub(_)) => self.map::<R>(Add { signs: [0, MINUS] }, fuses),
-                Some(Link::SubFrom(_)) => self.map::<R>(Add { signs: [MINUS, 0] }, fuses),
-            },
+            |fuses| self.map_linked(Row { row: PhantomData::<R>, fuses }),
         );
     }
 }
 
 impl FunctionLoop<'_, '_> {
+    #[inline(always)]
+    fn map_linked(self, function: impl Function) {
+        match self.link {
+            None => self.map(function, Nothing),
+            Some(Link::Square) => self.map(function, Square),
+            Some(Link::Mul(_)) => self.map(function, Mul),
+            Some(Link::Add(_)) => self.map(function, Add { signs: [0, 0] }),
+            Some(Link::Sub(_)) => self.map(function, Add { signs: [0, MINUS] }),
+            Some(Link::SubFrom(_)) => self.map(function, Add { signs: [MINUS, 0] }),
+        }
+    }
+
     /// Goes through the rows.
     #[inline(always)]
-    fn map<R: Unary>(self, before: impl Before, fuses: bool) {
+    fn map(self, function: impl Function, before: impl Before) {
         let FunctionLoop { x, link, out, ahead } = self;
         let other = link.and_then(|link| link.as_ref().other());
         let row = x.rows.or(other.and_then(|other| other.rows)).map_or(out.len(), |rows| rows.len).max(1);
@@ -64,14 +88,55 @@ impl FunctionLoop<'_, '_> {
             let mut first = 0;
             for out in steps {
                 ahead.ask();
-                *out = step::<R>(x.step(first), y.step(first), before, fuses);
+                *out = function.step(x.step(first), y.step(first), before);
                 first += STEP;
             }
             if !rest.is_empty() {
                 ahead.ask();
-                rest.copy_from_slice(&step::<R>(x.last(first), y.last(first), before, fuses)[..rest.len()]);
+                rest.copy_from_slice(&function.step(x.last(first), y.last(first), before)[..rest.len()]);
             }
         }
+    }
+}
+
+/// How a function is computed.
+trait Function {
+    /// Some results. They are no slice, of which the compiler would not know that it does not overlap with what is read.
+    fn step(&self, x: [f32; STEP], y: [f32; STEP], before: impl Before) -> [f32; STEP];
+}
+
+/// As the row of the op says.
+struct Row<R> {
+    row: PhantomData<R>,
+    fuses: bool,
+}
+impl<R: Unary> Function for Row<R> {
+    #[inline(always)]
+    fn step(&self, x: [f32; STEP], y: [f32; STEP], before: impl Before) -> [f32; STEP] {
+        let mut results = [0.0; STEP];
+        for i in 0..STEP {
+            results[i] = unary::<R, f32>(before.of(x[i], y[i]), self.fuses);
+        }
+        results
+    }
+}
+
+/// The error function on AVX-512.
+#[cfg(target_arch = "x86_64")]
+struct ErfByTable(V4);
+#[cfg(target_arch = "x86_64")]
+impl Function for ErfByTable {
+    #[inline(always)]
+    fn step(&self, x: [f32; STEP], y: [f32; STEP], before: impl Before) -> [f32; STEP] {
+        let mut results = [0.0; STEP];
+        for i in 0..STEP {
+            results[i] = before.of(x[i], y[i]);
+        }
+        let (vectors, _) = results.as_chunks_mut();
+        for vector in vectors {
+            *vector = erf(self.0, *vector);
+        }
+        results
     }
 }
 
@@ -112,16 +177,6 @@ impl<'a> Values<'a> {
         step[..left.len()].copy_from_slice(left);
         step
     }
-}
-
-/// Some results. They are no slice, of which the compiler would not know that it does not overlap with what is read.
-#[inline(always)]
-fn step<R: Unary>(x: [f32; STEP], y: [f32; STEP], before: impl Before, fuses: bool) -> [f32; STEP] {
-    let mut results = [0.0; STEP];
-    for i in 0..STEP {
-        results[i] = unary::<R, f32>(before.of(x[i], y[i]), fuses);
-    }
-    results
 }
 
 /// What is computed of two elements before a function.
@@ -180,7 +235,7 @@ mod tests {
 
     fn computed(op: UnaryOp, x: &Operand<'_>, link: Option<&Link<Operand<'_>>>, len: usize) -> Vec<u32> {
         let mut out = vec![f32::NAN; len];
-        op.dispatch(FunctionLoop { x, link, out: &mut out, ahead: &Ahead::default() });
+        FunctionLoop { x, link, out: &mut out, ahead: &Ahead::default() }.run(op);
         out.into_iter().map(f32::to_bits).collect()
     }
 

@@ -15,6 +15,8 @@ mod chains;
 mod contract;
 mod custom;
 mod dots;
+#[cfg(target_arch = "x86_64")]
+mod erf;
 mod executable;
 mod fold;
 mod functions;

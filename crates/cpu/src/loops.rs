@@ -10,6 +10,12 @@ use std::sync::LazyLock;
 /// What the machine can do, found once.
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
+/// What the machine can do.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn arch() -> pulp::Arch {
+    *ARCH
+}
+
 /// Runs a loop compiled for the machine's vector instructions.
 #[inline(always)]
 pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
