@@ -96,6 +96,39 @@ fn every_value_that_is_tried_computes_the_same() {
     assert!(tried > 60, "{tried}");
 }
 
+/// Each product of random numbers, as a device finds it.
+fn products(device: &Device, groups: &[[usize; 4]]) -> Vec<Vec<f32>> {
+    let of_group = |&[batch, rows, columns, inner]: &[usize; 4]| {
+        let a = Tensor::rand([batch, rows, inner], Key::new(1), device) - 0.5;
+        let b = Tensor::rand([batch, columns, inner], Key::new(2), device) - 0.5;
+        [a.matmul(&b.transpose(1, 2)), a.transpose(1, 2).matmul(&a)]
+    };
+    let all: Vec<Tensor> = groups.iter().flat_map(of_group).collect();
+    eval(&all).unwrap();
+    all.iter().map(|product| product.to_vec().unwrap()).collect()
+}
+
+/// Tiles of 64 columns, which only products take that are too large for a test, with padding on all sides.
+#[test]
+fn the_largest_tiles_of_subgroups_compute_the_same() {
+    let Some(adapter) = adapter() else { return };
+    let tuning = Tuning { large_product: 1, very_large_product: 1, ..Tuning::SOFTWARE };
+    let texts = Arc::new(Mutex::new(Vec::new()));
+    let seen = texts.clone();
+    let gpu = Gpu::open(&adapter, &Options::default()).unwrap().with_tuning(tuning);
+    let has_teams = gpu.device().limits().subgroup_size == Some((8, 8));
+    let gpu = gpu.observed(Box::new(move |_, text| seen.lock().unwrap().push(text.to_string())));
+    let device = Device::from_backend("tuned", Box::new(gpu));
+    let groups = [[1, 64, 64, 64], [2, 70, 61, 33], [1, 200, 188, 600], [3, 57, 250, 9], [1, 130, 63, 1]];
+    for (i, (got, expected)) in products(&device, &groups).iter().zip(products(&Device::cpu(), &groups)).enumerate() {
+        assert_eq!(got.len(), expected.len());
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 2e-5;
+        assert!(got.iter().zip(&expected).all(close), "product {i}: {got:?}\nis not {expected:?}");
+    }
+    let wide = texts.lock().unwrap().iter().filter(|text| text.contains("const COLUMN_GROUPS = 2u;")).count();
+    assert!(wide > 2 || !has_teams, "{wide} kernels");
+}
+
 #[test]
 fn a_field_changes_the_kernels() {
     let Some(adapter) = adapter() else { return };

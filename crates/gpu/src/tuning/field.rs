@@ -147,6 +147,7 @@ impl Tuning {
         number!(abreast, Together, ["rows"], 1, 32, [4, 8, 16, 32]),
         number!(row_segment, Together, ["rows"], 256, 32768, [1024, 2048, 4096, 8192]),
         number!(large_product, Alone, ["product"], 1, 1 << 40, [1 << 20, 1 << 24, 1 << 28]),
+        number!(very_large_product, Alone, ["product"], 1, 1 << 40, [1 << 26, 1 << 28, 1 << 30]),
         number!(segment, Always, ["rows", "product"], 128, 32768, [128, 256, 512, 1024]),
         number!(
             busy,

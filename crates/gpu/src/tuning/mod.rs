@@ -50,8 +50,10 @@ pub struct Tuning {
     /// Places of a product's summed axis that are worth a workgroup of their own, and another kernel that sums up what these
     /// have found; four times as many where there are more than sixteen tiles.
     pub product_segment: usize,
-    /// Multiplications of a product from which on it pays to compile a subgroup's largest tile.
+    /// Multiplications of a product from which on it pays to compile a subgroup's tile of 64 rows.
     pub large_product: usize,
+    /// The same of 64 columns, too.
+    pub very_large_product: usize,
     /// Invocations that share a row of attention, at most, where a workgroup computes a tile: 8, 16 or 32.
     pub attention_columns: usize,
 
@@ -96,6 +98,7 @@ impl Tuning {
         tiles: 128,
         product_segment: 256,
         large_product: 1 << 24,
+        very_large_product: 1 << 28,
         attention_columns: 16,
         scan_segment: 64,
         counted_row: 256,
