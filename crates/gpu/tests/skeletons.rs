@@ -57,7 +57,7 @@ fn skeletons_with_identity_hooks() {
         fn load_a(batch: u32, row: u32, k: u32) -> f32 { return data[row + k]; }
         fn load_b(batch: u32, column: u32, k: u32) -> f32 { return data[column + k]; }
         fn store(part: u32, batch: u32, row: u32, column: u32, sum: f32) { data[row * 3u + column] = sum; }\n";
-    let quads = "alias Element = f32; const ROW_GROUPS = 4u; const A_NEIGHBOURS = true;
+    let quads = "alias Element = f32; const ROW_GROUPS = 8u; const COLUMN_GROUPS = 2u; const A_NEIGHBOURS = true;
         const SIDE = 8u; const QUADS = 2u; const EVEN_SEGMENTS = false; const WHOLE_STEPS = false; const A_ALONG_K = true; const B_ALONG_K = false;
         fn batches() -> u32 { return 1u; } fn rows() -> u32 { return 2u; } fn columns() -> u32 { return 3u; }
         fn inner_size() -> u32 { return 4u; } fn parts() -> u32 { return 1u; } fn segment() -> u32 { return 16u; }
