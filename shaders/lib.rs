@@ -23,6 +23,8 @@ files! {
     REDUCE_WORKGROUP = "reduce_workgroup.wgsl";
     /// What an invocation does in one of its passes.
     REDUCE_WALK = "reduce_walk.wgsl";
+    /// The same in blocks.
+    REDUCE_BLOCKS = "reduce_blocks.wgsl";
     /// How the results of a pass meet, in a tree.
     REDUCE_TREE = "reduce_tree.wgsl";
     /// The same, by subgroups.

@@ -34,7 +34,8 @@ fn of_family(family: &str, device: &Device) -> Result<Vec<Tensor>> {
         "rows" => {
             let x = random(4, &[6, 600]);
             let columns = random(5, &[700, 24]);
-            Ok(vec![x.softmax(1), columns.sum(0), columns.softmax(0), random(6, &[1 << 14]).sum(..), x.sum(1)])
+            let long = random(20, &[20, 5000]).sum(1);
+            Ok(vec![x.softmax(1), columns.sum(0), columns.softmax(0), random(6, &[1 << 14]).sum(..), x.sum(1), long])
         }
         "product" => {
             let long = random(7, &[9, 3000]).matmul(&random(8, &[3000, 40]));

@@ -79,10 +79,9 @@ impl<'a> Compiler<'a> {
         self.device.limits()
     }
 
-    /// Whether kernels are made for subgroups of eight, each a workgroup, whose invocations share what they load: where loads
-    /// are dear.
+    /// Whether kernels are made for subgroups of eight whose invocations share what they load: where loads are dear.
     pub(crate) fn has_teams(&self) -> bool {
-        !self.tuning.cooperates && self.tuning.teams && self.limits().subgroup_size == Some((8, 8))
+        self.tuning.has_teams(self.limits())
     }
 
     /// Adds a launch. `generate` is called twice where some sizes become part of the text.

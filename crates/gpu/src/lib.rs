@@ -63,7 +63,7 @@ impl Gpu {
         let target = Target {
             dtypes,
             bindings: device.limits().storage_buffers,
-            longest_row: tuning.longest_row,
+            longest_row: tuning.longest_row_on(device.limits()),
             joins_gradients: false,
         };
         Gpu { device, target, tuning, history: History::new(), observer: None }
@@ -71,7 +71,7 @@ impl Gpu {
 
     /// The same with another tuning.
     pub fn with_tuning(self, tuning: Tuning) -> Gpu {
-        let target = Target { longest_row: tuning.longest_row, ..self.target };
+        let target = Target { longest_row: tuning.longest_row_on(self.device.limits()), ..self.target };
         Gpu { tuning, target, ..self }
     }
 

@@ -153,10 +153,15 @@ fn skeletons_with_identity_hooks() {
     check("matmul_cooperative", &[enable, SCALAR, SIZES, best, &libraries(), shaders::MATMUL_COOPERATIVE, &halves]);
     let together = "alias Element = f32; fn member_of(group: u32) -> Member { return Member(0u, 0u, 100u); }
         fn element(member: u32, i: u32) { data[i] = f32(member); }\n";
-    let skeletons: [(&str, &str, &[&str]); 17] = [
+    let skeletons: [(&str, &str, &[&str]); 18] = [
         ("elementwise", shaders::ELEMENTWISE, &[size, element]),
         ("elementwise_together", shaders::ELEMENTWISE_TOGETHER, &[together]),
         ("reduce_serial", shaders::REDUCE_SERIAL, &[shaders::REDUCE_SERIAL_PASS, reduction, serial]),
+        (
+            "reduce_blocks",
+            shaders::REDUCE_WORKGROUP,
+            &[shaders::REDUCE_WALK, shaders::REDUCE_BLOCKS, shaders::REDUCE_TREE, reduction, shared],
+        ),
         ("reduce_tree", shaders::REDUCE_WORKGROUP, &[shaders::REDUCE_WALK, shaders::REDUCE_TREE, reduction, shared]),
         (
             "reduce_subgroup",

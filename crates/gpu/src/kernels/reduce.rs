@@ -16,6 +16,11 @@ const BLOCK: usize = 128;
 /// Elements that one invocation folds at most: software adapters end loops after 65,535 steps.
 const LONGEST: usize = 32768;
 
+/// The invocations of a subgroup, where each of these is a team.
+const TEAM: usize = 8;
+/// How many times as long a row must be to be worth a team if it is walked along once.
+const WALKED_ONCE: usize = 8;
+
 /// What an invocation computes at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lanes {
@@ -79,6 +84,9 @@ impl Walkers {
     /// What suits a kernel with so many rows of this length.
     fn of(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, [rows, row_len]: [usize; 2], most: usize) -> Walkers {
         let Tuning { cooperates, busy, row_workgroup, long_row, row_share, abreast, .. } = *compiler.tuning;
+        if compiler.has_teams() {
+            return Walkers::team(compiler, kernel, split, [rows, row_len]);
+        }
         if !cooperates || row_len < long_row {
             return Walkers::One;
         }
@@ -93,6 +101,20 @@ impl Walkers {
             return Walkers::One;
         }
         Walkers::Several { workgroup, across: abreast.min(workgroup), down: true }
+    }
+
+    /// A subgroup for each row, where that pays. Invocations with a row each would read places far apart, and where rows are a
+    /// power of two long, these drive each other out of a cache.
+    fn team(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, [rows, row_len]: [usize; 2]) -> Walkers {
+        let Tuning { workgroup, long_row, busy, .. } = *compiler.tuning;
+        let shortest = if is_walked_once(kernel) { WALKED_ONCE * long_row } else { long_row };
+        let has_choices = reductions(kernel).iter().any(|&register| kernel.expression.dtype(register) == DType::Bool);
+        if row_len < shortest || has_choices || !reads_rows(kernel, split) {
+            return Walkers::One;
+        }
+        // As few as keep all busy have a workgroup each.
+        let across = (rows * TEAM).div_ceil(busy).next_power_of_two().min(workgroup as usize / TEAM);
+        Walkers::Several { workgroup: TEAM * across, across, down: false }
     }
 
     /// The size of subgroups, where each of them has neighbours along rows, and shaders can exchange what these have.
@@ -122,6 +144,10 @@ struct RowProgram<'k> {
     /// How many invocations of a row exchange what they have folded without meeting at a barrier, where they can.
     subgroup: Option<usize>,
     lanes: Lanes,
+    /// Whether a partial result joins the others after a block, where several walk along a row.
+    in_blocks: bool,
+    /// How many numbers an invocation holds from walk to walk at most.
+    most_held: usize,
     /// Where the parts of an argmax have left their indices, and how many there are.
     candidates: Option<(BufferId, usize)>,
 }
@@ -146,6 +172,9 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
     };
     let (parts, segment) = match walkers {
         _ if !may_be_cut(kernel, &reductions) => (1, row_len.max(1)),
+        Walkers::Several { .. } if compiler.has_teams() => {
+            parts(compiler.tuning.busy / TEAM, rows, row_len, compiler.tuning.row_segment)
+        }
         Walkers::Several { workgroup, across, .. } => {
             // Twice as many as keep the adapter busy: they do little but wait for what they load.
             let workgroups = 2 * compiler.tuning.busy / workgroup;
@@ -153,8 +182,12 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, kernel: &Kernel, axes: usize)
         }
         Walkers::One => parts(compiler.tuning.busy, rows / lanes.rows(), row_len, compiler.tuning.segment),
     };
+    let most_held = compiler.tuning.held;
     let subgroup = walkers.subgroup(compiler, kernel, &reductions);
-    let whole = RowProgram { kernel, axes, parts, segment, walkers, subgroup, lanes, candidates: None };
+    // Of a GPU, which has more invocations, none has as much to fold.
+    let in_blocks = compiler.has_teams() && segment > BLOCK * TEAM * lanes.step();
+    let whole =
+        RowProgram { kernel, axes, parts, segment, walkers, subgroup, lanes, in_blocks, most_held, candidates: None };
     if parts == 1 {
         return whole.compile(compiler);
     }
@@ -207,17 +240,18 @@ fn lanes(kernel: &Kernel, split: usize, reductions: &[Register]) -> Lanes {
     fitting.unwrap_or(Lanes::One)
 }
 
-/// Whether the parts of a row can be reduced by different invocations: everything is known after one walk, and nothing
-/// is stored on it. (What is best is found again among the parts' best.)
+/// Whether everything is known after one walk along a row, and nothing is stored on it.
+fn is_walked_once(kernel: &Kernel) -> bool {
+    kernel.expression.passes().into_iter().max() == Some(1) && kernel.outputs.iter().all(|store| store.per_row)
+}
+
+/// Whether the parts of a row can be reduced by different invocations. (What is best is found again among the parts' best.)
 fn may_be_cut(kernel: &Kernel, reductions: &[Register]) -> bool {
-    let passes = kernel.expression.passes().into_iter().max().unwrap_or(0);
     let gives_index = |&register: &Register| match kernel.expression.instructions[register].0 {
         Instruction::Reduce(op, _) => op.gives_index(),
         _ => false,
     };
-    passes == 1
-        && kernel.outputs.iter().all(|store| store.per_row)
-        && (!reductions.iter().any(gives_index) || reductions.len() == 1)
+    is_walked_once(kernel) && (!reductions.iter().any(gives_index) || reductions.len() == 1)
 }
 
 /// The kernel that combines the parts of each row and does what there is to do after it.

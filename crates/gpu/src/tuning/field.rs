@@ -138,7 +138,7 @@ impl Tuning {
         number!(attention_columns, Together, ["attention"], 8, 32, [8, 16, 32]),
         number!(counted_row, Always, ["order"], 16, 4096, [64, 128, 256, 512, 1024]),
         number!(scatter_looks, Always, ["scatter"], 1 << 10, 1 << 40, [1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26]),
-        switch!(teams, Alone, ["product", "attention"]),
+        switch!(teams, Alone, ["rows", "product", "attention"]),
         number!(sort_segment, Alone, ["order"], 32, 4096, [32, 64, 128, 256, 1024]),
         number!(scan_segment, Always, ["order"], 32, 2048, [32, 64, 128, 256]),
         number!(row_share, Together, ["rows"], 1, 256, [4, 8, 16, 32]),

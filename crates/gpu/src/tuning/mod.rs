@@ -8,7 +8,7 @@ pub use field::{Applies, Field, NotLegal};
 pub use folder::{TUNING, of_user, path_of, write};
 pub use table::{Choice, Table, TableError, VERSION};
 
-use gradus_device::Device;
+use gradus_device::{Device, Limits};
 
 /// How kernels are cut into work. Those of its numbers that differ from adapter to adapter are [`Tuning::FIELDS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +17,16 @@ pub struct Tuning {
     pub workgroup: u32,
     /// Whether workgroups share memory and meet at barriers: right for GPUs, dear where a CPU plays one.
     pub cooperates: bool,
-    /// Whether subgroups of eight share what they load, in products and attention, where workgroups do not cooperate.
+    /// Whether subgroups of eight are teams, where workgroups do not cooperate: they share what they load in products and
+    /// attention, and walk along a row together.
     pub teams: bool,
     /// Invocations that keep the adapter busy: fewer results than this are computed in parts, where there is enough to
     /// do for each.
     pub busy: usize,
     /// How long a row may be that one kernel walks along more than once, or writes while it reduces it.
     pub longest_row: usize,
+    /// The same where a team walks along it.
+    pub longest_team_row: usize,
     /// The most different values of a size (extent, stride, offset) that become part of a kernel's text; from then on
     /// the size is passed at run time. 0: always passed.
     pub baked_values: usize,
@@ -37,6 +40,9 @@ pub struct Tuning {
     pub long_row: usize,
     /// Elements of a row that are worth an invocation, where several share the row.
     pub row_share: usize,
+    /// Numbers that an invocation holds from one walk along a row to the next, at most: they lie in registers, or in a cache
+    /// where a CPU plays the GPU.
+    pub held: usize,
     /// Neighbouring rows that a workgroup walks down together: their elements at a place are a piece of memory that it pays
     /// to load. A power of two.
     pub abreast: usize,
@@ -77,6 +83,7 @@ impl Tuning {
         baked_values: 0,
         loads_pairs: true,
         row_workgroup: 64,
+        held: 256,
         scatter_looks: 1 << 20,
         ..Tuning::GPU
     };
@@ -87,11 +94,13 @@ impl Tuning {
         teams: true,
         busy: 1 << 16,
         longest_row: 8192,
+        longest_team_row: 1 << 16,
         baked_values: 2,
         loads_pairs: false,
         row_workgroup: 128,
         long_row: 64,
         row_share: 16,
+        held: 96,
         abreast: 8,
         row_segment: 4096,
         segment: 256,
@@ -109,5 +118,15 @@ impl Tuning {
     /// What suits this device.
     pub fn of(device: &Device) -> Tuning {
         if device.is_software() { Tuning::SOFTWARE } else { Tuning::GPU }
+    }
+
+    /// Whether subgroups are teams on a device with these limits.
+    pub(crate) fn has_teams(&self, limits: &Limits) -> bool {
+        !self.cooperates && self.teams && limits.subgroup_size == Some((8, 8))
+    }
+
+    /// How long a row may be there that one kernel walks along more than once, or writes while it reduces it.
+    pub(crate) fn longest_row_on(&self, limits: &Limits) -> usize {
+        if self.has_teams(limits) { self.longest_team_row } else { self.longest_row }
     }
 }

@@ -11,9 +11,6 @@ use gradus_ir::Result;
 use gradus_ir::plan::{Instruction, Register, Store};
 use std::fmt::Write;
 
-/// How many numbers an invocation holds from pass to pass at most.
-const MOST_HELD: usize = 96;
-
 /// What is known of a kernel's registers.
 struct Registers {
     per_row: Vec<bool>,
@@ -65,7 +62,7 @@ impl RowProgram<'_> {
         let Walkers::Several { workgroup, across, .. } = self.walkers else { return None };
         let elements = self.kernel.row_len().div_ceil(workgroup / across);
         let steps = elements.div_ceil(self.lanes.step()).next_power_of_two();
-        (self.parts == 1 && self.candidates.is_none() && steps * self.lanes.step() <= MOST_HELD).then_some(steps)
+        (self.parts == 1 && self.candidates.is_none() && steps * self.lanes.step() <= self.most_held).then_some(steps)
     }
 
     fn reduced(&self, registers: &Registers, pass: usize) -> Vec<Reduction> {
@@ -105,7 +102,7 @@ impl Registers {
         };
         let held = registers.worth_holding(program);
         let numbers = program.steps().unwrap_or(0) * program.lanes.step() * held.iter().flatten().count();
-        if (1..=MOST_HELD).contains(&numbers) {
+        if (1..=program.most_held).contains(&numbers) {
             registers.held = held;
         }
         registers
@@ -188,6 +185,12 @@ impl Generator<'_, '_> {
                     self.add_steps(pass);
                     format!("walk_{pass}(row, start, last)")
                 }
+                Walkers::Several { .. } if self.program.in_blocks => {
+                    self.add_combine(pass, &reduced);
+                    skeleton.push_str(&of_pass(gradus_shaders::REDUCE_WALK, pass));
+                    skeleton.push_str(&of_pass(gradus_shaders::REDUCE_BLOCKS, pass));
+                    format!("blocks_{pass}(row, start, last)")
+                }
                 Walkers::Several { .. } => {
                     skeleton.push_str(&of_pass(gradus_shaders::REDUCE_WALK, pass));
                     format!("walk_{pass}(row, start, last)")
@@ -226,7 +229,7 @@ impl Generator<'_, '_> {
 
     /// Adds how many rows there are, their length, and who walks along them.
     fn add_sizes(&mut self) {
-        let RowProgram { kernel, axes, parts, segment, walkers, subgroup, lanes, candidates } = *self.program;
+        let RowProgram { kernel, axes, parts, segment, walkers, subgroup, lanes, candidates, .. } = *self.program;
         let split = kernel.space.len() - axes;
         let rows = kernel.space[..split].iter().product::<usize>() / lanes.rows();
         let row_len = candidates.map_or(kernel.row_len(), |(_, parts)| parts);
