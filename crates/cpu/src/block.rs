@@ -3,19 +3,20 @@
 //! A register of f16 is held as f32, always a number that f16 has: loads widen, stores narrow, and every instruction that
 //! computes is followed by a rounding.
 
-use crate::address::{Rows, Shown, Strided};
+use crate::address::{Rows, Shown};
 use crate::ahead::Ahead;
 use crate::chains::{Chain, Chains};
 use crate::functions::{FunctionLoop, is_function};
 use crate::gather::{Gather, Index, row_indices};
 use crate::homes::{Home, Homes, Life, Need};
+use crate::load::{Load, Operands, Source, from_memory};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
 use crate::parallel;
 use crate::registers::{self, Piece};
 use crate::slice::{Slice, SliceMut, with_slice};
 use crate::sources::{fill, indices, iota, position, random};
 use gradus_ir::plan::{Expression, Instruction, Register};
-use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, View, f16};
+use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, f16};
 use smallvec::SmallVec;
 
 /// Elements per block: registers of this size stay in the caches next to a core. A multiple of 4, so that blocks of random
@@ -41,7 +42,7 @@ pub(crate) type Outs<'a> = SmallVec<[SliceMut<'a>; 4]>;
 pub(crate) struct Program {
     instructions: Vec<(Instruction, DType)>,
     space: Shape,
-    loads: Vec<PreparedLoad>,
+    loads: Vec<Load>,
     /// The memory that registers need (some are read straight from a buffer, or written straight to one).
     needs: Vec<Need>,
     homes: Homes,
@@ -94,42 +95,6 @@ impl Steps {
     }
 }
 
-/// A load of a program.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    /// How an index finds its element.
-    pub(crate) view: View,
-    /// Whether elements are counted from the beginning of the piece of work and not of the space.
-    pub(crate) local: bool,
-    /// The output that is updated in place, if this is one.
-    pub(crate) output: Option<usize>,
-}
-
-#[derive(Debug)]
-struct PreparedLoad {
-    source: Source,
-    strided: Strided,
-}
-
-/// What a program reads.
-#[derive(Clone, Copy)]
-pub(crate) struct Operands<'a> {
-    /// The kernel's loads; `None` for one that is updated in place.
-    pub(crate) loads: &'a [Option<Slice<'a>>],
-    /// The loads after these: what the kernel's family has computed.
-    pub(crate) computed: &'a [Data],
-    pub(crate) scalars: &'a [Number],
-}
-
-impl<'a> Operands<'a> {
-    fn load(&self, load: usize) -> Option<Slice<'a>> {
-        match self.loads.get(load) {
-            Some(source) => *source,
-            None => Some(Slice::of(&self.computed[load - self.loads.len()])),
-        }
-    }
-}
-
 /// The registers of a block.
 pub(crate) struct Scratch {
     /// The memory that [`Homes`] are in.
@@ -179,16 +144,14 @@ impl Program {
         summed: &[Register],
     ) -> Program {
         let instructions = expression.instructions.clone();
-        let loads: Vec<PreparedLoad> =
-            loads.into_iter().map(|source| PreparedLoad { strided: Strided::new(&source.view), source }).collect();
+        let loads: Vec<Load> = loads.into_iter().map(Load::new).collect();
         let is_read = |r: Register| {
             let is_asked = asked.contains(&r) || summed.contains(&r);
             is_asked || instructions.iter().any(|(instruction, _)| instruction.operands().contains(&r))
         };
         // A load that is one stretch of its array is read where it is, unless it has to be widened. What is local is held
         // as registers are.
-        let is_stretch =
-            |load: &PreparedLoad, dtype: DType| load.strided.contiguous_from.is_some() && load.is_held_as(dtype);
+        let is_stretch = |load: &Load, dtype: DType| load.strided.contiguous_from.is_some() && load.is_held_as(dtype);
         let is_ready = |r: Register| match instructions[r] {
             (Instruction::Load(l), dtype) => is_stretch(&loads[l], dtype) || loads[l].source.output.is_some(),
             _ => false,
@@ -618,39 +581,6 @@ impl Program {
     }
 }
 
-impl PreparedLoad {
-    /// Where a block begins in what the load's view shows.
-    fn first(&self, block: Block) -> usize {
-        if self.source.local { block.start - block.base } else { block.start }
-    }
-
-    /// Whether an array holds elements as registers of a dtype do.
-    fn is_held_as(&self, dtype: DType) -> bool {
-        dtype != DType::F16 || self.source.local
-    }
-
-    /// Whether whole rows of so many elements, and nothing else, are read where they lie.
-    fn is_rows(&self, row: Option<usize>, dtype: DType) -> bool {
-        row.is_some() && self.strided.rows() == row && self.source.output.is_none() && self.is_held_as(dtype)
-    }
-
-    /// What a block of the load is.
-    fn shown(&self, block: Block, dtype: DType) -> Shown {
-        match self.strided.shown(self.first(block), block.len) {
-            _ if self.source.output.is_some() => Shown::Many,
-            Shown::Stretch(_) | Shown::Rows(_) if !self.is_held_as(dtype) => Shown::Many,
-            shown => shown,
-        }
-    }
-
-    /// Fills a register with the first elements of a block.
-    fn fill(&self, source: Slice<'_>, block: Block, target: SliceMut<'_>) {
-        from_memory(source, target, |target| {
-            with_slice!(SliceMut, target, t => self.strided.fill(source.typed(), self.first(block), t));
-        });
-    }
-}
-
 /// Whether an instruction on f16 gives what f16 has, without being rounded.
 fn is_exact(instruction: &Instruction) -> bool {
     match instruction {
@@ -658,18 +588,5 @@ fn is_exact(instruction: &Instruction) -> bool {
         Instruction::Binary(op, ..) => op.ulps() == 0.0,
         Instruction::Iota(_) => false,
         _ => true,
-    }
-}
-
-/// Fills a register with elements of an array, which `fill` puts into a place of the array's dtype.
-fn from_memory<R>(source: Slice<'_>, target: SliceMut<'_>, fill: impl FnOnce(SliceMut<'_>) -> R) -> R {
-    match (source, target) {
-        (Slice::F16(_), SliceMut::F32(wide)) => {
-            let mut narrow = vec![f16::ZERO; wide.len()];
-            let filled = fill(SliceMut::F16(&mut narrow));
-            loops::copy(Slice::F16(&narrow), SliceMut::F32(wide));
-            filled
-        }
-        (_, target) => fill(target),
     }
 }

@@ -2,8 +2,9 @@
 
 mod sections;
 
-use crate::block::{BLOCK, Block, Operands, Outs, Program, Source};
+use crate::block::{BLOCK, Block, Outs, Program};
 use crate::dots::is_by_dots;
+use crate::load::{Operands, Source};
 use crate::loops;
 use crate::matrix::{Matrices, Matrix, Mode, f32_product, gemm_product, int_product, transposed};
 use crate::parallel;

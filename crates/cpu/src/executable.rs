@@ -1,9 +1,10 @@
 //! Running a plan: kernels in order, each into its buffer, and every buffer freed after its last reader.
 
 use crate::attention::Attention;
-use crate::block::{Operands, Program, Source};
+use crate::block::Program;
 use crate::contract::Contraction;
 use crate::custom::CustomStep;
+use crate::load::{Operands, Source};
 use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::rows::RowProgram;

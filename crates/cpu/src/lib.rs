@@ -22,6 +22,7 @@ mod fold;
 mod functions;
 mod gather;
 mod homes;
+mod load;
 mod loops;
 mod matrix;
 mod memory;

@@ -5,8 +5,9 @@
 //! does not once for each row (`per_row`). A pass walks along the rows once; what it reduces is known to the next one.
 
 use crate::ahead::Ahead;
-use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Operands, Outs, Program, Scratch, Source, Steps};
+use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Outs, Program, Scratch, Steps};
 use crate::fold::{Folding, folding};
+use crate::load::{Operands, Source};
 use crate::loops;
 use crate::parallel;
 use crate::slice::{Slice, SliceMut};
