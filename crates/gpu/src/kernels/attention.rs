@@ -6,6 +6,7 @@ use crate::affine::{Affine, Space, Step};
 use crate::compiler::{Compiler, Shader, linear, workgroups};
 use crate::expression::{coordinates, loads_vectors};
 use crate::module::{Baked, Module, Slot, Width, stored};
+use crate::tuning::TEAM;
 use gradus_device::{Access, Trust};
 use gradus_ir::op::attention::{AttentionPart, AttentionShape};
 use gradus_ir::plan::{BufferId, Kernel, Load};
@@ -14,9 +15,6 @@ use std::fmt::Write;
 
 /// Turns of a loop that every adapter takes: some end loops after 65,535.
 const TURNS: usize = 65_000;
-
-/// Invocations of a subgroup that shares what it loads.
-const TEAM: usize = 8;
 
 /// The entry point where each invocation loads for itself.
 const ALONE: &str = "@compute @workgroup_size(WORKGROUP)

@@ -6,7 +6,7 @@ use crate::affine::{Affine, Space};
 use crate::compiler::Compiler;
 use crate::expression::{self, loads_at_once, loads_vectors};
 use crate::module::Width;
-use crate::tuning::Tuning;
+use crate::tuning::{TEAM, Tuning};
 use gradus_ir::op::ReduceOp;
 use gradus_ir::plan::{BufferId, Expression, Family, Instruction, Kernel, Load, Register, Store};
 use gradus_ir::{DType, Error, Result, Shape, View, ViewAxis};
@@ -16,8 +16,6 @@ const BLOCK: usize = 128;
 /// Elements that one invocation folds at most: software adapters end loops after 65,535 steps.
 const LONGEST: usize = 32768;
 
-/// The invocations of a subgroup, where each of these is a team.
-const TEAM: usize = 8;
 /// How many times as long a row must be to be worth a team if it is walked along once.
 const WALKED_ONCE: usize = 8;
 
@@ -85,7 +83,7 @@ impl Walkers {
     fn of(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, [rows, row_len]: [usize; 2], most: usize) -> Walkers {
         let Tuning { cooperates, busy, row_workgroup, long_row, row_share, abreast, .. } = *compiler.tuning;
         if compiler.has_teams() {
-            return Walkers::team(compiler, kernel, split, [rows, row_len]);
+            return Walkers::team(compiler, kernel, split, [rows, row_len]).unwrap_or(Walkers::One);
         }
         if !cooperates || row_len < long_row {
             return Walkers::One;
@@ -105,16 +103,14 @@ impl Walkers {
 
     /// A subgroup for each row, where that pays. Invocations with a row each would read places far apart, and where rows are a
     /// power of two long, these drive each other out of a cache.
-    fn team(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, [rows, row_len]: [usize; 2]) -> Walkers {
+    fn team(compiler: &Compiler<'_>, kernel: &Kernel, split: usize, [rows, row_len]: [usize; 2]) -> Option<Walkers> {
         let Tuning { workgroup, long_row, busy, .. } = *compiler.tuning;
         let shortest = if is_walked_once(kernel) { WALKED_ONCE * long_row } else { long_row };
-        let has_choices = reductions(kernel).iter().any(|&register| kernel.expression.dtype(register) == DType::Bool);
-        if row_len < shortest || has_choices || !reads_rows(kernel, split) {
-            return Walkers::One;
-        }
         // As few as keep all busy have a workgroup each.
         let across = (rows * TEAM).div_ceil(busy).next_power_of_two().min(workgroup as usize / TEAM);
-        Walkers::Several { workgroup: TEAM * across, across, down: false }
+        let team = Walkers::Several { workgroup: TEAM * across, across, down: false };
+        let needs_no_barrier = team.subgroup(compiler, kernel, &reductions(kernel)).is_some();
+        (row_len >= shortest && needs_no_barrier && reads_rows(kernel, split)).then_some(team)
     }
 
     /// The size of subgroups, where each of them has neighbours along rows, and shaders can exchange what these have.

@@ -10,6 +10,9 @@ pub use table::{Choice, Table, TableError, VERSION};
 
 use gradus_device::{Device, Limits};
 
+/// The invocations of a team.
+pub(crate) const TEAM: usize = 8;
+
 /// How kernels are cut into work. Those of its numbers that differ from adapter to adapter are [`Tuning::FIELDS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {
@@ -36,7 +39,8 @@ pub struct Tuning {
 
     /// Invocations of a workgroup that walks along rows together; a power of two.
     pub row_workgroup: u32,
-    /// Rows from this length on are worth several invocations, where workgroups cooperate.
+    /// Rows from this length on are worth several invocations, where workgroups cooperate or there are teams; these, for rows
+    /// that are walked along once, from eight times it on.
     pub long_row: usize,
     /// Elements of a row that are worth an invocation, where several share the row.
     pub row_share: usize,
@@ -122,7 +126,7 @@ impl Tuning {
 
     /// Whether subgroups are teams on a device with these limits.
     pub(crate) fn has_teams(&self, limits: &Limits) -> bool {
-        !self.cooperates && self.teams && limits.subgroup_size == Some((8, 8))
+        !self.cooperates && self.teams && limits.subgroup_size == Some((TEAM as u32, TEAM as u32))
     }
 
     /// How long a row may be there that one kernel walks along more than once, or writes while it reduces it.
