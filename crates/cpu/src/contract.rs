@@ -3,8 +3,8 @@
 mod sections;
 
 use crate::block::{BLOCK, Block, Outs, Program};
+use crate::block::{Operands, Source};
 use crate::dots::is_by_dots;
-use crate::load::{Operands, Source};
 use crate::loops;
 use crate::matrix::{Matrices, Matrix, Mode, f32_product, gemm_product, int_product, transposed};
 use crate::parallel;

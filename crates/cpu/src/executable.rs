@@ -2,9 +2,9 @@
 
 use crate::attention::Attention;
 use crate::block::Program;
+use crate::block::{Operands, Source};
 use crate::contract::Contraction;
 use crate::custom::CustomStep;
-use crate::load::{Operands, Source};
 use crate::memory::{Array, Memory};
 use crate::parallel;
 use crate::rows::RowProgram;

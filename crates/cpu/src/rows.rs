@@ -6,8 +6,8 @@
 
 use crate::ahead::Ahead;
 use crate::block::{BLOCK, BLOCK_OF_ROWS, Block, Outs, Program, Scratch, Steps};
+use crate::block::{Operands, Source};
 use crate::fold::{Folding, folding};
-use crate::load::{Operands, Source};
 use crate::loops;
 use crate::parallel;
 use crate::slice::{Slice, SliceMut};

@@ -1,7 +1,7 @@
 //! Long sums in sections: products of parts of the summed axes at once, which are added up afterwards.
 
 use super::{Contraction, MOST_PARTIAL, Operand, Part, Rules, SECTIONS};
-use crate::load::Operands;
+use crate::block::Operands;
 use crate::matrix::is_along_sums;
 use crate::parallel;
 use crate::slice::{Slice, Typed};

@@ -1,11 +1,13 @@
 //! The loops of functions of f32 that are computed from polynomials. They take longer than it takes to read what they are of: so
 //! a sum or a product before one is computed with it, and memory is asked for meanwhile.
 
-use crate::ahead::Ahead;
-use crate::chains::Link;
-use crate::loops::{Operand, Typed, unary, vectorised_reals};
+use super::Link;
 #[cfg(target_arch = "x86_64")]
-use crate::{erf::erf, loops::arch};
+use super::erf::erf;
+use crate::ahead::Ahead;
+#[cfg(target_arch = "x86_64")]
+use crate::loops::arch;
+use crate::loops::{Operand, Typed, unary, vectorised_reals};
 use gradus_ir::op::UnaryOp;
 use gradus_ir::op::row::{Unary, UnaryVisitor};
 #[cfg(target_arch = "x86_64")]

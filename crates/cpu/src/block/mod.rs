@@ -3,13 +3,13 @@
 //! A register of f16 is held as f32, always a number that f16 has: loads widen, stores narrow, and every instruction that
 //! computes is followed by a rounding.
 
+mod homes;
+mod load;
+
 use crate::address::{Rows, Shown};
 use crate::ahead::Ahead;
-use crate::chains::{Chain, Chains};
-use crate::functions::{FunctionLoop, is_function};
+use crate::chains::{Chain, Chains, FunctionLoop, is_function};
 use crate::gather::{Gather, Index, row_indices};
-use crate::homes::{Home, Homes, Life, Need};
-use crate::load::{Load, Operands, Source, from_memory};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
 use crate::parallel;
 use crate::registers::{self, Piece};
@@ -17,6 +17,9 @@ use crate::slice::{Slice, SliceMut, with_slice};
 use crate::sources::{fill, indices, iota, position, random};
 use gradus_ir::plan::{Expression, Instruction, Register};
 use gradus_ir::{DType, Data, Element, Error, Number, Result, Shape, f16};
+use homes::{Home, Homes, Life, Need};
+use load::{Load, from_memory};
+pub(crate) use load::{Operands, Source};
 use smallvec::SmallVec;
 
 /// Elements per block: registers of this size stay in the caches next to a core. A multiple of 4, so that blocks of random

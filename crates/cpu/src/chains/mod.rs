@@ -1,15 +1,24 @@
 //! Chains: sums, differences, products and squares of f32 that read each other, or one of them and a function of it. One loop
-//! computes them all, and what is between stays in the processor. Here are the chains of a program; the loops are in
-//! `chain_loops.rs` and `functions.rs`.
+//! computes them all, and what is between stays in the processor. Here are the chains of a program.
+
+#[cfg(target_arch = "x86_64")]
+mod erf;
+mod functions;
+mod loops;
+mod piece;
+mod sums;
 
 use crate::ahead::Ahead;
-use crate::chain_loops::{Operation, Reads, Run, Sum};
-use crate::functions::{FunctionLoop, is_function};
 use crate::loops::{Operand, simd};
+pub(crate) use functions::FunctionLoop;
+pub(crate) use functions::is_function;
 use gradus_ir::DType;
 use gradus_ir::op::{BinaryOp, UnaryOp};
 use gradus_ir::plan::{Instruction, Register};
+use loops::Run;
+use piece::{Operation, Reads};
 use smallvec::SmallVec;
+use sums::Sum;
 
 /// The longest chain: there is a loop for each sequence of operations.
 pub(crate) const LONGEST: usize = 4;
