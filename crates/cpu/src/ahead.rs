@@ -10,8 +10,6 @@ const LINE: usize = 64;
 #[derive(Default)]
 pub(crate) struct Ahead {
     stretches: SmallVec<[Stretch; 4]>,
-    /// How many lines they are.
-    lines: usize,
 }
 
 /// Neighbouring lines of the cache. They are asked for and not read, so nobody need keep them.
@@ -19,64 +17,46 @@ pub(crate) struct Ahead {
 struct Stretch {
     next: *const u8,
     lines: usize,
+    /// The lines of a part.
+    part: usize,
 }
 
 impl Ahead {
     pub(crate) fn push(&mut self, slice: Slice<'_>) {
         let bytes: &[u8] = with_slice!(Slice, slice, slice => bytemuck::cast_slice(slice));
-        let lines = bytes.len().div_ceil(LINE);
-        self.lines += lines;
-        self.stretches.push(Stretch { next: bytes.as_ptr(), lines });
+        self.stretches.push(Stretch { next: bytes.as_ptr(), lines: bytes.len().div_ceil(LINE), part: 0 });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.stretches.is_empty()
     }
 
-    /// The same in so many parts: asking for all at once takes as long as reading them.
+    /// The same in so many parts, each of which has some of all stretches: asking for all at once takes as long as reading them, and
+    /// memory brings what lies side by side in several arrays sooner than one array after the other.
     #[inline(always)]
-    pub(crate) fn parts(&self, parts: usize) -> Parts<'_> {
-        let left = Stretch { next: std::ptr::null(), lines: 0 };
-        Parts { left, next: &self.stretches, lines: self.lines.div_ceil(parts.max(1)) }
+    pub(crate) fn parts(&self, parts: usize) -> Parts {
+        let part = |&stretch: &Stretch| Stretch { part: stretch.lines.div_ceil(parts.max(1)), ..stretch };
+        Parts { left: self.stretches.iter().map(part).collect() }
     }
 }
 
 /// Stretches of memory that are asked for part by part.
-pub(crate) struct Parts<'l> {
-    /// What is left of one stretch, and the next ones.
-    left: Stretch,
-    next: &'l [Stretch],
-    /// The lines of a part.
-    lines: usize,
+pub(crate) struct Parts {
+    left: SmallVec<[Stretch; 4]>,
 }
 
-impl Parts<'_> {
+impl Parts {
     /// Asks for the next part.
     #[inline(always)]
     pub(crate) fn ask(&mut self) {
-        let mut lines = self.lines;
-        loop {
-            let now = self.left.take(lines);
-            for line in 0..now.lines {
-                ask(now.next.wrapping_add(line * LINE));
+        for stretch in &mut self.left {
+            let lines = stretch.part.min(stretch.lines);
+            for line in 0..lines {
+                ask(stretch.next.wrapping_add(line * LINE));
             }
-            lines -= now.lines;
-            if lines == 0 {
-                return;
-            }
-            let Some((left, next)) = self.next.split_first() else { return };
-            (self.left, self.next) = (*left, next);
+            *stretch =
+                Stretch { next: stretch.next.wrapping_add(lines * LINE), lines: stretch.lines - lines, ..*stretch };
         }
-    }
-}
-
-impl Stretch {
-    /// So many lines of it, or as many as there are, which it has no longer.
-    #[inline(always)]
-    fn take(&mut self, lines: usize) -> Stretch {
-        let taken = Stretch { next: self.next, lines: lines.min(self.lines) };
-        *self = Stretch { next: self.next.wrapping_add(taken.lines * LINE), lines: self.lines - taken.lines };
-        taken
     }
 }
 
@@ -109,7 +89,7 @@ mod tests {
             lens.iter().for_each(|&len| ahead.push(Slice::F32(&memory[..len])));
             let mut asked = ahead.parts(parts);
             (0..parts).for_each(|_| asked.ask());
-            assert!(asked.left.lines == 0 && asked.next.iter().all(|left| left.lines == 0), "{lens:?} {parts}");
+            assert!(asked.left.iter().all(|left| left.lines == 0), "{lens:?} {parts}");
         }
     }
 }

@@ -36,10 +36,16 @@ pub(crate) fn vectorised_reals<R>(body: impl FnOnce(bool) -> R) -> R {
         type Output = R;
         #[inline(always)]
         fn with_simd<S: pulp::Simd>(self, _: S) -> R {
-            (self.0)(!S::IS_SCALAR && cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))
+            (self.0)(fuses::<S>())
         }
     }
     ARCH.dispatch(Body(body))
+}
+
+/// Whether vector instructions have fused multiply-adds.
+#[inline(always)]
+pub(crate) fn fuses<S: pulp::Simd>() -> bool {
+    !S::IS_SCALAR && cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64"))
 }
 
 #[inline(always)]

@@ -17,6 +17,13 @@ pub(crate) struct Piece {
     first: usize,
 }
 
+impl Default for Piece {
+    /// No memory: what stands in for a piece that is elsewhere for a while.
+    fn default() -> Piece {
+        Piece { data: Data::F32(Vec::new()), first: 0 }
+    }
+}
+
 impl Piece {
     fn new(dtype: DType) -> Piece {
         let mut data = with_dtype!(held_as(dtype), T => <T as Element>::wrap(vec![T::default(); BLOCK_OF_ROWS + LINE]));

@@ -570,8 +570,8 @@ impl<'k> Splitter<'k> {
             passes.push(Pass {
                 per_row: per_row.steps(is_new_row),
                 computed: computed.iter().copied().filter(|&(register, _)| is_new_row(register)).collect(),
-                elements: elements.steps(|r| of_elements[r]),
-                new_elements: elements.steps(|r| of_elements[r] && !elements_before[r]),
+                elements: elements.steps(|r| of_elements[r]).after(pass),
+                new_elements: elements.steps(|r| of_elements[r] && !elements_before[r]).after(pass),
                 reductions,
             });
             rows_before.iter_mut().zip(of_rows).for_each(|(before, now)| *before |= now);

@@ -8,7 +8,7 @@ mod load;
 
 use crate::address::{Rows, Shown};
 use crate::ahead::Ahead;
-use crate::chains::{Chain, Chains, FunctionLoop, is_function};
+use crate::chains::{Chain, Chains, Joined, function, is_function};
 use crate::gather::{Gather, Index, row_indices};
 use crate::loops::{self, BinaryLoop, CompareLoop, Operand, UnaryLoop};
 use crate::parallel;
@@ -36,6 +36,9 @@ const TASK: usize = 4 * BLOCK;
 /// Elements per block, and per task, at most where no register is held: what is read from memory and written there has no place in
 /// the first cache, and every block begins anew to read ahead.
 const LONG_BLOCK: usize = 16 * BLOCK;
+
+/// So many elements ahead memory is asked for at least.
+const ASKED_AHEAD: usize = 2048;
 
 /// The outputs of a block, or of a task.
 pub(crate) type Outs<'a> = SmallVec<[SliceMut<'a>; 4]>;
@@ -79,12 +82,16 @@ pub(crate) struct Steps {
     overwritten: Vec<(Register, usize)>,
     /// Registers to evaluate, in order.
     registers: Vec<Register>,
+    /// Those of them with which another one is computed, which is not among them.
+    joined: Vec<Register>,
     /// Registers to copy to outputs.
     copied: Vec<(Register, usize)>,
     /// Registers that are summed up afterwards.
     summed: Vec<Register>,
     /// The register during whose computation the next block's memory is asked for.
     pub(crate) asking: Option<Register>,
+    /// Whether that is the first one that is computed: what others read comes later.
+    asks_first: bool,
     /// Whether what steps after these write to is asked for then, or while registers are summed up.
     pub(crate) ask_outputs: bool,
     /// Whether any of these writes to an output, or reads what one holds.
@@ -92,6 +99,12 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// The same after so many walks, which have read a block before.
+    pub(crate) fn after(mut self, walks: usize) -> Steps {
+        self.asks_first &= walks == 0;
+        self
+    }
+
     /// Whether nothing is done.
     pub(crate) fn is_empty(&self) -> bool {
         self.registers.is_empty() && self.copied.is_empty()
@@ -238,9 +251,14 @@ impl Program {
                 now += 1;
                 needed(r, now, &mut lives);
                 self.operands(r).iter().for_each(|&operand| needed(operand, now, &mut lives));
+                if let Some(joined) = self.joined(steps, r) {
+                    needed(joined.through, now, &mut lives);
+                    joined.operands().for_each(|operand| needed(operand, now, &mut lives));
+                }
             }
             now += 1;
-            let asked = self.asked.iter().filter(|r| steps.registers.contains(r));
+            let through = |r: &Register| steps.joined.iter().any(|&of| self.through(of) == Some(*r));
+            let asked = self.asked.iter().filter(|r| steps.registers.contains(r) || through(r));
             steps.copied.iter().map(|(r, _)| r).chain(asked).for_each(|&r| needed(r, now, &mut lives));
             let chains = steps.summed.iter().filter_map(|&r| self.chains.sums(r));
             chains.flat_map(Chain::operands).for_each(|r| needed(r, now, &mut lives));
@@ -261,21 +279,27 @@ impl Program {
         };
         let all = 0..self.instructions.len();
         let overwritten: Vec<_> = all.clone().filter(wanted).filter_map(overwritten).collect();
-        let registers: Vec<Register> = all.filter(wanted).filter(is_evaluated).collect();
+        let mut registers: Vec<Register> = all.filter(wanted).filter(is_evaluated).collect();
+        let is_joined = |&r: &Register| self.through(r).is_some_and(|through| registers.contains(&through));
+        let joined: Vec<Register> = registers.iter().copied().filter(is_joined).collect();
+        registers.retain(|r| !joined.iter().any(|&of| self.through(of) == Some(*r)));
         let copied: Vec<_> = self.copied.iter().copied().filter(|&(register, _)| is_wanted(register)).collect();
         let writes = !copied.is_empty() || registers.iter().any(|&r| self.direct[r].is_some());
         let summed = self.summed.iter().copied().filter(wanted).collect();
         let asking = registers.iter().copied().find(|&r| self.chains.of(r).is_some_and(Chain::is_function));
+        let is_load = |r: &Register| matches!(self.instructions[*r].0, Instruction::Load(_));
+        let asks_first = asking.is_some() && registers.iter().copied().find(|r| !is_load(r)) == asking;
         let use_outputs = writes || !overwritten.is_empty();
-        Steps { overwritten, registers, copied, summed, asking, ask_outputs: false, use_outputs }
+        Steps { overwritten, registers, joined, copied, summed, asking, asks_first, ask_outputs: false, use_outputs }
     }
 
-    /// What the block after one reads from memory, and what this one writes to later. What is local to a piece of work was computed
-    /// just now.
-    fn ahead(&self, operands: &Operands, block: Block, outs: &[SliceMut<'_>]) -> Ahead {
+    /// What a block and the one after it read from memory so many elements later, and what this one writes to later. What is local to
+    /// a piece of work was computed just now.
+    fn ahead(&self, operands: &Operands, block: Block, distance: usize, outs: &[SliceMut<'_>]) -> Ahead {
         let mut ahead = Ahead::default();
         outs.iter().for_each(|out| ahead.push(out.as_slice()));
-        let next = block.start + block.len..(block.start + 2 * block.len).min(self.space.numel());
+        let end = self.space.numel();
+        let next = (block.start + distance).min(end)..(block.start + distance + block.len).min(end);
         for (instruction, _) in &self.instructions {
             let &Instruction::Load(l) = instruction else { continue };
             let Source { local, .. } = self.loads[l].source;
@@ -284,6 +308,16 @@ impl Program {
             }
         }
         ahead
+    }
+
+    /// The register that may be computed together with another one.
+    fn through(&self, register: Register) -> Option<Register> {
+        self.chains.joined(register).map(|joined| joined.through)
+    }
+
+    /// The chain by which some steps compute a register together with another one, if they do.
+    fn joined(&self, steps: &Steps, register: Register) -> Option<&Joined> {
+        self.chains.joined(register).filter(|_| steps.joined.contains(&register))
     }
 
     /// The registers that a register is computed from.
@@ -470,10 +504,16 @@ impl Program {
         for &r in &steps.registers {
             let (instruction, dtype) = &self.instructions[r];
             let ahead = match steps.asking {
-                Some(asking) if asking == r && steps.ask_outputs => self.ahead(operands, block, outs),
-                Some(asking) if asking == r => self.ahead(operands, block, &[]),
+                Some(asking) if asking == r => {
+                    let outs = if steps.ask_outputs { &*outs } else { &[] };
+                    self.ahead(operands, block, if steps.asks_first { ASKED_AHEAD.min(len) } else { len }, outs)
+                }
                 _ => Ahead::default(),
             };
+            let joined = self.joined(steps, r).map(|joined| {
+                let home = self.homes.of(joined.through).expect("what others read is held").piece;
+                (joined, home, std::mem::take(&mut memory[home]))
+            });
             // No operand is held where the register is.
             let own = self.homes.of(r).map_or(memory.len(), |home| home.piece);
             let (before, rest) = memory.split_at_mut(own);
@@ -507,6 +547,12 @@ impl Program {
                 }
                 _ => {
                     let previous = |register: Register| self.read(operands, piece, places[register], register, len);
+                    if let Some((joined, home, mut through)) = joined {
+                        let out = target.range(0, len).typed();
+                        joined.run(previous, through.slice_mut().range(0, len).typed(), out, &ahead);
+                        memory[home] = through;
+                        continue;
+                    }
                     if let Some(chain) = self.chains.of(r) {
                         chain.run(previous, target.range(0, len).typed(), &ahead);
                         continue;
@@ -542,7 +588,7 @@ impl Program {
             Instruction::Iota(axis) => iota(&self.space, *axis, block.start, out),
             Instruction::Random(slot) => random(operands.scalars[*slot].to_i64() as u64, block.start, out),
             Instruction::Unary(op, x) if is_function(*op) && dtype.computed() == DType::F32 => {
-                FunctionLoop { x: &previous(*x), link: None, out: out.typed(), ahead: &Ahead::default() }.run(*op);
+                function(*op, previous(*x), out.typed());
             }
             Instruction::Unary(op, x) => op.dispatch(UnaryLoop { x: &previous(*x).values, out: &mut out }),
             Instruction::Binary(op, a, b) => {

@@ -1,21 +1,27 @@
 //! The loops of functions of f32 that are computed from polynomials. They take longer than it takes to read what they are of: so
-//! a sum or a product before one is computed with it, and memory is asked for meanwhile.
+//! sums and products before one are computed with it, and memory is asked for meanwhile.
 
-use super::Link;
+use super::LONGEST;
 #[cfg(target_arch = "x86_64")]
 use super::erf::erf;
+use super::loops::VECTORS;
+use super::piece::{Operation, Reads};
 use crate::ahead::Ahead;
+use crate::best::WIDEST;
 #[cfg(target_arch = "x86_64")]
 use crate::loops::arch;
-use crate::loops::{Operand, Typed, unary, vectorised_reals};
+use crate::loops::{Operand, Typed, fuses, simd, unary};
+use crate::slice::Slice;
 use gradus_ir::op::UnaryOp;
 use gradus_ir::op::row::{Unary, UnaryVisitor};
 #[cfg(target_arch = "x86_64")]
 use pulp::x86::{Arch, V4};
+use pulp::{Simd, WithSimd};
+use smallvec::SmallVec;
 use std::marker::PhantomData;
 
-/// Elements that are computed at once: some vectors.
-const STEP: usize = 32;
+/// The elements of a group of vectors, which are computed at once, at most.
+const GROUP: usize = VECTORS * WIDEST;
 
 /// Functions with a larger error than this are computed from polynomials.
 const ROUNDED: f64 = 0.5;
@@ -25,101 +31,213 @@ pub(crate) fn is_function(op: UnaryOp) -> bool {
     op.ulps() > ROUNDED
 }
 
-/// `out = row(x)`, or of what a link makes of x.
-pub(crate) struct FunctionLoop<'l, 'a> {
-    pub(crate) x: &'l Operand<'a>,
-    pub(crate) link: Option<&'l Link<Operand<'a>>>,
-    pub(crate) out: &'l mut [f32],
+/// `out = row(chain)`. Loops are told of what they do by reference, for the same reason as [`crate::loops::UnaryLoop`].
+pub(super) struct FunctionLoop<'l, 'a> {
+    pub(super) reads: &'l Reads<'l, 'a>,
+    /// Where what the chain has come to after so many operations is stored, if that is wanted, too.
+    pub(super) also: Option<(usize, &'l mut [f32])>,
+    pub(super) out: &'l mut [f32],
     /// What is asked for meanwhile.
-    pub(crate) ahead: &'l Ahead,
+    pub(super) ahead: &'l Ahead,
 }
 
 impl FunctionLoop<'_, '_> {
     /// Computes a function of f32 that has a loop here.
-    pub(crate) fn run(self, op: UnaryOp) {
+    pub(super) fn run(&mut self, op: UnaryOp) {
+        if self.out.len() < GROUP {
+            return self.run_group(op);
+        }
         #[cfg(target_arch = "x86_64")]
         if let (UnaryOp::Erf, Arch::V4(simd)) = (op, arch()) {
-            return simd.vectorize(
-                #[inline(always)]
-                || self.map_linked(ErfByTable(simd)),
-            );
+            return Simd::vectorize(simd, Body { function: ErfByTable(simd), of: self });
         }
         op.dispatch(self);
     }
+
+    /// The same of fewer elements than a group has: others follow, of which the results are left out.
+    #[cold]
+    fn run_group(&mut self, op: UnaryOp) {
+        let FunctionLoop { reads, also, out, ahead } = self;
+        let len = out.len();
+        let longer = |operand: &Operand<'_>| {
+            let mut group = [0.0; GROUP];
+            match operand.values.typed() {
+                &[one] => group.fill(one),
+                values => group[..len].copy_from_slice(&values[..len]),
+            }
+            group
+        };
+        let (start, others) = (longer(&reads.start), reads.others.each_ref().map(|other| other.as_ref().map(longer)));
+        let operand = |values| Operand { values: Slice::F32(values), rows: None };
+        let others = others.each_ref().map(|other| other.as_ref().map(|other| operand(other)));
+        let reads = Reads { operations: reads.operations, start: operand(&start), others };
+        let (mut results, mut on_the_way) = ([0.0; GROUP], [0.0; GROUP]);
+        let of_group = also.as_ref().map(|(after, _)| (*after, &mut on_the_way[..]));
+        FunctionLoop { reads: &reads, also: of_group, out: &mut results, ahead }.run(op);
+        out.copy_from_slice(&results[..len]);
+        if let Some((_, also)) = also {
+            also.copy_from_slice(&on_the_way[..len]);
+        }
+    }
 }
 
-impl UnaryVisitor for FunctionLoop<'_, '_> {
+impl UnaryVisitor for &mut FunctionLoop<'_, '_> {
     type Output = ();
     fn visit<R: Unary>(self) {
         if R::ULPS <= ROUNDED {
             unreachable!("{} has a loop elsewhere", R::NAME);
         }
-        vectorised_reals(
-            #[inline(always)]
-            |fuses| self.map_linked(Row { row: PhantomData::<R>, fuses }),
-        );
+        simd(Body { function: Row(PhantomData::<R>), of: self });
     }
 }
 
-impl FunctionLoop<'_, '_> {
+/// The loop of a function.
+struct Body<'s, 'l, 'a, F> {
+    function: F,
+    of: &'s mut FunctionLoop<'l, 'a>,
+}
+
+impl<F: Function> WithSimd for Body<'_, '_, '_, F> {
+    type Output = ();
+    /// Goes through the rows. Which operations come before the function is asked for each group: so there is one loop for each function.
     #[inline(always)]
-    fn map_linked(self, function: impl Function) {
-        match self.link {
-            None => self.map(function, Nothing),
-            Some(Link::Square) => self.map(function, Square),
-            Some(Link::Mul(_)) => self.map(function, Mul),
-            Some(Link::Add(_)) => self.map(function, Add { signs: [0, 0] }),
-            Some(Link::Sub(_)) => self.map(function, Add { signs: [0, MINUS] }),
-            Some(Link::SubFrom(_)) => self.map(function, Add { signs: [MINUS, 0] }),
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Body { function, of: FunctionLoop { reads, also, out, ahead } } = self;
+        let row = reads.piece_len(out.len());
+        let group = VECTORS * S::F32_LANES;
+        let mut ahead = ahead.parts(out.len().div_ceil(row) * row.div_ceil(group));
+        let (after, mut also) = match also {
+            Some((after, also)) => (*after, also.chunks_mut(row)),
+            None => (0, <&mut [f32]>::default().chunks_mut(row)),
+        };
+        for (number, out) in out.chunks_mut(row).enumerate() {
+            let start = Values::new(simd, Typed::of(&reads.start).row(number, row));
+            let mut links: SmallVec<[Step<'_, S>; LONGEST]> = SmallVec::new();
+            for (&operation, other) in reads.operations.iter().zip(&reads.others) {
+                let other = other.as_ref().map_or(start, |other| Values::new(simd, Typed::of(other).row(number, row)));
+                links.push(Step { operation, other });
+            }
+            let mut also = also.next();
+            let scale = if also.is_none() { start.scale(&links) } else { None };
+            let (before, between) = links.split_at(after);
+            for first in (0..out.len()).step_by(group) {
+                ahead.ask();
+                // The last group overlaps with the one before.
+                let first = first.min(out.len() - group);
+                let out = &mut out[first..first + group];
+                if let Some(scale) = scale {
+                    function.group::<S>(&start.values[first..first + group], scale, out);
+                    continue;
+                }
+                let mut x = start.vectors(first);
+                before.iter().for_each(|link| link.apply(simd, &mut x, first));
+                if let Some(also) = &mut also {
+                    S::as_mut_simd_f32s(&mut also[first..first + group]).0.copy_from_slice(&x);
+                }
+                between.iter().for_each(|link| link.apply(simd, &mut x, first));
+                function.group::<S>(bytemuck::cast_slice(&x), Scale::NONE, out);
+            }
+        }
+    }
+}
+
+/// A sum or a product with one number, computed with the function: what is read is handed to it as it is.
+#[derive(Clone, Copy)]
+struct Scale {
+    factor: f32,
+    summand: f32,
+}
+
+impl Scale {
+    const NONE: Scale = Scale { factor: 1.0, summand: -0.0 };
+
+    /// x · factor + summand, one of which is exact.
+    #[inline(always)]
+    fn of(self, x: f32) -> f32 {
+        x * self.factor + self.summand
+    }
+}
+
+/// An operation before a function.
+struct Step<'a, S: Simd> {
+    operation: Operation,
+    other: Values<'a, S>,
+}
+
+impl<S: Simd> Step<'_, S> {
+    #[inline(always)]
+    fn apply(&self, simd: S, x: &mut [S::f32s; VECTORS], first: usize) {
+        if self.operation == Operation::Square {
+            return x.iter_mut().for_each(|x| *x = simd.mul_f32s(*x, *x));
+        }
+        let y = self.other.vectors(first);
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = match self.operation {
+                Operation::Add => simd.add_f32s(*x, y),
+                Operation::Sub => simd.sub_f32s(*x, y),
+                Operation::SubFrom => simd.sub_f32s(y, *x),
+                Operation::Mul | Operation::Square => simd.mul_f32s(*x, y),
+            };
+        }
+    }
+}
+
+/// What groups read, of an operand that has as many elements as there are results, or one that stands for all.
+struct Values<'a, S: Simd> {
+    values: &'a [f32],
+    one: S::f32s,
+}
+
+impl<S: Simd> Clone for Values<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<S: Simd> Copy for Values<'_, S> {}
+
+impl<'a, S: Simd> Values<'a, S> {
+    #[inline(always)]
+    fn new(simd: S, values: &'a [f32]) -> Values<'a, S> {
+        Values { values, one: simd.splat_f32s(values[0]) }
+    }
+
+    /// What links come to if they are of these elements, and no more than a sum or a product with one number.
+    fn scale(&self, links: &[Step<'_, S>]) -> Option<Scale> {
+        let is_read = self.values.len() > 1;
+        match links {
+            [] => is_read.then_some(Scale::NONE),
+            [Step { operation, other }] if is_read && other.values.len() == 1 => {
+                let (factor, summand) = operation.by(other.values[0])?;
+                Some(Scale { factor, summand })
+            }
+            _ => None,
         }
     }
 
-    /// Goes through the rows.
+    /// A group, from an element on.
     #[inline(always)]
-    fn map(self, function: impl Function, before: impl Before) {
-        let FunctionLoop { x, link, out, ahead } = self;
-        let other = link.and_then(|link| link.as_ref().other());
-        let row = x.rows.or(other.and_then(|other| other.rows)).map_or(out.len(), |rows| rows.len).max(1);
-        let (x, other) = (Typed::of(x), other.map(Typed::of));
-        let mut ahead = ahead.parts(out.len().div_ceil(row) * row.div_ceil(STEP));
-        for (number, out) in out.chunks_mut(row).enumerate() {
-            let x = x.row(number, row);
-            let y = other.as_ref().map_or(x, |other| other.row(number, row));
-            let (x, y) = (Values::new(x), Values::new(y));
-            let (steps, rest) = out.as_chunks_mut::<STEP>();
-            let mut first = 0;
-            for out in steps {
-                ahead.ask();
-                *out = function.step(x.step(first), y.step(first), before);
-                first += STEP;
-            }
-            if !rest.is_empty() {
-                ahead.ask();
-                rest.copy_from_slice(&function.step(x.last(first), y.last(first), before)[..rest.len()]);
-            }
+    fn vectors(&self, first: usize) -> [S::f32s; VECTORS] {
+        match self.values {
+            [_] => [self.one; VECTORS],
+            values => super::loops::vectors::<S, VECTORS>(values, first),
         }
     }
 }
 
 /// How a function is computed.
 trait Function {
-    /// Some results. They are no slice, of which the compiler would not know that it does not overlap with what is read.
-    fn step(&self, x: [f32; STEP], y: [f32; STEP], before: impl Before) -> [f32; STEP];
+    /// The results of a group.
+    fn group<S: Simd>(&self, x: &[f32], scale: Scale, out: &mut [f32]);
 }
 
 /// As the row of the op says.
-struct Row<R> {
-    row: PhantomData<R>,
-    fuses: bool,
-}
+struct Row<R>(PhantomData<R>);
 impl<R: Unary> Function for Row<R> {
     #[inline(always)]
-    fn step(&self, x: [f32; STEP], y: [f32; STEP], before: impl Before) -> [f32; STEP] {
-        let mut results = [0.0; STEP];
-        for i in 0..STEP {
-            results[i] = unary::<R, f32>(before.of(x[i], y[i]), self.fuses);
+    fn group<S: Simd>(&self, x: &[f32], scale: Scale, out: &mut [f32]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = unary::<R, f32>(scale.of(x), fuses::<S>());
         }
-        results
     }
 }
 
@@ -129,102 +247,11 @@ struct ErfByTable(V4);
 #[cfg(target_arch = "x86_64")]
 impl Function for ErfByTable {
     #[inline(always)]
-    fn step(&self, x: [f32; STEP], y: [f32; STEP], before: impl Before) -> [f32; STEP] {
-        let mut results = [0.0; STEP];
-        for i in 0..STEP {
-            results[i] = before.of(x[i], y[i]);
+    fn group<S: Simd>(&self, x: &[f32], scale: Scale, out: &mut [f32]) {
+        let (x, out) = (x.as_chunks().0, out.as_chunks_mut().0);
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = erf(self.0, x.map(|x| scale.of(x)));
         }
-        let (vectors, _) = results.as_chunks_mut();
-        for vector in vectors {
-            *vector = erf(self.0, *vector);
-        }
-        results
-    }
-}
-
-/// What steps read, of an operand that has as many elements as there are results, or one that stands for all.
-struct Values<'a> {
-    values: &'a [f32],
-    /// The one, for a step.
-    one: [f32; STEP],
-    /// What remains of a place.
-    mask: usize,
-}
-
-impl<'a> Values<'a> {
-    #[inline(always)]
-    fn new(values: &'a [f32]) -> Values<'a> {
-        match values {
-            &[one] => Values { values, one: [one; STEP], mask: 0 },
-            _ => Values { values, one: [0.0; STEP], mask: usize::MAX },
-        }
-    }
-
-    #[inline(always)]
-    fn all(&self) -> &[f32] {
-        if self.mask == 0 { &self.one } else { self.values }
-    }
-
-    /// From a place on.
-    #[inline(always)]
-    fn step(&self, first: usize) -> [f32; STEP] {
-        *self.all()[first & self.mask..].first_chunk().expect("a whole step")
-    }
-
-    /// The same where fewer are left: zeros follow.
-    #[inline(always)]
-    fn last(&self, first: usize) -> [f32; STEP] {
-        let left = &self.all()[first & self.mask..];
-        let mut step = [0.0; STEP];
-        step[..left.len()].copy_from_slice(left);
-        step
-    }
-}
-
-/// What is computed of two elements before a function.
-trait Before: Copy {
-    fn of(self, x: f32, y: f32) -> f32;
-}
-
-#[derive(Clone, Copy)]
-struct Nothing;
-impl Before for Nothing {
-    #[inline(always)]
-    fn of(self, x: f32, _: f32) -> f32 {
-        x
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Square;
-impl Before for Square {
-    #[inline(always)]
-    fn of(self, x: f32, _: f32) -> f32 {
-        x * x
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Mul;
-impl Before for Mul {
-    #[inline(always)]
-    fn of(self, x: f32, y: f32) -> f32 {
-        x * y
-    }
-}
-
-/// The sign bit.
-const MINUS: u32 = 1 << 31;
-
-/// A sum of elements, of which these bits change.
-#[derive(Clone, Copy)]
-struct Add {
-    signs: [u32; 2],
-}
-impl Before for Add {
-    #[inline(always)]
-    fn of(self, x: f32, y: f32) -> f32 {
-        f32::from_bits(x.to_bits() ^ self.signs[0]) + f32::from_bits(y.to_bits() ^ self.signs[1])
     }
 }
 
@@ -235,50 +262,92 @@ mod tests {
     use crate::slice::Slice;
     use gradus_ir::{Shape, View};
 
-    fn computed(op: UnaryOp, x: &Operand<'_>, link: Option<&Link<Operand<'_>>>, len: usize) -> Vec<u32> {
-        let mut out = vec![f32::NAN; len];
-        FunctionLoop { x, link, out: &mut out, ahead: &Ahead::default() }.run(op);
-        out.into_iter().map(f32::to_bits).collect()
+    /// The results, and what the chain has come to after so many operations.
+    fn computed(op: UnaryOp, reads: &Reads<'_, '_>, after: Option<usize>, len: usize) -> [Vec<u32>; 2] {
+        let (mut out, mut also) = (vec![f32::NAN; len], vec![0.0; len]);
+        let also_after = after.map(|after| (after, &mut also[..]));
+        FunctionLoop { reads, also: also_after, out: &mut out, ahead: &Ahead::default() }.run(op);
+        [out, also].map(|values| values.into_iter().map(f32::to_bits).collect())
     }
-
-    type Linked = fn(f32, f32) -> f32;
 
     fn operand(values: &[f32]) -> Operand<'_> {
         Operand { values: Slice::F32(values), rows: None }
     }
 
+    fn reads<'l, 'a>(operations: &'l [Operation], start: Operand<'a>, mut others: Vec<Operand<'a>>) -> Reads<'l, 'a> {
+        let mut others = others.drain(..);
+        let others = std::array::from_fn(|number| operations.get(number).and_then(|_| others.next()));
+        Reads { operations, start, others }
+    }
+
+    fn apply(operation: Operation, x: f32, y: f32) -> f32 {
+        match operation {
+            Operation::Add => x + y,
+            Operation::Sub => x - y,
+            Operation::SubFrom => y - x,
+            Operation::Mul => x * y,
+            Operation::Square => x * x,
+        }
+    }
+
     #[test]
-    fn links_are_computed_with_functions() {
-        for (len, ones) in
-            [1, 7, STEP, STEP + 1, 5 * STEP - 1].into_iter().flat_map(|len| [(len, 0), (len, 1), (len, 2)])
+    fn operations_are_computed_with_functions() {
+        use Operation::{Add, Mul, Square, Sub, SubFrom};
+        let all: [&[Operation]; 9] = [
+            &[],
+            &[Square],
+            &[Mul],
+            &[Add],
+            &[Sub],
+            &[SubFrom],
+            &[Mul, Add],
+            &[Square, SubFrom, Mul],
+            &[Sub, Mul, Add, Square],
+        ];
+        for ((len, ones), operations) in [1, 7, GROUP - 1, GROUP, GROUP + 1, 5 * GROUP - 1]
+            .into_iter()
+            .flat_map(|len| (0..8).map(move |ones| (len, ones)))
+            .flat_map(|case| all.map(|operations| (case, operations)))
         {
-            let array = |number: usize| -> Vec<f32> {
-                let len = if ones == number { 1 } else { len };
-                (0..len).map(|i| 0.03 * i as f32 - 0.7 * number as f32).collect()
+            let arrays: [Vec<f32>; LONGEST + 1] = std::array::from_fn(|number| {
+                let len = if ones >> number & 1 == 1 { 1 } else { len };
+                (0..len).map(|i| 0.003 * i as f32 - 0.7 * number as f32 + 0.9).collect()
+            });
+            let at = |number: usize, i: usize| arrays[number][i.min(arrays[number].len() - 1)];
+            let value = |count: usize, i: usize| {
+                let with = |x, (number, &operation): (usize, &Operation)| apply(operation, x, at(number + 1, i));
+                operations[..count].iter().enumerate().fold(at(0, i), with)
             };
-            let (x, y) = (array(1), array(2));
-            let at = |array: &[f32], i: usize| array[i.min(array.len() - 1)];
-            let other = || operand(&y);
-            let links: [(Link<Operand<'_>>, Linked); 5] = [
-                (Link::Square, |x, _| x * x),
-                (Link::Mul(other()), |x, y| x * y),
-                (Link::Add(other()), |x, y| x + y),
-                (Link::Sub(other()), |x, y| x - y),
-                (Link::SubFrom(other()), |x, y| y - x),
-            ];
-            for (number, (link, f)) in links.iter().enumerate() {
-                let linked: Vec<f32> = (0..len).map(|i| f(at(&x, i), at(&y, i))).collect();
-                for op in [UnaryOp::Exp, UnaryOp::Erf, UnaryOp::Sigmoid] {
-                    let want = computed(op, &operand(&linked), None, len);
-                    assert_eq!(computed(op, &operand(&x), Some(link), len), want, "{op:?} {number} {len} {ones}");
+            let values = |count: usize| -> Vec<f32> { (0..len).map(|i| value(count, i)).collect() };
+            let of_chain = reads(operations, operand(&arrays[0]), arrays[1..].iter().map(|y| operand(y)).collect());
+            for op in [UnaryOp::Exp, UnaryOp::Erf, UnaryOp::Sigmoid] {
+                let linked = values(operations.len());
+                let [want, _] = computed(op, &reads(&[], operand(&linked), vec![]), None, len);
+                assert_eq!(computed(op, &of_chain, None, len)[0], want, "{op:?} {operations:?} {len} {ones:b}");
+                for after in 0..=operations.len() {
+                    let on_the_way: Vec<u32> = values(after).into_iter().map(f32::to_bits).collect();
+                    let got = computed(op, &of_chain, Some(after), len);
+                    assert_eq!(got, [want.clone(), on_the_way], "{op:?} {operations:?} {len} {ones:b} {after}");
                 }
             }
         }
     }
 
     #[test]
+    fn functions_are_what_their_rows_are() {
+        let x: Vec<f32> = (0..3 * GROUP + 5).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
+        for (op, row) in [(UnaryOp::Exp, f64::exp as fn(f64) -> f64), (UnaryOp::Tanh, f64::tanh)] {
+            let [got, _] = computed(op, &reads(&[], operand(&x), vec![]), None, x.len());
+            for (got, &x) in got.iter().zip(&x) {
+                let (got, want) = (f64::from(f32::from_bits(*got)), row(f64::from(x)));
+                assert!((got - want).abs() <= 1e-6 * want.abs(), "{op:?} {x}: {got} {want}");
+            }
+        }
+    }
+
+    #[test]
     fn rows_begin_anew() {
-        let (row, rows) = (9 * STEP + 5, 4);
+        let (row, rows) = (9 * GROUP + 5, 4);
         let x: Vec<f32> = (0..row * rows).map(|i| (i as f32).sin()).collect();
         let (of_columns, of_rows) = (&x[..row], &x[..rows]);
         let shown = |strides: [isize; 2]| {
@@ -293,9 +362,12 @@ mod tests {
         for (other, strides) in cases {
             let at = |i: usize| other[(i / row) * strides[0] as usize + (i % row) * strides[1] as usize];
             let product: Vec<f32> = (0..x.len()).map(|i| x[i] * at(i)).collect();
-            let link = Link::Mul(Operand { values: Slice::F32(other), rows: shown(strides) });
-            let want = computed(UnaryOp::Tanh, &operand(&product), None, x.len());
-            assert_eq!(computed(UnaryOp::Tanh, &operand(&x), Some(&link), x.len()), want, "{strides:?}");
+            let other = Operand { values: Slice::F32(other), rows: shown(strides) };
+            let of_rows = reads(&[Operation::Mul], operand(&x), vec![other]);
+            let [want, _] = computed(UnaryOp::Tanh, &reads(&[], operand(&product), vec![]), None, x.len());
+            let on_the_way = product.iter().map(|x| x.to_bits()).collect();
+            assert_eq!(computed(UnaryOp::Tanh, &of_rows, Some(1), x.len()), [want.clone(), on_the_way], "{strides:?}");
+            assert_eq!(computed(UnaryOp::Tanh, &of_rows, None, x.len())[0], want, "{strides:?}");
         }
     }
 }

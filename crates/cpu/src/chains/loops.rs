@@ -147,7 +147,7 @@ pub(super) fn dispatch<S: Simd>(simd: S, kinds: [Option<Kind>; LONGEST], visitor
 
 /// Vectors of an array, from an element on.
 #[inline(always)]
-fn vectors<S: Simd, const N: usize>(array: &[f32], first: usize) -> [S::f32s; N] {
+pub(super) fn vectors<S: Simd, const N: usize>(array: &[f32], first: usize) -> [S::f32s; N] {
     let vectors = S::as_simd_f32s(&array[first..first + N * S::F32_LANES]).0;
     *vectors.first_chunk().expect("so many vectors")
 }

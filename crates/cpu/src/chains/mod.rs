@@ -10,7 +10,7 @@ mod sums;
 
 use crate::ahead::Ahead;
 use crate::loops::{Operand, simd};
-pub(crate) use functions::FunctionLoop;
+use functions::FunctionLoop;
 pub(crate) use functions::is_function;
 use gradus_ir::DType;
 use gradus_ir::op::{BinaryOp, UnaryOp};
@@ -24,57 +24,45 @@ use sums::Sum;
 pub(crate) const LONGEST: usize = 4;
 
 /// A register as a chain computes it: it begins with another one, to which operations are applied one after the other, and at the
-/// end of a short one a function.
+/// end of some a function.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chain {
     start: Register,
-    links: SmallVec<[Link<Register>; LONGEST]>,
+    links: SmallVec<[Link; LONGEST]>,
     /// What the links are.
     operations: SmallVec<[Operation; LONGEST]>,
     function: Option<UnaryOp>,
 }
 
+/// A chain that ends in a function, and gives a register that it passes through, too.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    chain: Chain,
+    /// That register, and after how many operations the chain has come to it.
+    pub(crate) through: Register,
+    after: usize,
+}
+
 /// What a chain may be extended by.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Link(Link<Register>),
+    Link(Link),
     Function(UnaryOp),
 }
 
 /// An operation on what a chain has come to, and what else it reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Link<T> {
-    Add(T),
-    Sub(T),
+enum Link {
+    Add(Register),
+    Sub(Register),
     /// What the chain has come to is subtracted from the other.
-    SubFrom(T),
-    Mul(T),
+    SubFrom(Register),
+    Mul(Register),
     /// This one is always the last.
     Square,
 }
 
-impl<T> Link<T> {
-    /// The same operation on something else.
-    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Link<U> {
-        match self {
-            Link::Add(other) => Link::Add(f(other)),
-            Link::Sub(other) => Link::Sub(f(other)),
-            Link::SubFrom(other) => Link::SubFrom(f(other)),
-            Link::Mul(other) => Link::Mul(f(other)),
-            Link::Square => Link::Square,
-        }
-    }
-
-    pub(crate) fn as_ref(&self) -> Link<&T> {
-        match self {
-            Link::Add(other) => Link::Add(other),
-            Link::Sub(other) => Link::Sub(other),
-            Link::SubFrom(other) => Link::SubFrom(other),
-            Link::Mul(other) => Link::Mul(other),
-            Link::Square => Link::Square,
-        }
-    }
-
+impl Link {
     fn operation(&self) -> Operation {
         match self {
             Link::Add(_) => Operation::Add,
@@ -85,7 +73,7 @@ impl<T> Link<T> {
         }
     }
 
-    pub(crate) fn other(self) -> Option<T> {
+    fn other(self) -> Option<Register> {
         match self {
             Link::Add(other) | Link::Sub(other) | Link::SubFrom(other) | Link::Mul(other) => Some(other),
             Link::Square => None,
@@ -125,6 +113,8 @@ pub(crate) struct Chains {
     of: Vec<Option<Chain>>,
     /// Registers that chains pass through. They are not evaluated.
     passed: Vec<bool>,
+    /// For each register, the chain that computes it together with the one that its own begins with, if there is one.
+    joined: Vec<Option<Joined>>,
     /// What is summed up, and the chains that end there.
     sums: Vec<(Register, Chain)>,
 }
@@ -166,13 +156,25 @@ impl Chains {
             let keeps = |&r: &Register| passed[r] && extended[r] + summed.contains(&r) as usize != readers[r];
             let kept: Vec<Register> = all.clone().filter(keeps).collect();
             if kept.is_empty() {
-                let of = |r: Register| chains[r].clone().filter(|chain| !passed[r] && chain.is_loop());
+                let of = |r: Register| chains[r].as_ref().filter(|_| !passed[r]);
+                let reads = |r: Register, other: Register| match of(r) {
+                    Some(chain) => chain.operands().any(|operand| operand == other),
+                    None => !passed[r] && instructions[r].0.operands().contains(&other),
+                };
+                let joined = |r: Register| {
+                    let (chain, through) = (of(r)?, of(r)?.start);
+                    // What reads it before has it computed before.
+                    let is_read = (through + 1..r).any(|other| reads(other, through));
+                    of(through).filter(|_| !is_read)?.joined(chain, through)
+                };
+                let joined = all.clone().map(joined).collect();
+                let of = |r: Register| of(r).filter(|chain| chain.is_loop()).cloned();
                 let sum = |&r: &Register| match &chains[r] {
                     Some(chain) if passed[r] => (r, chain.clone()),
                     _ => (r, Chain::beginning(r)),
                 };
                 let sums = summed.iter().map(sum).collect();
-                return Chains { of: all.map(of).collect(), passed, sums };
+                return Chains { of: all.map(of).collect(), passed, joined, sums };
             }
             kept.into_iter().for_each(|r| passed[r] = false);
         }
@@ -181,6 +183,11 @@ impl Chains {
     /// The chain that computes a register, if one does.
     pub(crate) fn of(&self, register: Register) -> Option<&Chain> {
         self.of[register].as_ref()
+    }
+
+    /// The chain that computes a register together with the one that its own begins with, if there is one.
+    pub(crate) fn joined(&self, register: Register) -> Option<&Joined> {
+        self.joined[register].as_ref()
     }
 
     /// Whether a register is not evaluated, since all that want it compute it.
@@ -221,7 +228,7 @@ impl Chain {
     fn takes(&self, step: &Step) -> bool {
         match step {
             _ if self.is_function() => false,
-            Step::Function(_) => self.links.len() <= 1,
+            Step::Function(_) => true,
             Step::Link(_) => {
                 self.links.len() < LONGEST && (self.links.len() <= 1 || self.links.last() != Some(&Link::Square))
             }
@@ -242,6 +249,16 @@ impl Chain {
         self
     }
 
+    /// This one and one that begins with it, the register `through`, as one with a function at its end.
+    fn joined(&self, next: &Chain, through: Register) -> Option<Joined> {
+        let fits = self.function.is_none() && next.is_function() && self.links.len() + next.links.len() <= LONGEST;
+        let mut chain = fits.then(|| self.clone())?;
+        chain.links.extend_from_slice(&next.links);
+        chain.operations.extend_from_slice(&next.operations);
+        chain.function = next.function;
+        Some(Joined { chain, through, after: self.links.len() })
+    }
+
     /// Whether it ends in a function, which takes so long that memory may be asked for meanwhile.
     pub(crate) fn is_function(&self) -> bool {
         self.function.is_some()
@@ -255,8 +272,7 @@ impl Chain {
     /// Computes `out`. Meanwhile a function asks for what is used next.
     pub(crate) fn run<'a>(&self, previous: impl Fn(Register) -> Operand<'a>, out: &mut [f32], ahead: &Ahead) {
         if let Some(op) = self.function {
-            let (x, link) = (previous(self.start), self.links.first().map(|link| link.map(&previous)));
-            return FunctionLoop { x: &x, link: link.as_ref(), out, ahead }.run(op);
+            return self.function(op, previous, None, out, ahead);
         }
         simd(&mut Run::new(&self.reads(previous), out));
     }
@@ -272,6 +288,17 @@ impl Chain {
         simd(&mut Sum::new(&self.reads(previous), row, sums, ahead));
     }
 
+    fn function<'a>(
+        &self,
+        op: UnaryOp,
+        previous: impl Fn(Register) -> Operand<'a>,
+        also: Option<(usize, &mut [f32])>,
+        out: &mut [f32],
+        ahead: &Ahead,
+    ) {
+        FunctionLoop { reads: &self.reads(previous), also, out, ahead }.run(op);
+    }
+
     fn reads<'a>(&self, previous: impl Fn(Register) -> Operand<'a>) -> Reads<'_, 'a> {
         let other = |number: usize| self.links.get(number).and_then(|link| link.other()).map(&previous);
         Reads {
@@ -280,6 +307,31 @@ impl Chain {
             others: [other(0), other(1), other(2), other(3)],
         }
     }
+}
+
+impl Joined {
+    /// The registers that it reads.
+    pub(crate) fn operands(&self) -> impl Iterator<Item = Register> {
+        self.chain.operands()
+    }
+
+    /// Computes `out`, and the register that the chain passes through. Meanwhile this asks for what is used next.
+    pub(crate) fn run<'a>(
+        &self,
+        previous: impl Fn(Register) -> Operand<'a>,
+        through: &mut [f32],
+        out: &mut [f32],
+        ahead: &Ahead,
+    ) {
+        let op = self.chain.function.expect("a function at its end");
+        self.chain.function(op, previous, Some((self.after, through)), out, ahead);
+    }
+}
+
+/// `out = op(x)`, of a function that has a loop here.
+pub(crate) fn function<'a>(op: UnaryOp, x: Operand<'a>, out: &mut [f32]) {
+    let reads = Reads { operations: &[], start: x, others: [const { None }; LONGEST] };
+    FunctionLoop { reads: &reads, also: None, out, ahead: &Ahead::default() }.run(op);
 }
 
 #[cfg(test)]
@@ -424,15 +476,40 @@ mod tests {
             Instruction::Binary(BinaryOp::Mul, ARRAYS, ARRAYS + 1),
         ]);
         assert_eq!(passed(&product, &[ARRAYS + 2], &[], &[]), [true, false, false]);
-        // Before a function there is room for one.
+        // Before a function, too.
         let exp = |x| Instruction::Unary(UnaryOp::Exp, x);
         let function = instructions(&[Instruction::Binary(BinaryOp::Sub, 0, 1), exp(ARRAYS)]);
         assert_eq!(passed(&function, &[ARRAYS + 1], &[], &[]), [true, false]);
         assert_eq!(passed(&function, &[], &[], &[ARRAYS + 1]), [true, false]);
         let two = [sums(2), vec![exp(ARRAYS + 1), Instruction::Binary(BinaryOp::Mul, ARRAYS + 2, 1)]].concat();
-        assert_eq!(passed(&instructions(&two), &[ARRAYS + 3], &[], &[]), [true, false, false, false]);
+        assert_eq!(passed(&instructions(&two), &[ARRAYS + 3], &[], &[]), [true, true, false, false]);
         let mut narrow = list;
         narrow.iter_mut().for_each(|(_, dtype)| *dtype = DType::F16);
         assert_eq!(passed(&narrow, &[last], &[], &[]), [false; 6]);
+    }
+    #[test]
+    fn what_a_function_passes_through_is_given_with_it() {
+        let joined = |list: &[Instruction], needed: &[Register], register: Register| {
+            let chains = Chains::new(&instructions(list), |r| needed.contains(&r), |_| false, &[]);
+            chains.joined(register).map(|joined| (joined.through, joined.after, joined.chain.links.to_vec()))
+        };
+        let product = |a, b| Instruction::Binary(BinaryOp::Mul, a, b);
+        let sum = |a, b| Instruction::Binary(BinaryOp::Add, a, b);
+        let exp = |x| Instruction::Unary(UnaryOp::Exp, x);
+        let [a, b, c, d, e] = std::array::from_fn(|number| ARRAYS + number);
+        // a = x w, b = a + y, c = b z, d = exp(c), e = d b.
+        let both = [product(0, 1), sum(a, 2), product(b, 3), exp(c), product(d, b)];
+        let links = vec![Link::Mul(1), Link::Add(2), Link::Mul(3)];
+        assert_eq!(joined(&both, &[e], d), Some((b, 2, links)));
+        // The register itself, without a link between.
+        assert_eq!(joined(&[sum(0, 1), exp(a), product(b, a)], &[c], b), Some((a, 1, vec![Link::Add(1)])));
+        // What nobody else reads is passed through; what a function gives begins no such chain.
+        assert_eq!(joined(&[sum(0, 1), exp(a)], &[b], b), None);
+        assert_eq!(joined(&[exp(0), exp(a), product(b, a)], &[c], b), None);
+        // Another one reads it before.
+        assert_eq!(joined(&[sum(0, 1), product(a, a), exp(a), product(c, b)], &[b, d], c), None);
+        // More than there is a loop for.
+        let long = [sum(0, 1), sum(a, 1), sum(b, 1), sum(c, 1), product(d, 1), exp(e), sum(d, ARRAYS + 5)];
+        assert_eq!(joined(&long, &[ARRAYS + 6], ARRAYS + 5), None);
     }
 }

@@ -34,8 +34,7 @@ pub(super) struct Piece<'a> {
     pub(super) operations: [Operation; LONGEST],
     /// What links read for each element.
     pub(super) arrays: [&'a [f32]; LONGEST],
-    /// With one number for all, a sum or a product is x · factor + summand. What is multiplied by 1 or -1 is exact, and so is
-    /// what -0 is added to: these are the bits of the operation, whether both are done at once or one after the other.
+    /// [`Operation::by`] one number.
     pub(super) factors: [f32; LONGEST],
     pub(super) summands: [f32; LONGEST],
     /// What all elements are, if no array is read.
@@ -54,6 +53,19 @@ pub(super) enum Kind {
 }
 
 impl Operation {
+    /// A factor and a summand: with one number for all, a sum or a product is x · factor + summand. What is multiplied by 1 or -1 is
+    /// exact, and so is what -0 is added to: these are the bits of the operation, whether both are done at once or one after the other.
+    #[inline(always)]
+    pub(super) fn by(self, one: f32) -> Option<(f32, f32)> {
+        match self {
+            Operation::Add => Some((1.0, one)),
+            Operation::Sub => Some((1.0, -one)),
+            Operation::SubFrom => Some((-1.0, one)),
+            Operation::Mul => Some((one, -0.0)),
+            Operation::Square => None,
+        }
+    }
+
     /// The same of the two operands in the other order.
     fn turned(self) -> Operation {
         match self {
@@ -163,13 +175,7 @@ impl<'a> Piece<'a> {
     #[inline(always)]
     fn push_one(&mut self, operation: Operation, one: f32) {
         let link = self.count;
-        (self.factors[link], self.summands[link]) = match operation {
-            Operation::Add => (1.0, one),
-            Operation::Sub => (1.0, -one),
-            Operation::SubFrom => (-1.0, one),
-            Operation::Mul => (one, -0.0),
-            Operation::Square => (1.0, 0.0),
-        };
+        (self.factors[link], self.summands[link]) = operation.by(one).unwrap_or((1.0, 0.0));
         self.kinds[link] = if operation == Operation::Square { Kind::Square } else { Kind::One };
         self.count = link + 1;
     }
