@@ -6,10 +6,11 @@ use smallvec::SmallVec;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
-/// Stretches of memory that are used soon.
+/// Stretches of memory that are used soon: first those that are written, then those that are read.
 #[derive(Default)]
 pub(crate) struct Ahead {
-    stretches: SmallVec<[Stretch; 4]>,
+    written: SmallVec<[Stretch; 2]>,
+    read: SmallVec<[Stretch; 4]>,
 }
 
 /// Neighbouring lines of the cache. They are asked for and not read, so nobody need keep them.
@@ -22,41 +23,73 @@ struct Stretch {
 }
 
 impl Ahead {
-    pub(crate) fn push(&mut self, slice: Slice<'_>) {
-        let bytes: &[u8] = with_slice!(Slice, slice, slice => bytemuck::cast_slice(slice));
-        self.stretches.push(Stretch { next: bytes.as_ptr(), lines: bytes.len().div_ceil(LINE), part: 0 });
+    pub(crate) fn push_written(&mut self, slice: Slice<'_>) {
+        self.written.push(Stretch::of(slice));
+    }
+
+    pub(crate) fn push_read(&mut self, slice: Slice<'_>) {
+        self.read.push(Stretch::of(slice));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.stretches.is_empty()
+        self.written.is_empty() && self.read.is_empty()
     }
 
-    /// The same in so many parts, each of which has some of all stretches: asking for all at once takes as long as reading them, and
-    /// memory brings what lies side by side in several arrays sooner than one array after the other.
+    /// The same in so many parts: asking for all at once takes as long as reading them. Each has some lines of all that is written, or
+    /// of all that is read: memory brings what lies side by side in several arrays sooner than one array after the other.
     #[inline(always)]
     pub(crate) fn parts(&self, parts: usize) -> Parts {
-        let part = |&stretch: &Stretch| Stretch { part: stretch.lines.div_ceil(parts.max(1)), ..stretch };
-        Parts { left: self.stretches.iter().map(part).collect() }
+        let lines = |stretches: &[Stretch]| stretches.iter().map(|stretch| stretch.lines).sum::<usize>();
+        let (written, read) = (lines(&self.written), lines(&self.read));
+        let writing = (parts * written).div_ceil((written + read).max(1));
+        let part =
+            |parts: usize| move |&stretch: &Stretch| Stretch { part: stretch.lines.div_ceil(parts.max(1)), ..stretch };
+        Parts {
+            writing,
+            written: self.written.iter().map(part(writing)).collect(),
+            read: self.read.iter().map(part(parts - writing)).collect(),
+        }
     }
 }
 
 /// Stretches of memory that are asked for part by part.
 pub(crate) struct Parts {
-    left: SmallVec<[Stretch; 4]>,
+    /// The parts that are left of what is written.
+    writing: usize,
+    written: SmallVec<[Stretch; 2]>,
+    read: SmallVec<[Stretch; 4]>,
 }
 
 impl Parts {
     /// Asks for the next part.
     #[inline(always)]
     pub(crate) fn ask(&mut self) {
-        for stretch in &mut self.left {
-            let lines = stretch.part.min(stretch.lines);
-            for line in 0..lines {
-                ask(stretch.next.wrapping_add(line * LINE));
+        if self.writing > 0 {
+            self.writing -= 1;
+            self.written.iter_mut().for_each(Stretch::ask);
+            if self.writing > 0 {
+                return;
             }
-            *stretch =
-                Stretch { next: stretch.next.wrapping_add(lines * LINE), lines: stretch.lines - lines, ..*stretch };
         }
+        self.read.iter_mut().for_each(Stretch::ask);
+    }
+}
+
+impl Stretch {
+    fn of(slice: Slice<'_>) -> Stretch {
+        let bytes: &[u8] = with_slice!(Slice, slice, slice => bytemuck::cast_slice(slice));
+        Stretch { next: bytes.as_ptr(), lines: bytes.len().div_ceil(LINE), part: 0 }
+    }
+
+    /// Asks for a part, or for what is left.
+    #[inline(always)]
+    fn ask(&mut self) {
+        let Stretch { next, lines, part } = *self;
+        let asked = part.min(lines);
+        for line in 0..asked {
+            ask(next.wrapping_add(line * LINE));
+        }
+        *self = Stretch { next: next.wrapping_add(asked * LINE), lines: lines - asked, part };
     }
 }
 
@@ -84,12 +117,14 @@ mod tests {
     #[test]
     fn all_is_asked_for_in_so_many_parts() {
         let memory = vec![0f32; 1000];
-        for (lens, parts) in [([0, 0, 0], 1), ([1000, 0, 10], 3), ([16, 17, 1], 100), ([1000; 3], 62)] {
+        for (lens, parts) in [([0, 0, 0], 1), ([1000, 0, 10], 3), ([16, 17, 1], 100), ([1000; 3], 62), ([10; 3], 1)] {
             let mut ahead = Ahead::default();
-            lens.iter().for_each(|&len| ahead.push(Slice::F32(&memory[..len])));
+            ahead.push_written(Slice::F32(&memory[..lens[0]]));
+            lens[1..].iter().for_each(|&len| ahead.push_read(Slice::F32(&memory[..len])));
             let mut asked = ahead.parts(parts);
             (0..parts).for_each(|_| asked.ask());
-            assert!(asked.left.iter().all(|left| left.lines == 0), "{lens:?} {parts}");
+            let mut left = asked.written.iter().chain(&asked.read);
+            assert!(left.all(|left| left.lines == 0), "{lens:?} {parts}");
         }
     }
 }

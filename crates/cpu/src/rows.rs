@@ -176,7 +176,7 @@ impl RowProgram {
             _ if rows < self.abreast => 1,
             _ if self.has_whole_rows() => self.row_len.max(1),
             _ if self.abreast > 1 => (self.block() / rows).max(1),
-            _ => (BLOCK / rows).max(1),
+            _ => (BLOCK_OF_ROWS / rows).max(1),
         }
     }
 
@@ -338,7 +338,7 @@ impl<'a> Walker<'a> {
             program.elements.take(steps, &operands, &mut self.elements, block, &mut parts)?;
             let mut ahead = Ahead::default();
             if asks && steps.asking.is_none() {
-                parts.iter().for_each(|out| ahead.push(out.as_slice()));
+                parts.iter().for_each(|out| ahead.push_written(out.as_slice()));
             }
             for (reduction, fold) in pass.reductions.iter().zip(&mut *folds) {
                 if program.elements.is_summed(reduction.register) {

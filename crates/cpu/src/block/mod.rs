@@ -297,14 +297,14 @@ impl Program {
     /// a piece of work was computed just now.
     fn ahead(&self, operands: &Operands, block: Block, distance: usize, outs: &[SliceMut<'_>]) -> Ahead {
         let mut ahead = Ahead::default();
-        outs.iter().for_each(|out| ahead.push(out.as_slice()));
+        outs.iter().for_each(|out| ahead.push_written(out.as_slice()));
         let end = self.space.numel();
         let next = (block.start + distance).min(end)..(block.start + distance + block.len).min(end);
         for (instruction, _) in &self.instructions {
             let &Instruction::Load(l) = instruction else { continue };
             let Source { local, .. } = self.loads[l].source;
             if let (false, Some(from), Some(array)) = (local, self.loads[l].strided.contiguous_from, operands.load(l)) {
-                ahead.push(array.range(from + next.start, next.len()));
+                ahead.push_read(array.range(from + next.start, next.len()));
             }
         }
         ahead
